@@ -1,0 +1,210 @@
+"""Files that survive: atomic writes, SHA-256, the stage record and the run folder's lock."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from keras_lenet.errors import Error
+
+RECORD = "stage.json"
+IDENTITY = "identity.json"
+SCHEMA = 1
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 of `data`, as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python and of what decides results, for the records."""
+    packages = (
+        "keras-lenet",
+        "tensorflow",
+        "keras",
+        "tf-keras",
+        "tensorflow-model-optimization",
+        "ai-edge-litert",
+        "numpy",
+    )
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` once it is whole on disk.
+
+    On an exception the temporary file goes and `path` keeps what it had.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: writers such as Keras and matplotlib choose the format by it.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # mkstemp makes it private
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, all of it or none."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` as indented JSON, all of it or none."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a finished stage leaves beside its files (`stage.json`).
+
+    `settings` and `inputs` decide whether the stage is up to date; the rest tells how it went.
+    Paths in `outputs` are relative to the stage's folder, with `/`.
+    """
+
+    stage: str
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    dataset: str
+    seed: int
+    versions: dict[str, str]
+    started: str
+    seconds: float
+    summary: dict[str, Any]
+    schema: int = SCHEMA
+
+    def write(self, folder: Path) -> None:
+        """Write the record into `folder`."""
+        write_json(folder / RECORD, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> Record | None:
+        """The record in `folder`; None where none can be read, and the stage counts as not run."""
+        try:
+            fields = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            record = cls(**fields)
+        except (OSError, ValueError, TypeError):
+            return None
+        return record if record.schema == SCHEMA else None
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """SHA-256 by relative path of every file below `folder`, its own record left out."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): sha256(path)
+        for path in files
+        if path != folder / RECORD
+    }
+
+
+def damaged(folder: Path, expected: dict[str, str]) -> str | None:
+    """The first file of `expected` that is missing from `folder` or has other bytes."""
+    for name, digest in expected.items():
+        path = folder / name
+        if not path.is_file() or sha256(path) != digest:
+            return name
+    return None
+
+
+def _partial(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.partial")
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def recover(folder: Path) -> None:
+    """Finish what a process killed in the middle of `commit` left undone."""
+    previous = _previous(folder)
+    if not previous.exists():
+        return
+    if folder.exists():
+        shutil.rmtree(previous)
+    else:
+        previous.rename(folder)
+
+
+def begin(folder: Path, identity: dict[str, Any]) -> Path:
+    """Open the working folder in which the next version of `folder` is made.
+
+    An interrupted attempt with the same `identity` is kept, so that the stage can resume from it.
+    """
+    partial = _partial(folder)
+    marker = partial / IDENTITY
+    wanted = json.loads(json.dumps(identity))
+    try:
+        same = json.loads(marker.read_text(encoding="utf-8")) == wanted
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_json(marker, wanted)
+    return partial
+
+
+def commit(folder: Path) -> None:
+    """Put the finished working folder in the place of `folder`; one of both always stands."""
+    partial, previous = _partial(folder), _previous(folder)
+    if folder.exists():
+        folder.rename(previous)
+    partial.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process alone; the system frees the lock when the process ends.
+
+    Raises:
+        Error: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise Error(
+                f"{folder} is in use by {holder}; wait for it, or run under another name "
+                "(--set name=…)"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.flush()
+        yield

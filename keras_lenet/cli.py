@@ -1,0 +1,241 @@
+"""The command line: parses, calls, prints. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keras_lenet import __version__
+from keras_lenet.errors import Error
+
+# Silence TensorFlow's start-up chatter; set before anything imports it. Errors still show.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+app = typer.Typer(
+    name="keras-lenet",
+    help="LeNet-5 in Keras, taken from MNIST to a measured int8 TFLite.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeFile = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe file, such as pipelines/mnist.toml.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a setting of the recipe; repeatable."
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Run even what is up to date.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder that results go to.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        envvar="KERAS_LENET_DATA",
+        help="Folder with <dataset>/<IDX files>, looked in before the cache.",
+    ),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    first: Annotated[str | None, typer.Option("--from", help="First stage to run.")] = None,
+    last: Annotated[str | None, typer.Option("--until", help="Last stage to run.")] = None,
+    force: Force = False,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    data_dir: DataDir = None,
+) -> None:
+    """Run a recipe's stages in order, skipping what is up to date.
+
+    Example: keras-lenet run pipelines/mnist.toml --set train.epochs=10
+    """
+    _run_stages(recipe, first, last, force, overrides, runs, data_dir)
+
+
+def _stage_command(stage: str, summary: str, example: str) -> Callable[..., None]:
+    def command(
+        recipe: RecipeFile,
+        force: Force = False,
+        overrides: Overrides = None,
+        runs: Runs = Path("runs"),
+        data_dir: DataDir = None,
+    ) -> None:
+        _run_stages(recipe, stage, stage, force, overrides, runs, data_dir)
+
+    command.__doc__ = f"{summary}\n\nExample: keras-lenet {stage} {example}"
+    app.command(stage)(command)
+    return command
+
+
+_stage_command(
+    "train",
+    "Train a recipe's model in float; an interrupted training resumes.",
+    "pipelines/mnist.toml --set train.epochs=10",
+)
+_stage_command(
+    "quantize",
+    "Fine-tune the trained model with quantization in the loop.",
+    "pipelines/mnist.toml --set quantize.epochs=3",
+)
+_stage_command(
+    "export",
+    "Write the SavedModel and the float32, int8 and uint8 TFLite files.",
+    "pipelines/mnist.toml",
+)
+_stage_command(
+    "evaluate",
+    "Score every exported model on every test image; exit status 3 if a gate is missed.",
+    "pipelines/mnist.toml --set evaluate.min_accuracy=0.99",
+)
+_stage_command(
+    "report",
+    "Draw the curves, confusion matrices and mistakes of a run, and a page of them.",
+    "pipelines/mnist.toml",
+)
+
+
+def _run_stages(
+    path: Path,
+    first: str | None,
+    last: str | None,
+    force: bool,
+    overrides: list[str] | None,
+    runs: Path,
+    data_dir: Path | None,
+) -> None:
+    from keras_lenet import pipeline, recipe
+
+    stages = pipeline.select(first, last)
+    opened = pipeline.open_run(recipe.load(path, overrides or ()), runs, data_dir)
+    done = pipeline.execute(opened, stages, force)
+    names = {stage.name for stage in stages}
+    if "evaluate" in names:
+        _print_results(done.stage_folder("evaluate"), done.recipe.name)
+    if "report" in names:
+        typer.echo(f"Report: {done.stage_folder('report') / 'report.md'}")
+    pipeline.check_gates(done, stages)
+
+
+def _print_results(folder: Path, name: str) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from keras_lenet import results
+
+    metrics = results.read(folder)
+    table = Table(
+        title=f"{name}: {metrics['dataset']}", caption=results.caption(metrics), box=box.SIMPLE
+    )
+    for column in results.HEADER:
+        table.add_column(column, justify="right" if column in results.RIGHT_ALIGNED else "left")
+    for row in results.rows(metrics):
+        table.add_row(*row)
+    _print_table(table)
+
+
+@app.command()
+def datasets(data_dir: DataDir = None) -> None:
+    """List the datasets: where each would come from, and whether it is here.
+
+    Example: keras-lenet datasets --data-dir ~/data
+    """
+    from rich import box
+    from rich.table import Table
+
+    from keras_lenet.data import datasets as known
+
+    table = Table("name", "what it is", "here", "where it is, or would come from", box=box.SIMPLE)
+    for name, title, here, where in known.listing(data_dir):
+        table.add_row(name, title, "yes" if here else "no", where)
+    _print_table(table)
+
+
+def _print_table(table: Any) -> None:
+    """Print to stdout with every row whole: what is wider than the window spills over."""
+    from rich.console import Console
+
+    console = Console()
+    natural = console.measure(table, options=console.options.update(max_width=200)).maximum
+    Console(width=max(natural, console.width)).print(table)
+
+
+def main() -> None:
+    """Entry point: errors that the user can put right become one line and an exit status."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    try:
+        app()
+    except Error as error:
+        _fail(str(error), error.exit_status)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in _TRAINING_PACKAGES:
+            _fail(
+                f"this command needs {error.name}, which the base install leaves out: "
+                "pip install 'keras-lenet[train]'"
+            )
+        raise
+    except OSError as error:
+        if error.errno not in _FILE_SYSTEM_ERRORS:
+            raise
+        _fail(f"{error.filename or 'writing'}: {error.strerror}; what was there before is kept")
+
+
+_TRAINING_PACKAGES = {
+    "keras",
+    "matplotlib",
+    "pydantic",
+    "sklearn",
+    "tensorflow",
+    "tensorflow_model_optimization",
+    "tf_keras",
+}
+_FILE_SYSTEM_ERRORS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.ENOENT,
+    errno.EEXIST,
+}
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    """Say how to go on, and leave with the status that shells expect of this signal."""
+    name = signal.Signals(number).name
+    _fail(f"stopped by {name}; the same command goes on from the last finished epoch", 128 + number)
+
+
+def _fail(message: str, status: int = 1) -> None:
+    print(f"keras-lenet: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)

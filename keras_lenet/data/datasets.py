@@ -1,0 +1,441 @@
+"""Where each dataset comes from, found or downloaded, and verified before it is used."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+import time
+import urllib.request
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_lenet import terminal
+from keras_lenet.artifacts import replacing, sha256
+from keras_lenet.data import idx
+from keras_lenet.errors import Error
+
+Split = Literal["train", "test"]
+
+CONNECT_SECONDS = 5.0
+STALL_SECONDS = 20.0
+_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images with their labels.
+
+    Attributes:
+        images: uint8, (N, 28, 28), 0 = background, 255 = ink.
+        labels: uint8, (N,), 0 to 9.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class File:
+    """One published file: its name, and the digests by which it is known."""
+
+    name: str
+    sha256: str | None = None
+    """Of the decompressed bytes."""
+    gz_sha256: str | None = None
+    """Of the .gz as its publisher serves it."""
+
+    @property
+    def identity(self) -> str:
+        """What stands for this file's content in a stage's record."""
+        return self.sha256 or f"gz:{self.gz_sha256 or self.name}"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip file that holds the dataset's files, and their folder inside it."""
+
+    urls: tuple[str, ...]
+    sha256: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset of 28×28 images in ten classes, published as IDX files."""
+
+    title: str
+    images: dict[Split, File]
+    labels: dict[Split, File]
+    mirrors: tuple[str, ...] = ()
+    archive: Archive | None = None
+    transposed: bool = False
+
+    def files(self, split: Split) -> tuple[File, File]:
+        """The images file and the labels file of one split."""
+        return self.images[split], self.labels[split]
+
+
+def _four_files(digests: Sequence[str], prefix: str = "", *, gz: bool = False) -> dict[str, File]:
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    key = "gz_sha256" if gz else "sha256"
+    return {
+        name.split("-idx")[0]: File(f"{prefix}{name}-ubyte", **{key: digest})
+        for name, digest in zip(names, digests, strict=True)
+    }
+
+
+def _dataset(title: str, files: dict[str, File], **rest: object) -> Dataset:
+    return Dataset(
+        title,
+        images={"train": files["train-images"], "test": files["t10k-images"]},
+        labels={"train": files["train-labels"], "test": files["t10k-labels"]},
+        **rest,  # type: ignore[arg-type]
+    )
+
+
+_MNIST_FILES = _four_files(
+    (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    )
+)
+_EMNIST = {
+    key: File(f"emnist-digits-{part}")
+    for key, part in {
+        "train-images": "train-images-idx3-ubyte",
+        "train-labels": "train-labels-idx1-ubyte",
+        "t10k-images": "test-images-idx3-ubyte",
+        "t10k-labels": "test-labels-idx1-ubyte",
+    }.items()
+}
+
+# Digests of the .gz files and of the EMNIST archive: tensorflow/datasets, url_checksums/.
+DATASETS: dict[str, Dataset] = {
+    "mnist": _dataset(
+        "MNIST, handwritten digits: 60,000 + 10,000",
+        _MNIST_FILES,
+        mirrors=(
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        ),
+    ),
+    "fashion_mnist": _dataset(
+        "Fashion-MNIST, clothing: 60,000 + 10,000",
+        _four_files(
+            (
+                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+            ),
+            gz=True,
+        ),
+        mirrors=(
+            "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        ),
+    ),
+    "kmnist": _dataset(
+        "Kuzushiji-MNIST, cursive hiragana: 60,000 + 10,000",
+        _four_files(
+            (
+                "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+                "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+                "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+                "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+            ),
+            gz=True,
+        ),
+        mirrors=(
+            "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+            "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+        ),
+    ),
+    "emnist_digits": _dataset(
+        "EMNIST digits, handwritten digits: 240,000 + 40,000",
+        _EMNIST,
+        archive=Archive(
+            urls=(
+                "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",
+                "https://www.itl.nist.gov/iaui/vip/cs_links/EMNIST/gzip.zip",
+            ),
+            sha256="fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e",
+            folder="gzip/",
+        ),
+        # NIST stores the images column by column (Cohen et al. 2017 follow the MATLAB order).
+        transposed=True,
+    ),
+}
+
+DIGITS = "digits"
+DIGITS_TITLE = "UCI digits from scikit-learn, 8×8 enlarged to 28×28: 1,438 + 359"
+_DIGITS_SHA256: dict[Split, str] = {
+    "train": "302e0d29999ad152a39d80bc8dc6d70a85fd66beefd85bf2f161141e9690f707",
+    "test": "ba8a51fc6c695ad63b03fee54787256f2ebd36886cd761c706d75b42dca97e0e",
+}
+"""Of the bytes of the images, then of the labels."""
+
+
+def load(name: str, split: Split, data_dir: Path | None = None) -> Images:
+    """Read one split of a dataset that is on this machine.
+
+    Args:
+        name: a key of `DATASETS`, "digits", or a folder with files named as MNIST's.
+        split: "train" or "test".
+        data_dir: folder that holds `<dataset>/<file>[.gz]`; looked in before the user's cache.
+
+    Raises:
+        Error: the dataset is unknown or not here, or a file is damaged, is not the published one,
+            or doesn't hold 28×28 images with one label of 0 to 9 each.
+    """
+    if name == DIGITS:
+        return _digits(split)
+    dataset = find(name)
+    images_file, labels_file = dataset.files(split)
+    paths = {file: locate(name, file, data_dir) for file in (images_file, labels_file)}
+    images_path, labels_path = paths[images_file], paths[labels_file]
+    if images_path is None or labels_path is None:
+        missing = next(file.name for file, path in paths.items() if path is None)
+        raise Error(_not_here(name, missing, data_dir))
+    images = idx.parse(_verified(images_path, images_file), 3, images_path)
+    labels = idx.parse(_verified(labels_path, labels_file), 1, labels_path)
+    _check(images, labels, images_path, labels_path)
+    return Images(images.transpose(0, 2, 1) if dataset.transposed else images, labels)
+
+
+def find(name: str) -> Dataset:
+    """The dataset called `name`, or that in the folder `name`.
+
+    Raises:
+        Error: there is neither.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    if Path(name).is_dir():
+        files = {key: File(file.name) for key, file in _MNIST_FILES.items()}
+        return _dataset(f"IDX files in {name}", files)
+    known = ", ".join([*DATASETS, DIGITS])
+    raise Error(f"unknown dataset {name!r}: expected one of {known}, or a folder of IDX files")
+
+
+def locate(name: str, file: File, data_dir: Path | None) -> Path | None:
+    """Where a file of a dataset lies on this machine, or None."""
+    if name in DATASETS:
+        folders = [root / name for root in (data_dir, cache_dir()) if root is not None]
+    else:
+        folders = [Path(name)]
+    candidates = (folder / f"{file.name}{end}" for folder in folders for end in ("", ".gz"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def is_here(name: str, split: Split, data_dir: Path | None) -> bool:
+    """Whether both files of a split are on this machine (not yet verified)."""
+    return name == DIGITS or all(locate(name, file, data_dir) for file in find(name).files(split))
+
+
+def identity(name: str, split: Split, data_dir: Path | None) -> str:
+    """A string that stands for a split's content in stage records.
+
+    The published digests where a dataset is known, so that they need not be read; the digest of
+    the files' bytes for a folder.
+    """
+    if name == DIGITS:
+        return _DIGITS_SHA256[split]
+    files = find(name).files(split)
+    if name in DATASETS:
+        return " ".join(file.identity for file in files)
+    paths = [locate(name, file, data_dir) for file in files]
+    return " ".join(sha256(path) if path else "missing" for path in paths)
+
+
+def listing(data_dir: Path | None) -> list[tuple[str, str, bool, str]]:
+    """Name, title, whether it is here, and where it is or would come from, of every dataset."""
+    rows = []
+    for name, dataset in DATASETS.items():
+        files = [
+            file for split in (dataset.files("train"), dataset.files("test")) for file in split
+        ]
+        found = [path for file in files if (path := locate(name, file, data_dir))]
+        sources = dataset.archive.urls if dataset.archive else dataset.mirrors
+        here = len(found) == len(files)
+        rows.append((name, dataset.title, here, str(found[0].parent) if here else sources[0]))
+    return [*rows, (DIGITS, DIGITS_TITLE, True, "inside scikit-learn")]
+
+
+def cache_dir() -> Path:
+    """The folder downloads are kept in: `keras_lenet` in the user's cache."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "keras_lenet"
+
+
+def download(name: str) -> None:
+    """Fetch the files of a dataset that the cache lacks, each verified before it counts.
+
+    Raises:
+        Error: no mirror can be reached, or none serves the published bytes. What the cache held
+            before is untouched.
+    """
+    dataset, folder = find(name), cache_dir() / name
+    files = [*dataset.images.values(), *dataset.labels.values()]
+    missing = [file for file in files if locate(name, file, None) is None]
+    if not missing:
+        return
+    if dataset.archive:
+        _download_archive(dataset.archive, missing, folder)
+        return
+    mirrors = _reachable([f"{mirror}{missing[0].name}.gz" for mirror in dataset.mirrors])
+    for file in missing:
+        urls = [url.rpartition("/")[0] + f"/{file.name}.gz" for url in mirrors]
+        path = folder / f"{file.name}.gz"
+        _download(urls, path, functools.partial(_verified, file=file))
+
+
+def _not_here(name: str, missing: str, data_dir: Path | None) -> str:
+    roots = [str(root / name) for root in (data_dir, cache_dir()) if root is not None]
+    where = " and ".join(roots) if name in DATASETS else name
+    return f"{name}: {missing}[.gz] is not in {where}"
+
+
+def _verified(path: Path, file: File) -> bytes:
+    """The file's decompressed bytes, once they are known to be the published ones."""
+    content = idx.read_bytes(path)
+    if file.sha256 is not None:
+        expected, found = file.sha256, hashlib.sha256(content).hexdigest()
+    elif file.gz_sha256 is not None and path.suffix == ".gz":
+        expected, found = file.gz_sha256, sha256(path)
+    else:  # nobody publishes a digest for it: its header and length still have to be right
+        return content
+    if found != expected:
+        raise Error(
+            f"{path}: checksum mismatch: expected sha256 {expected[:16]}…, found {found[:16]}…; "
+            "delete it and fetch it again"
+        )
+    return content
+
+
+def _check(
+    images: NDArray[np.uint8], labels: NDArray[np.uint8], images_path: Path, labels_path: Path
+) -> None:
+    if len(images) != len(labels):
+        raise Error(
+            f"{images_path} holds {len(images)} images but {labels_path} {len(labels)} labels; "
+            "they must be of one length"
+        )
+    if images.shape[1:] != (28, 28) or not len(images):
+        shape = "×".join(map(str, images.shape))
+        raise Error(f"{images_path}: expected one or more 28×28 images, found {shape}")
+    if labels.max() > 9:
+        raise Error(f"{labels_path}: expected labels 0 to 9, found {labels.max()}")
+
+
+def _open(url: str, timeout: float = STALL_SECONDS) -> Any:
+    request = urllib.request.Request(url, headers={"User-Agent": "keras-lenet"})
+    return urllib.request.urlopen(request, timeout=timeout)
+
+
+def _reachable(urls: list[str]) -> list[str]:
+    """Those of `urls` that answer within `CONNECT_SECONDS`, all asked at once.
+
+    Looking a name up has no time limit of its own, so threads that may be abandoned do the asking.
+    """
+    problems = dict.fromkeys(urls, "no answer in time")
+
+    def ask(url: str) -> None:
+        try:
+            with _open(url, CONNECT_SECONDS):
+                problems[url] = ""
+        except (OSError, ValueError) as error:  # urllib's own errors are OSErrors
+            problems[url] = str(error)
+
+    threads = [threading.Thread(target=ask, args=(url,), daemon=True) for url in urls]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + CONNECT_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    answers = dict(problems)
+    if all(answers.values()):
+        tried = "; ".join(f"{url} ({problem})" for url, problem in answers.items())
+        raise Error(f"no mirror could be reached: {tried}")
+    return [url for url, problem in answers.items() if not problem]
+
+
+def _download(urls: list[str], path: Path, verify: Callable[[Path], object]) -> None:
+    """Fetch `path` from the first of `urls` whose bytes pass `verify`."""
+    problems = []
+    for url in urls:
+        try:
+            with replacing(path) as temporary:
+                _fetch(url, temporary)
+                verify(temporary)
+            return
+        except (OSError, ValueError, Error) as error:
+            problems.append(f"{url} ({error})")
+    raise Error(f"{path.name} could not be downloaded: " + "; ".join(problems))
+
+
+def _fetch(url: str, path: Path) -> None:
+    with _open(url) as answer, path.open("wb") as file, terminal.progress(of_bytes=True) as bar:
+        size = int(answer.headers.get("Content-Length") or 0) or None
+        task = bar.add_task(f"Downloading {url.rpartition('/')[2]}", total=size)
+        while chunk := answer.read(_CHUNK):
+            file.write(chunk)
+            bar.advance(task, len(chunk))
+
+
+def _download_archive(archive: Archive, files: list[File], folder: Path) -> None:
+    def verify(path: Path) -> None:
+        if sha256(path) != archive.sha256:
+            raise Error("its checksum is not the published one")
+
+    urls = _reachable(list(archive.urls))
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        whole = Path(scratch) / "archive.zip"
+        _download(urls, whole, verify)
+        with zipfile.ZipFile(whole) as members:
+            for file in files:
+                with (
+                    members.open(f"{archive.folder}{file.name}.gz") as source,
+                    replacing(folder / f"{file.name}.gz") as temporary,
+                    temporary.open("wb") as target,
+                ):
+                    shutil.copyfileobj(source, target)
+
+
+def _digits(split: Split) -> Images:
+    """The UCI digits, enlarged as MNIST is made: a 20×20 digit in the middle of 28×28.
+
+    Every fifth image is a test image. Integer arithmetic, so the bytes are the same everywhere.
+    """
+    from sklearn.datasets import load_digits  # slow to import, and seldom needed
+
+    small, labels = load_digits(return_X_y=True)
+    weights = _enlarging_weights()  # (20, 8), tenths
+    large = weights @ small.reshape(-1, 8, 8).astype(np.int64) @ weights.T  # (N, 20, 20), 0…1600
+    images = np.zeros((len(large), 28, 28), np.uint8)
+    images[:, 4:24, 4:24] = (large * 255 + 800) // 1600
+    chosen = (np.arange(len(images)) % 5 == 4) == (split == "test")
+    return Images(images[chosen], labels[chosen].astype(np.uint8))
+
+
+def _enlarging_weights() -> NDArray[np.int64]:
+    """Bilinear interpolation from 8 to 20 samples with half-pixel centres, in tenths: (20, 8)."""
+    weights = np.zeros((20, 8), np.int64)
+    for row in range(20):
+        low, tenths = divmod(4 * row - 3, 10)  # (row + 0.5) / 2.5 - 0.5, in tenths
+        weights[row, max(low, 0)] += 10 - tenths
+        weights[row, min(low + 1, 7)] += tenths
+    return weights

@@ -1,0 +1,273 @@
+"""Run the stages in order: skip what is up to date, stop at what is missing."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_lenet import artifacts, models, results, terminal
+from keras_lenet.artifacts import Record
+from keras_lenet.data import datasets
+from keras_lenet.errors import Error
+from keras_lenet.recipe import Recipe
+from keras_lenet.stages import Context
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage and what decides its result.
+
+    Attributes:
+        name: of its module in `keras_lenet.stages` and of its folder.
+        sections: the recipe's sections that it reads, beside the seed.
+        inputs: the earlier stages whose files it reads.
+        splits: the dataset's splits that it reads.
+    """
+
+    name: str
+    sections: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    splits: tuple[datasets.Split, ...] = ()
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("train", ("data", "augment", "model", "train"), splits=("train",)),
+        Stage("quantize", ("data", "augment", "model", "quantize"), ("train",), splits=("train",)),
+        Stage("export", ("data", "model", "export"), ("train", "quantize"), splits=("train",)),
+        Stage("evaluate", ("model", "evaluate"), ("train", "quantize", "export"), splits=("test",)),
+        Stage("report", ("report",), ("train", "quantize", "evaluate")),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe, the folder its results go to, and the dataset it really uses."""
+
+    recipe: Recipe
+    folder: Path
+    dataset: str
+    data_dir: Path | None
+
+    def stage_folder(self, stage: str) -> Path:
+        """Where a stage's finished files are."""
+        return self.folder / stage
+
+    def settings(self, stage: Stage) -> dict[str, Any]:
+        """The resolved settings that decide a stage's result."""
+        resolved = self.recipe.model_dump(mode="json")
+        return {key: resolved[key] for key in ("seed", *stage.sections)}
+
+    def input_digests(self, stage: Stage) -> dict[str, str]:
+        """What identifies everything a stage reads.
+
+        Raises:
+            Error: an earlier stage hasn't been run.
+        """
+        digests = {
+            f"{self.dataset}/{split}": datasets.identity(self.dataset, split, self.data_dir)
+            for split in stage.splits
+        }
+        for name in stage.inputs:
+            record = Record.read(self.stage_folder(name))
+            if record is None:
+                raise Error(
+                    f"{stage.name} needs the {name} stage of {self.recipe.name!r}, which has not "
+                    f"been run in {self.folder}: run it first, or `keras-lenet run` for all"
+                )
+            digests |= {f"{name}/{path}": digest for path, digest in record.outputs.items()}
+        return digests
+
+    def why_stale(self, stage: Stage) -> str | None:
+        """Why a stage has to run, in words; None when its result is up to date and whole.
+
+        Raises:
+            Error: an earlier stage hasn't been run.
+        """
+        folder = self.stage_folder(stage.name)
+        artifacts.recover(folder)
+        record = Record.read(folder)
+        if record is None:
+            return "its record cannot be read" if folder.exists() else "not run yet"
+        if record.settings != self.settings(stage):
+            return "the recipe changed"
+        if record.inputs != self.input_digests(stage):
+            return "its inputs changed"
+        broken = artifacts.damaged(folder, record.outputs)
+        return f"{broken} is missing or was changed" if broken else None
+
+
+def select(first: str | None, last: str | None) -> list[Stage]:
+    """The stages from `first` to `last`, both included; the ends where they are None.
+
+    Raises:
+        Error: a name is unknown, or they are in the wrong order.
+    """
+    names = list(STAGES)
+    for name in (first, last):
+        if name is not None and name not in STAGES:
+            raise Error(f"unknown stage {name!r}: expected one of {', '.join(names)}")
+    start = names.index(first) if first else 0
+    stop = names.index(last) if last else len(names) - 1
+    if start > stop:
+        raise Error(f"{first} comes after {last}: the stages are {', '.join(names)}")
+    return list(STAGES.values())[start : stop + 1]
+
+
+def open_run(recipe: Recipe, runs: Path, data_dir: Path | None) -> Run:
+    """Decide on the dataset, without downloading: an earlier run's fallback is stayed with.
+
+    Raises:
+        Error: the recipe names a model or a dataset that there isn't.
+    """
+    models.find(recipe.model.name)
+    for name in (recipe.data.dataset, recipe.data.fallback):
+        if name not in (None, datasets.DIGITS):
+            datasets.find(name)
+    folder = runs / recipe.name
+    wanted, fallback = recipe.data.dataset, recipe.data.fallback
+    record = Record.read(folder / "train")
+    dataset = wanted
+    if (
+        fallback
+        and record is not None
+        and record.dataset == fallback
+        and not datasets.is_here(wanted, "train", data_dir)
+    ):
+        dataset = fallback
+    return Run(recipe, folder, dataset, data_dir)
+
+
+def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
+    """Run those of `stages` that aren't up to date; returns the run with the dataset it used.
+
+    Raises:
+        Error: an earlier stage is missing or stale, the data can't be had, the folder is in use,
+            or a stage fails.
+    """
+    _refuse_stale_inputs(run, stages[0])
+    if not force and _all_up_to_date(run, stages):
+        terminal.say(f"{run.recipe.name}: everything is up to date in {run.folder}")
+        _say_fallback(run)
+    else:
+        with artifacts.lock(run.folder):
+            run = _obtain_data(run, stages, force)
+            for stage in stages:
+                _execute_stage(run, stage, force)
+    return run
+
+
+def check_gates(run: Run, stages: list[Stage]) -> None:
+    """Hold a run that includes an evaluation to its recipe's limits.
+
+    Raises:
+        GateError: the evaluation missed one.
+    """
+    if any(stage.name == "evaluate" for stage in stages):
+        results.check_gates(results.read(run.stage_folder("evaluate")))
+
+
+def _refuse_stale_inputs(run: Run, first: Stage) -> None:
+    """A run that starts in the middle stands on what is there: it must fit the recipe."""
+    for name in first.inputs:
+        record = Record.read(run.stage_folder(name))
+        reason = run.why_stale(STAGES[name]) if record else None
+        if reason:
+            raise Error(
+                f"{first.name} would build on a stale {name} stage ({reason}): run "
+                f"`keras-lenet run … --from {name}`"
+            )
+
+
+def _all_up_to_date(run: Run, stages: list[Stage]) -> bool:
+    # In order: once one is stale, those after it are too, and their inputs may not exist.
+    return all(run.why_stale(stage) is None for stage in stages)
+
+
+def _obtain_data(run: Run, stages: list[Stage], force: bool) -> Run:
+    """Have the dataset on this machine, downloaded if need be, or the recipe's fallback.
+
+    Raises:
+        Error: it can't be had, and there is no fallback; lists what was tried and the ways out.
+    """
+    splits = {split for stage in stages for split in stage.splits}
+    dataset = run.recipe.data.dataset if force else run.dataset
+    if all(datasets.is_here(dataset, split, run.data_dir) for split in splits):
+        run = Run(run.recipe, run.folder, dataset, run.data_dir)
+        _say_fallback(run)
+        return run
+    if not datasets.DATASETS.get(dataset):  # a folder: nowhere to fetch it from
+        return run
+    terminal.say(f"{dataset} is not on this machine: downloading it to {datasets.cache_dir()}")
+    try:
+        datasets.download(dataset)
+    except Error as error:
+        return _fall_back(run, dataset, error)
+    return Run(run.recipe, run.folder, dataset, run.data_dir)
+
+
+def _fall_back(run: Run, dataset: str, error: Error) -> Run:
+    fallback = run.recipe.data.fallback
+    looked = ", ".join(
+        str(root / dataset) for root in (run.data_dir, datasets.cache_dir()) if root is not None
+    )
+    if fallback is None:
+        raise Error(
+            f"{dataset} cannot be had. Looked in {looked}; then {error}. Ways out: connect to the "
+            f"network; put the IDX files in FOLDER/{dataset} and give --data-dir FOLDER; or use "
+            f"another dataset, --set data.dataset={datasets.DIGITS}"
+        ) from error
+    terminal.say(f"{dataset}: {error}")
+    run = Run(run.recipe, run.folder, fallback, run.data_dir)
+    _say_fallback(run)
+    return run
+
+
+def _say_fallback(run: Run) -> None:
+    wanted = run.recipe.data.dataset
+    if run.dataset != wanted:
+        terminal.say(
+            f"WARNING: {wanted} could not be had. Using {run.dataset} instead: every figure of "
+            f"this run is for {run.dataset}, not for {wanted}. To try again: --force",
+            style="bold red",
+        )
+
+
+def _execute_stage(run: Run, stage: Stage, force: bool) -> None:
+    reason = "forced" if force else run.why_stale(stage)
+    if reason is None:
+        terminal.say(f"{stage.name}: up to date")
+        return
+    terminal.say(f"{stage.name}: running ({reason})", style="bold")
+    settings, inputs = run.settings(stage), run.input_digests(stage)
+    folder = run.stage_folder(stage.name)
+    out = artifacts.begin(folder, {"settings": settings, "inputs": inputs})
+    with terminal.without_information():
+        module = importlib.import_module(f"keras_lenet.stages.{stage.name}")
+    started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
+    earlier = {name: run.stage_folder(name) for name in stage.inputs}
+    summary = module.run(Context(run.recipe, run.dataset, run.data_dir, earlier, out))
+    (out / artifacts.IDENTITY).unlink()
+    artifacts.write_bytes(
+        out / "recipe.json", (run.recipe.model_dump_json(indent=2) + "\n").encode()
+    )
+    Record(
+        stage=stage.name,
+        settings=settings,
+        inputs=inputs,
+        outputs=artifacts.hash_files(out),
+        dataset=run.dataset,
+        seed=run.recipe.seed,
+        versions=artifacts.versions(),
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - clock, 1),
+        summary=summary,
+    ).write(out)
+    artifacts.commit(folder)
+    terminal.say(f"{stage.name}: done in {time.monotonic() - clock:.0f} s, in {folder}")

@@ -1,0 +1,127 @@
+"""The pictures of a run, as PNG files. Drawn without a display; nothing is ever shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from keras_lenet.artifacts import replacing
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as temporary:
+        # Without the version of matplotlib in it, the same figure gives the same bytes.
+        figure.savefig(temporary, dpi=120, metadata={"Software": None})
+
+
+def contact_sheet(images: NDArray[np.float32], path: Path, columns: int = 16) -> None:
+    """Draw training images as the model sees them: float32, (N, H, W), in [0, 1]."""
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(columns * 0.6, rows * 0.6 + 0.4), layout="constrained")
+    figure.suptitle("Training images as the model sees them: warped and resized", fontsize=10)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, image in zip(axes.flat, images, strict=False):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+    _save(figure, path)
+
+
+def training_curves(histories: dict[str, dict[str, list[float]]], path: Path) -> None:
+    """Draw loss, accuracy and learning rate by epoch, one row of panels for each stage.
+
+    Args:
+        histories: by stage, the columns of its `history.csv`.
+        path: the PNG file.
+    """
+    figure = Figure(figsize=(12, 3.6 * len(histories)), layout="constrained")
+    panels = figure.subplots(len(histories), 3, squeeze=False)
+    for row, (stage, history) in zip(panels, histories.items(), strict=True):
+        epochs = history["epoch"]
+        marker = "o" if len(epochs) < 30 else None
+        for axis, key in zip(row[:2], ("loss", "accuracy"), strict=True):
+            axis.plot(epochs, history[key], color=BLUE, marker=marker, label="training, augmented")
+            axis.plot(
+                epochs, history[f"val_{key}"], color=ORANGE, marker=marker, label="validation"
+            )
+            axis.set_title(f"{stage}: {key}")
+            axis.legend()
+        best = int(np.argmax(history["val_accuracy"]))
+        row[0].set_yscale("log")
+        row[1].axvline(epochs[best], color=GREEN, linestyle=":")
+        row[2].plot(epochs, history["learning_rate"], color=BLUE, marker=marker)
+        row[2].set_title(f"{stage}: learning rate")
+        for axis in row:
+            axis.set_xlabel("epoch")
+            axis.grid(alpha=0.3)
+            axis.xaxis.get_major_locator().set_params(integer=True)
+    _save(figure, path)
+
+
+def confusion_matrices(matrices: dict[str, NDArray[np.int64]], title: str, path: Path) -> None:
+    """Draw confusion matrices side by side: rows are the true digit, columns the answer.
+
+    Colour follows the mistakes alone; the diagonal would drown them.
+
+    Args:
+        matrices: int64, (10, 10), by model.
+        title: above them all.
+        path: the PNG file.
+    """
+    figure = Figure(figsize=(6 * len(matrices), 6.2), layout="constrained")
+    figure.suptitle(title)
+    for axis, (name, matrix) in zip(
+        figure.subplots(1, len(matrices), squeeze=False).flat, matrices.items(), strict=True
+    ):
+        mistakes = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
+        axis.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(mistakes.max() * 1.5, 1))
+        for (true, answer), count in np.ndenumerate(matrix):
+            if count:
+                weight = "bold" if true == answer else "normal"
+                axis.text(
+                    answer,
+                    true,
+                    str(count),
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    fontweight=weight,
+                )
+        wrong = int(mistakes.sum())
+        axis.set_title(f"{name}: {wrong} of {int(matrix.sum())} wrong")
+        axis.set_xticks(range(len(matrix)))
+        axis.set_yticks(range(len(matrix)))
+        axis.set_xlabel("answer")
+        axis.set_ylabel("true digit")
+    _save(figure, path)
+
+
+def mistakes(
+    images: NDArray[np.uint8], captions: Sequence[str], title: str, path: Path, columns: int = 10
+) -> None:
+    """Draw misclassified images with what they are and what they were taken for.
+
+    Args:
+        images: uint8, (N, 28, 28).
+        captions: one an image.
+        title: above them all.
+        path: the PNG file.
+        columns: images in a row.
+    """
+    rows = max(-(-len(images) // columns), 1)
+    figure = Figure(figsize=(columns * 1.2, rows * 1.5 + 0.5), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, image, caption in zip(axes.flat, images, captions, strict=False):
+        axis.imshow(255 - image, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(caption, fontsize=8)
+    _save(figure, path)

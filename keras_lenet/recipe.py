@@ -1,0 +1,222 @@
+"""What to run: one frozen, validated section per stage. Every default of the project lives here."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from keras_lenet.errors import Error
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Frozen; unknown keys and wrong types are refused, never coerced."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """Which images.
+
+    Attributes:
+        dataset: a dataset's name, or a folder of IDX files named as MNIST's.
+        fallback: the dataset to use, with a warning, where the first can't be had.
+        validation_split: share of every class of the training set that choices are made on.
+    """
+
+    dataset: str = "mnist"
+    fallback: str | None = None
+    validation_split: Share = 0.1
+
+
+class Augment(Section):
+    """How far each training image may be warped, to either side.
+
+    Attributes:
+        rotate: degrees.
+        shift: pixels of the 28×28 image.
+        zoom: fraction.
+        shear: tangent of the angle.
+    """
+
+    rotate: Annotated[float, Field(ge=0, le=180)] = 10.0
+    shift: Annotated[float, Field(ge=0, le=14)] = 2.0
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    shear: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class Model(Section):
+    """Which architecture of the registry."""
+
+    name: str = "lenet5"
+
+
+class Train(Section):
+    """Training in float.
+
+    Attributes:
+        optimizer: "adamw" (decoupled weight decay) or "sgd" (Nesterov momentum 0.9).
+        learning_rate: its peak.
+        schedule: "cosine" to zero, "step" (`step_factor` every `step_epochs`) or "constant";
+            each after `warmup_epochs` of linear warm-up.
+        weight_averaging: momentum of the exponential moving average of the weights, which is
+            what is validated and kept; 0 turns it off.
+        label_smoothing: share of the target spread evenly over the classes.
+        precision: dtype policy; the mixed ones are for GPUs.
+        tensorboard: also write event files.
+    """
+
+    epochs: Count = 20
+    batch_size: Count = 256
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Positive = 3e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    warmup_epochs: Annotated[int, Field(ge=0)] = 1
+    step_epochs: Count = 10
+    step_factor: Share = 0.1
+    weight_averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Train:
+        if self.warmup_epochs >= self.epochs and self.warmup_epochs:
+            raise ValueError(
+                f"warmup_epochs ({self.warmup_epochs}) must be fewer than epochs ({self.epochs})"
+            )
+        return self
+
+
+class Quantize(Section):
+    """Quantization-aware fine-tuning, from the trained weights; cosine to zero, no warm-up."""
+
+    epochs: Count = 2
+    batch_size: Count = 256
+    learning_rate: Positive = 1e-4
+
+
+class Export(Section):
+    """Conversion. `calibration_images` are training images, the same number of each class."""
+
+    calibration_images: Annotated[int, Field(ge=10)] = 500
+
+
+class Evaluate(Section):
+    """Gates: limits that the finished evaluation must meet. Those left out are not checked.
+
+    Attributes:
+        min_accuracy: of the int8 model, as a fraction.
+        max_accuracy_drop: of the int8 model from the float model, as a fraction.
+        min_agreement: share of images on which the int8 file and the fake-quantized model it was
+            made from give one class.
+        max_model_bytes: of the int8 file.
+    """
+
+    min_accuracy: Fraction | None = None
+    max_accuracy_drop: Fraction | None = None
+    min_agreement: Fraction | None = None
+    max_model_bytes: Count | None = None
+
+
+class Report(Section):
+    """The page of plots. `mistakes` is how many of the most confident ones are shown."""
+
+    mistakes: Count = 30
+
+
+class Recipe(Section):
+    """A whole run.
+
+    Attributes:
+        name: of the folder below `runs/`; by default the recipe file's own.
+        seed: decides the validation split, the initial weights, the order and every warp.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: Data = Data()
+    augment: Augment = Augment()
+    model: Model = Model()
+    train: Train = Train()
+    quantize: Quantize = Quantize()
+    export: Export = Export()
+    evaluate: Evaluate = Evaluate()
+    report: Report = Report()
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe file and apply `key.path=value` overrides, whose values are TOML.
+
+    Raises:
+        Error: the file can't be read or isn't TOML; a key is unknown (the nearest valid one is
+            named), a value has the wrong type or lies outside its range.
+    """
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Error(f"recipe {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Error(f"recipe {path} is not TOML: {error}") from error
+    settings.setdefault("name", path.stem)
+    for override in overrides:
+        _apply(settings, override)
+    try:
+        return Recipe.model_validate(settings)
+    except ValidationError as error:
+        raise Error(f"recipe {path}: {_explain(error)}") from error
+
+
+def _apply(settings: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    *parents, last = key.strip().split(".")
+    if not equals or not last:
+        raise Error(f"--set {override}: expected KEY=VALUE, such as train.epochs=3")
+    table = settings
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise Error(f"--set {override}: {parent} is a value, not a section")
+    table[last] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    """A TOML value; a bare word is taken as a string, since shells eat quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem in one line."""
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key}{_nearest(location)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    where = f"{key} = {problem['input']!r}: " if not isinstance(problem["input"], dict) else ""
+    return f"{where}{message[:1].lower()}{message[1:]}"
+
+
+def _nearest(location: list[str]) -> str:
+    section: Any = Recipe
+    for part in location[:-1]:
+        section = section.model_fields[part].annotation
+    names = list(section.model_fields)
+    close = difflib.get_close_matches(location[-1], names, 1)
+    prefix = "".join(f"{part}." for part in location[:-1])
+    return (
+        f"; did you mean {prefix}{close[0]}?" if close else f"; expected one of {', '.join(names)}"
+    )

@@ -1,0 +1,98 @@
+"""What an evaluation found, as rows for the screen, the report and the model card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from keras_lenet.artifacts import SCHEMA
+from keras_lenet.errors import Error, GateError
+
+METRICS = "metrics.json"
+HEADER = (
+    "model",
+    "correct",
+    "accuracy",
+    "95 % interval",
+    "from float",
+    "agreement",
+    "bytes",
+    "1 image",
+    "kernel set",
+)
+RIGHT_ALIGNED = HEADER[1:8]
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The metrics that an evaluate stage left in `folder`.
+
+    Raises:
+        Error: they can't be read, or are of another schema.
+    """
+    path = folder / METRICS
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Error(f"{path}: cannot be read as metrics ({error})") from error
+    if metrics.get("schema") != SCHEMA:
+        raise Error(
+            f"{path}: schema {metrics.get('schema')}, expected {SCHEMA}; run evaluate again"
+        )
+    return metrics
+
+
+def rows(metrics: dict[str, Any]) -> list[list[str]]:
+    """One row of `HEADER` a model."""
+    return [
+        _row(model, metrics["timings"]["models"][key]) for key, model in metrics["models"].items()
+    ]
+
+
+def _row(model: dict[str, Any], timing: dict[str, Any]) -> list[str]:
+    low, high = model["interval"]
+    return [
+        model["title"],
+        f"{model['correct']:,}",
+        f"{model['accuracy']:.2%}",
+        f"{100 * low:.2f} to {100 * high:.2f}",
+        f"{100 * model['difference']:+.2f} pt",
+        f"{model['agreement']:.2%}",
+        f"{model['bytes']:,}",
+        f"{timing['p50_us']:,.0f} µs",
+        timing["kernels"],
+    ]
+
+
+def caption(metrics: dict[str, Any]) -> str:
+    """What the rows stand on: dataset, images, machine."""
+    timings = metrics["timings"]
+    threads = "1 thread" if timings["threads"] == 1 else f"{timings['threads']} threads"
+    return (
+        f"Test set of {metrics['dataset']}, {metrics['images']:,} images. Keras QAT is the "
+        "fake-quantized model. Agreement: the same class as Keras float32. Time: median of one "
+        f"image at a time, {threads} for .tflite, {timings['cpu']}."
+    )
+
+
+def markdown(metrics: dict[str, Any]) -> str:
+    """The rows as a Markdown table with its caption."""
+    align = ["---:" if name in RIGHT_ALIGNED else "---" for name in HEADER]
+    lines = [list(HEADER), align, *rows(metrics)]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{table}\n\n{caption(metrics)}\n"
+
+
+def check_gates(metrics: dict[str, Any]) -> None:
+    """Raise if any gate was missed.
+
+    Raises:
+        GateError: naming every missed gate with its figure and its limit.
+    """
+    missed = [
+        f"evaluate.{gate['gate']}: {gate['figure']:.6g}, limit {gate['limit']:.6g}"
+        for gate in metrics["gates"]
+        if not gate["met"]
+    ]
+    if missed:
+        raise GateError("gate missed: " + "; ".join(missed))

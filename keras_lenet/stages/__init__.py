@@ -1,0 +1,29 @@
+"""The stages of a run. Each module has one `run(context)`: files in, files out, a summary back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keras_lenet.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage is given.
+
+    Attributes:
+        recipe: the resolved recipe.
+        dataset: the dataset really used: the recipe's, or its fallback.
+        data_dir: where to look for datasets before the user's cache.
+        inputs: the finished folder of each earlier stage, by its name.
+        out: the folder to write into; what an interrupted attempt left is still in it.
+    """
+
+    recipe: Recipe
+    dataset: str
+    data_dir: Path | None
+    inputs: dict[str, Path]
+    out: Path

@@ -1,0 +1,215 @@
+"""Export to SavedModel and TFLite. Every artifact takes the raw 28×28 image.
+
+The resize, and the softmax that turns logits into probabilities, are inside the models.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from keras_lenet import artifacts, models, terminal
+from keras_lenet.data import augment, loading
+from keras_lenet.edge.classifier import Tensor, open_interpreter
+from keras_lenet.errors import Error
+from keras_lenet.stages import Context, quantize, train
+
+SAVED_MODEL = "saved_model"
+VARIANTS = ("float32", "int8_ptq", "int8", "uint8")
+LABELS = tuple("0123456789")
+
+_IMAGE = tf.TensorSpec((1, loading.SIZE, loading.SIZE, 1), tf.float32, name="image")
+
+CONTRACT: dict[str, dict[str, dict[str, Any]]] = {
+    "float32": {
+        "input": {"dtype": "float32", "meaning": "pixel / 255"},
+        "output": {"dtype": "float32", "meaning": "probability"},
+    },
+    "int8": {
+        "input": {"dtype": "int8", "scale": 1 / 255, "zero_point": -128, "meaning": "pixel - 128"},
+        "output": {
+            "dtype": "int8",
+            "scale": 1 / 256,
+            "zero_point": -128,
+            "meaning": "probability = (value + 128) / 256",
+        },
+    },
+    "uint8": {
+        "input": {"dtype": "uint8", "scale": 1 / 255, "zero_point": 0, "meaning": "pixel"},
+        "output": {
+            "dtype": "uint8",
+            "scale": 1 / 256,
+            "zero_point": 0,
+            "meaning": "probability = value / 256",
+        },
+    },
+}
+"""What each kind of file promises; shapes are (1, 28, 28, 1) and (1, 10), pixels 0 to 255."""
+CONTRACT["int8_ptq"] = CONTRACT["int8"]
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Write the SavedModel, the four .tflite files, `labels.txt`, `manifest.json`.
+
+    Raises:
+        Error: a converted file doesn't keep its contract.
+    """
+    recipe = context.recipe
+    name, size = recipe.model.name, models.find(recipe.model.name).input_size
+    trained = keras.models.load_model(context.inputs["train"] / train.MODEL, compile=False)
+    fake_quantized = quantize.load(context.inputs["quantize"], name)
+    calibration = _calibration(context)
+    _save_model(trained, size, context.out / SAVED_MODEL)
+    converters: dict[str, Callable[[], bytes]] = {
+        "float32": lambda: convert(trained, size),
+        "int8_ptq": lambda: convert(trained, size, tf.int8, calibration.images),
+        "int8": lambda: convert(fake_quantized, size, tf.int8),
+        "uint8": lambda: convert(fake_quantized, size, tf.uint8),
+    }
+    for variant, converter in converters.items():
+        path = context.out / file_name(name, variant)
+        terminal.say(f"export: {path.name}")
+        artifacts.write_bytes(path, converter())
+        check(path, variant)
+    artifacts.write_bytes(context.out / "labels.txt", "".join(f"{x}\n" for x in LABELS).encode())
+    artifacts.write_json(context.out / "calibration.json", _describe(calibration))
+    artifacts.write_json(context.out / "manifest.json", _manifest(context))
+    return {
+        variant: (context.out / file_name(name, variant)).stat().st_size for variant in VARIANTS
+    }
+
+
+def file_name(model: str, variant: str) -> str:
+    """The name of one exported .tflite."""
+    return f"{model}_{variant}.tflite"
+
+
+def deployed(model: Any, size: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """From raw images in [0, 1], float32 (N, 28, 28, 1), to probabilities, float32 (N, 10)."""
+
+    def probabilities(image: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(model(augment.resize(image, size), training=False))
+
+    return probabilities
+
+
+def convert(
+    model: Any,
+    size: int,
+    io_type: tf.DType = tf.float32,
+    calibration: Any = None,
+) -> bytes:
+    """Convert a model, with its resize and softmax, to the bytes of a .tflite for one image.
+
+    Args:
+        model: float (Keras 3) or fake-quantized (tf_keras); takes float32 (N, size, size, 1).
+        size: side of its input, in pixels.
+        io_type: float32 leaves everything float; int8 or uint8 quantizes everything.
+        calibration: uint8, (N, 28, 28): the representative dataset, where the model doesn't carry
+            its ranges itself.
+    """
+    function = tf.function(deployed(model, size), input_signature=[_IMAGE])
+    # The converter leaves READ_VARIABLE ops in Keras 3 models unless their weights are frozen.
+    frozen = convert_variables_to_constants_v2(function.get_concrete_function())
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], tf.Module())
+    if io_type != tf.float32:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.inference_input_type = converter.inference_output_type = io_type
+    if calibration is not None:
+        images = (calibration[:, np.newaxis, :, :, np.newaxis] / 255).astype(np.float32)
+        converter.representative_dataset = lambda: ([image] for image in images)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    with terminal.without_information(), warnings.catch_warnings():
+        # The input's statistics are inside the graph, or come from the representative dataset.
+        warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
+        return bytes(converter.convert())
+
+
+def check(path: Path, variant: str) -> None:
+    """Open a converted file and hold it to the contract of its variant.
+
+    Raises:
+        Error: shapes, dtypes, scales or zero points differ, or a quantized file has a tensor that
+            isn't an integer.
+    """
+    interpreter = open_interpreter(path, kernels="builtin")
+    for end, details, shape in (
+        ("input", interpreter.get_input_details(), (1, 28, 28, 1)),
+        ("output", interpreter.get_output_details(), (1, 10)),
+    ):
+        found, expected = Tensor.of(details[0]), CONTRACT[variant][end]
+        scale, zero_point = expected.get("scale", 0.0), expected.get("zero_point", 0)
+        if (
+            found.shape != shape
+            or found.dtype != np.dtype(expected["dtype"])
+            or not np.isclose(found.scale, scale, rtol=1e-5, atol=0)
+            or found.zero_point != zero_point
+        ):
+            raise Error(
+                f"{path.name}: its {end} is {found}, expected shape {shape}, {expected['dtype']}, "
+                f"scale {scale:.6g}, zero point {zero_point}"
+            )
+    floats = [t["name"] for t in interpreter.get_tensor_details() if t["dtype"] == np.float32]
+    if floats and variant != "float32":
+        raise Error(f"{path.name}: not integer throughout: {floats[0]} is float32")
+
+
+def _save_model(model: keras.Model, size: int, folder: Path) -> None:
+    """Write the SavedModel: uint8 images in, probabilities and class out, any batch."""
+    probabilities = deployed(model, size)
+    module = tf.Module()
+    module.model = model
+    spec = tf.TensorSpec((None, loading.SIZE, loading.SIZE, 1), tf.uint8, name="images")
+
+    @tf.function(input_signature=[spec])
+    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        scores = probabilities(augment.to_unit(images))
+        return {"probabilities": scores, "class": tf.argmax(scores, axis=1)}
+
+    shutil.rmtree(folder, ignore_errors=True)
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
+
+
+def _calibration(context: Context) -> loading.Examples:
+    training, _ = train.load_splits(context, batch_size=1)
+    count = context.recipe.export.calibration_images
+    return loading.calibration_examples(training, count, context.recipe.seed)
+
+
+def _describe(calibration: loading.Examples) -> dict[str, Any]:
+    """Which training images calibrated the post-training file: positions and pixels' SHA-256."""
+    return {
+        "indices": calibration.indices.tolist(),
+        "sha256": [artifacts.digest(image.tobytes()) for image in calibration.images],
+    }
+
+
+def _manifest(context: Context) -> dict[str, Any]:
+    name = context.recipe.model.name
+    files = {}
+    for variant in VARIANTS:
+        path = context.out / file_name(name, variant)
+        files[path.name] = {
+            "bytes": path.stat().st_size,
+            "sha256": artifacts.sha256(path),
+            "input": {"shape": [1, 28, 28, 1], **CONTRACT[variant]["input"]},
+            "output": {"shape": [1, 10], **CONTRACT[variant]["output"]},
+        }
+    return {
+        "schema": artifacts.SCHEMA,
+        "model": name,
+        "dataset": context.dataset,
+        "image": "28×28 grey pixels, 0 = background, 255 = ink",
+        "labels": list(LABELS),
+        "files": files,
+        "recipe": context.recipe.model_dump(mode="json"),
+        "versions": artifacts.versions(),
+    }

@@ -1,0 +1,210 @@
+"""What training and quantization-aware fine-tuning share: epochs that show, keep and resume.
+
+Works on a compiled model of Keras 3 or of tf_keras; the namespace is an argument.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_lenet import artifacts, terminal
+from keras_lenet.errors import Error
+
+CHECKPOINT = "checkpoint.npz"
+HISTORY = "history.csv"
+
+Row = dict[str, float]
+
+
+@dataclass
+class State:
+    """Where a fit stands after a whole number of epochs.
+
+    Attributes:
+        history: one row an epoch.
+        best: index of the best row: highest validation accuracy, then lowest validation loss.
+        best_weights: the weights of that epoch, as `get_weights` gives them.
+    """
+
+    history: list[Row] = field(default_factory=list)
+    best: int = -1
+    best_weights: list[NDArray[Any]] = field(default_factory=list)
+
+    def add(self, row: Row, weights: list[NDArray[Any]]) -> None:
+        """Add an epoch's row, and keep its weights if it is the best so far."""
+        self.history.append(row)
+        if self.best < 0 or _rank(row) > _rank(self.history[self.best]):
+            self.best, self.best_weights = len(self.history) - 1, weights
+
+    def save(self, path: Path, running: list[NDArray[Any]]) -> None:
+        """Write everything a resumed fit needs; `running` are the weights it goes on from."""
+        arrays = {f"best_{i}": value for i, value in enumerate(self.best_weights)}
+        arrays |= {f"running_{i}": value for i, value in enumerate(running)}
+        progress = json.dumps({"history": self.history, "best": self.best})
+        with artifacts.replacing(path) as temporary:
+            np.savez(temporary, progress=np.array(progress), **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> tuple[State, list[NDArray[Any]]]:
+        """What `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            progress = json.loads(str(arrays["progress"]))
+
+            def numbered(kind: str) -> list[NDArray[Any]]:
+                count = sum(name.startswith(kind) for name in arrays.files)
+                return [arrays[f"{kind}{i}"] for i in range(count)]
+
+            return cls(**progress, best_weights=numbered("best_")), numbered("running_")
+
+
+def _rank(row: Row) -> tuple[float, float]:
+    return row["val_accuracy"], -row["val_loss"]
+
+
+def fit(
+    keras: Any,
+    model: Any,
+    batches: Callable[[range], Any],
+    validation: Any,
+    *,
+    epochs: int,
+    steps: int,
+    out: Path,
+    title: str,
+    averaged: bool = False,
+    callbacks: tuple[Any, ...] = (),
+) -> State:
+    """Fit a compiled model, resuming from `out` where an interrupted fit left a checkpoint.
+
+    Leaves the best epoch's weights in the model and the history as CSV in `out`.
+
+    Args:
+        keras: the model's namespace, `keras` or `tf_keras`.
+        model: compiled, with the metric "accuracy".
+        batches: gives the training batches of a range of epochs, one epoch after the other.
+        validation: batches of the validation split.
+        epochs: how many in all.
+        steps: batches in an epoch.
+        out: folder for the checkpoint and the history.
+        title: what to call this work on screen.
+        averaged: validate and keep the optimizer's moving average of the weights.
+        callbacks: more of them, called last.
+
+    Raises:
+        Error: the loss is no longer a finite number.
+    """
+    state = _resume(model, out, title)
+    start = len(state.history)
+    if start < epochs:
+        with terminal.progress() as bar:
+            watch = _Watch(model, state, out, title, epochs, bar, bar.add_task(title, total=None))
+            bar.update(watch.task, total=epochs * steps, completed=start * steps)
+            hooks = [
+                keras.callbacks.LambdaCallback(
+                    on_train_batch_end=watch.batch_end, on_epoch_end=watch.save_running
+                ),
+                *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if averaged else []),
+                keras.callbacks.LambdaCallback(on_epoch_end=watch.epoch_end),
+                *callbacks,
+            ]
+            model.fit(
+                batches(range(start, epochs)),
+                initial_epoch=start,
+                epochs=epochs,
+                steps_per_epoch=steps,
+                validation_data=validation,
+                callbacks=hooks,
+                verbose=0,
+            )
+    model.set_weights(state.best_weights)
+    _write_history(out / HISTORY, state.history)
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return state
+
+
+def _resume(model: Any, out: Path, title: str) -> State:
+    path = out / CHECKPOINT
+    if not path.exists():
+        return State()
+    state, running = State.load(path)
+    _set_running(model, running)
+    terminal.say(f"{title}: resuming after epoch {len(state.history)}")
+    return state
+
+
+def _optimizer_variables(model: Any) -> list[Any]:
+    model.optimizer.build(model.trainable_variables)
+    return list(model.optimizer.variables)
+
+
+def _get_running(model: Any) -> list[NDArray[Any]]:
+    return model.get_weights() + [variable.numpy() for variable in _optimizer_variables(model)]
+
+
+def _set_running(model: Any, values: list[NDArray[Any]]) -> None:
+    count = len(model.weights)
+    model.set_weights(values[:count])
+    for variable, value in zip(_optimizer_variables(model), values[count:], strict=True):
+        variable.assign(value)
+
+
+@dataclass
+class _Watch:
+    """Follows one fit through Keras' callbacks."""
+
+    model: Any
+    state: State
+    out: Path
+    title: str
+    epochs: int
+    bar: Any
+    task: Any
+    running: list[NDArray[Any]] = field(default_factory=list)
+
+    def batch_end(self, batch: int, logs: dict[str, float]) -> None:
+        if not math.isfinite(logs["loss"]):
+            where = f"epoch {len(self.state.history) + 1}, batch {batch + 1}"
+            raise Error(
+                f"{self.title}: the loss became {logs['loss']} in {where}; lower the learning "
+                "rate or lengthen the warm-up"
+            )
+        self.bar.advance(self.task)
+
+    def save_running(self, epoch: int, logs: dict[str, float]) -> None:
+        """Before averaged weights are swapped in: a resumed fit goes on from the raw ones."""
+        self.running = _get_running(self.model)
+
+    def epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        row = {key: float(logs[key]) for key in ("loss", "accuracy", "val_loss", "val_accuracy")}
+        row["learning_rate"] = _learning_rate(self.model.optimizer)
+        self.state.add(row, self.model.get_weights())
+        self.state.save(self.out / CHECKPOINT, self.running)
+        _write_history(self.out / HISTORY, self.state.history)
+        best = " (best so far)" if self.state.best == epoch else ""
+        terminal.say(
+            f"{self.title} epoch {epoch + 1}/{self.epochs}: loss {row['loss']:.4f}, validation "
+            f"loss {row['val_loss']:.4f}, validation accuracy {row['val_accuracy']:.2%}{best}"
+        )
+
+
+def _learning_rate(optimizer: Any) -> float:
+    """The rate of the last step taken; Keras 3 and tf_keras both evaluate schedules here."""
+    return float(np.asarray(optimizer.learning_rate))
+
+
+def _write_history(path: Path, history: list[Row]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["epoch", *history[0]], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"epoch": number, **row} for number, row in enumerate(history, 1))
+    artifacts.write_bytes(path, text.getvalue().encode())

@@ -1,0 +1,231 @@
+"""Train the float model, and keep its best epoch by validation accuracy."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_lenet import artifacts, models, plots, terminal
+from keras_lenet.data import loading
+from keras_lenet.errors import Error
+from keras_lenet.recipe import Train
+from keras_lenet.stages import Context, fitting
+
+MODEL = "model.keras"
+CONTACT_SHEET = "augmentation.png"
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Write `model.keras`, `history.csv` and the contact sheet of augmented images.
+
+    Raises:
+        Error: the data can't be had, a batch is larger than the training split, or the loss is no
+            longer finite.
+    """
+    recipe, settings = context.recipe, context.recipe.train
+    architecture = models.find(recipe.model.name)
+    size = architecture.input_size
+    training, validation = load_splits(context, settings.batch_size)
+
+    def batches(epochs: range) -> tf.data.Dataset:
+        return loading.training_batches(
+            training,
+            recipe.augment,
+            size=size,
+            batch_size=settings.batch_size,
+            seed=recipe.seed,
+            epochs=epochs,
+        )
+
+    plots.contact_sheet(_first_images(batches(range(1))), context.out / CONTACT_SHEET)
+    steps = loading.steps_per_epoch(training, settings.batch_size)
+    keras.utils.set_random_seed(recipe.seed)
+    with _precision(settings.precision), strategy().scope():
+        model = architecture.build(keras)
+        compile_model(model, settings, steps)
+    state = fitting.fit(
+        keras,
+        model,
+        batches,
+        loading.plain_batches(validation, size),
+        epochs=settings.epochs,
+        steps=steps,
+        out=context.out,
+        title="train",
+        averaged=settings.weight_averaging > 0,
+        callbacks=_tensorboard(context, settings),
+    )
+    with artifacts.replacing(context.out / MODEL) as temporary:
+        model.save(temporary)
+    best = state.history[state.best]
+    return {
+        "epochs": len(state.history),
+        "best_epoch": state.best + 1,
+        "validation_accuracy": best["val_accuracy"],
+        "validation_images": len(validation),
+        "training_images": len(training),
+    }
+
+
+def load_splits(context: Context, batch_size: int) -> tuple[loading.Examples, loading.Examples]:
+    """The training and validation examples of a run.
+
+    Raises:
+        Error: the data can't be had, or there are too few training images for one batch.
+    """
+    recipe = context.recipe
+    training, validation = loading.load_training(
+        context.dataset, context.data_dir, recipe.data.validation_split, recipe.seed
+    )
+    if batch_size > len(training):
+        raise Error(
+            f"batch_size = {batch_size}: {context.dataset} has only {len(training)} training "
+            "images; choose a smaller batch"
+        )
+    return training, validation
+
+
+def device() -> str:
+    """What TensorFlow computes on, in words."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "CPU"
+    names = [tf.config.experimental.get_device_details(gpu).get("device_name", "") for gpu in gpus]
+    return "GPU: " + ", ".join(names)
+
+
+def strategy() -> tf.distribute.Strategy:
+    """Every GPU there is, mirrored; the default strategy with one or none.
+
+    GPU memory is taken as needed, so that several processes can share a card.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    with contextlib.suppress(RuntimeError):  # a GPU already in use keeps its setting
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+    terminal.say(f"device: {device()}")
+    return tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()
+
+
+@contextlib.contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def compile_model(model: keras.Model, settings: Train, steps: int) -> None:
+    """Compile for `fit` with the recipe's optimizer, schedule and loss.
+
+    XLA only on a single GPU: on the CPU it is slower for a net this small, and MirroredStrategy
+    does its own placing.
+    """
+    single_gpu = len(tf.config.list_physical_devices("GPU")) == 1
+    model.compile(
+        optimizer=_optimizer(settings, steps),
+        loss=_loss(settings.label_smoothing),
+        metrics=["accuracy"],
+        jit_compile=single_gpu,
+    )
+
+
+def _optimizer(settings: Train, steps: int) -> keras.optimizers.Optimizer:
+    averaging = settings.weight_averaging
+    shared: dict[str, Any] = {
+        "learning_rate": schedule(settings, steps),
+        "weight_decay": settings.weight_decay,
+        "use_ema": averaging > 0,
+        "ema_momentum": averaging or 0.99,
+    }
+    if settings.optimizer == "sgd":
+        return keras.optimizers.SGD(momentum=0.9, nesterov=True, **shared)
+    return keras.optimizers.AdamW(**shared)
+
+
+def schedule(settings: Train, steps: int) -> Any:
+    """The learning rate as a function of the step: linear warm-up, then the recipe's schedule."""
+    return WarmUp(
+        settings.schedule,
+        settings.learning_rate,
+        warmup_steps=settings.warmup_epochs * steps,
+        total_steps=settings.epochs * steps,
+        step_steps=settings.step_epochs * steps,
+        step_factor=settings.step_factor,
+    )
+
+
+@keras.saving.register_keras_serializable("keras_lenet")
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up to `peak`, then cosine to zero, steps, or constant."""
+
+    def __init__(
+        self,
+        kind: str,
+        peak: float,
+        warmup_steps: int,
+        total_steps: int,
+        step_steps: int,
+        step_factor: float,
+    ) -> None:
+        self.config = {
+            "kind": kind,
+            "peak": peak,
+            "warmup_steps": warmup_steps,
+            "total_steps": total_steps,
+            "step_steps": step_steps,
+            "step_factor": step_factor,
+        }
+        after = keras.optimizers.schedules
+        if kind == "cosine":
+            self.after = after.CosineDecay(peak, max(total_steps - warmup_steps, 1))
+        elif kind == "step":
+            self.after = after.ExponentialDecay(peak, step_steps, step_factor, staircase=True)
+        else:
+            self.after = None
+        self.peak, self.warmup_steps = peak, warmup_steps
+
+    def __call__(self, step: Any) -> Any:
+        """The learning rate at `step`, counted from 0."""
+        step = tf.cast(step, tf.float32)
+        warming = self.peak * (step + 1) / max(self.warmup_steps, 1)
+        later = (
+            tf.constant(self.peak)
+            if self.after is None
+            else self.after(tf.maximum(step - self.warmup_steps, 0))
+        )
+        return tf.where(step < self.warmup_steps, warming, later)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` needs."""
+        return self.config
+
+
+def _loss(label_smoothing: float) -> Any:
+    """Cross-entropy on logits against integer labels, smoothed where asked for."""
+    sparse = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if not label_smoothing:
+        return sparse
+    dense = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
+
+    def smoothed(labels: Any, logits: Any) -> Any:
+        return dense(tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), 10), logits)
+
+    return smoothed
+
+
+def _first_images(batches: tf.data.Dataset) -> Any:
+    images, _ = next(iter(batches))
+    return images[:64, ..., 0].numpy()
+
+
+def _tensorboard(context: Context, settings: Train) -> tuple[Any, ...]:
+    if not settings.tensorboard:
+        return ()
+    return (keras.callbacks.TensorBoard(context.out / "tensorboard"),)

@@ -1,0 +1,72 @@
+"""What a person sees while work goes on. All of it goes to stderr: stdout is for results."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_INFORMATION = re.compile(
+    r"I\d{4} |INFO: |WARNING: All log messages before absl|To enable the following|fully_quantize: "
+)
+
+console = Console(stderr=True, highlight=False)
+
+
+def say(message: str, style: str | None = None) -> None:
+    """Print one message, as it is, without markup."""
+    console.print(message, style=style, markup=False)
+
+
+def progress(*, of_bytes: bool = False) -> Progress:
+    """A progress bar with a count, the time taken and the time left; used as a context manager.
+
+    Where stderr is no terminal, nothing is drawn: messages tell the story there.
+    """
+    count: ProgressColumn = DownloadColumn() if of_bytes else MofNCompleteColumn()
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        count,
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+@contextlib.contextmanager
+def without_information() -> Iterator[None]:
+    """Hold back what TensorFlow's C++ logs to stderr as information; warnings and errors show.
+
+    It logs before any setting of its own is read, so the file descriptor is what has to be moved.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile("w+", errors="replace") as held:
+        saved = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            held.seek(0)
+            sys.stderr.writelines(line for line in held if not _INFORMATION.match(line))
