@@ -82,7 +82,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` as indented JSON, all of it or none."""
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    write_bytes(
+        path, (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    )
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,28 @@ def _print_results(folder: Path, name: str) -> None:
 
 
 @app.command()
+def publish(
+    recipe: RecipeFile,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds to run.")] = 1,
+    folder: Annotated[Path, typer.Option("--to", help="Folder to replace.")] = Path("exported"),
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    data_dir: DataDir = None,
+) -> None:
+    """Run several seeds and publish the one best on validation, with a model card.
+
+    Example: keras-lenet publish pipelines/mnist.toml --seeds 3
+    """
+    from keras_lenet import publish as publishing
+    from keras_lenet import recipe as recipes
+
+    loaded = recipes.load(recipe, overrides or ())
+    finished = publishing.run_seeds(loaded, seeds, runs, data_dir)
+    publishing.write(finished, folder)
+    typer.echo(publishing.spread(finished))
+
+
+@app.command()
 def datasets(data_dir: DataDir = None) -> None:
     """List the datasets: where each would come from, and whether it is here.
 

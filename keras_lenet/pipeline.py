@@ -16,6 +16,9 @@ from keras_lenet.errors import Error
 from keras_lenet.recipe import Recipe
 from keras_lenet.stages import Context
 
+RECIPE = "recipe.json"
+"""The resolved recipe, saved beside every result."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -254,9 +257,7 @@ def _execute_stage(run: Run, stage: Stage, force: bool) -> None:
     earlier = {name: run.stage_folder(name) for name in stage.inputs}
     summary = module.run(Context(run.recipe, run.dataset, run.data_dir, earlier, out))
     (out / artifacts.IDENTITY).unlink()
-    artifacts.write_bytes(
-        out / "recipe.json", (run.recipe.model_dump_json(indent=2) + "\n").encode()
-    )
+    artifacts.write_bytes(out / RECIPE, (run.recipe.model_dump_json(indent=2) + "\n").encode())
     Record(
         stage=stage.name,
         settings=settings,

@@ -30,7 +30,7 @@ console = Console(stderr=True, highlight=False)
 
 def say(message: str, style: str | None = None) -> None:
     """Print one message, as it is, without markup."""
-    console.print(message, style=style, markup=False)
+    console.print(message, style=style, markup=False, soft_wrap=True)
 
 
 def progress(*, of_bytes: bool = False) -> Progress:

@@ -148,7 +148,8 @@ def open_interpreter(path: Path, threads: int = 1, kernels: Kernels = "xnnpack")
         )
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise Error(f"{path}: damaged, or made of ops this runtime lacks: {error}") from error
+        reason = " ".join(str(error).split())
+        raise Error(f"{path}: damaged, or made of ops this runtime lacks: {reason}") from error
     return interpreter
 
 

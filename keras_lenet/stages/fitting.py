@@ -124,6 +124,7 @@ def fit(
                 steps_per_epoch=steps,
                 validation_data=validation,
                 callbacks=hooks,
+                shuffle=False,  # the batches come shuffled
                 verbose=0,
             )
     model.set_weights(state.best_weights)

@@ -115,7 +115,7 @@ def set_ranges(model: Any, float_model: Any, batches: tf.data.Dataset) -> None:
     for (wrapper, _), extremes in zip(watched, ranges, strict=True):
         for variable, value in zip(_activation_range(wrapper), extremes, strict=True):
             variable.assign(value)
-    entrance = next(layer for layer in model.layers if layer.name == "quantize_layer")
+    entrance = next(layer for layer in model.layers if hasattr(layer, "quantizer_vars"))
     entrance.quantizer_vars["min_var"].assign(0.0)
     entrance.quantizer_vars["max_var"].assign(1.0)
 

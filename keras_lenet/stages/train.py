@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_lenet import artifacts, models, plots, terminal
@@ -59,8 +60,10 @@ def run(context: Context) -> dict[str, Any]:
         averaged=settings.weight_averaging > 0,
         callbacks=_tensorboard(context, settings),
     )
+    kept = architecture.build(keras)  # uncompiled, and in float32 whatever it was trained in
+    kept.set_weights(state.best_weights)
     with artifacts.replacing(context.out / MODEL) as temporary:
-        model.save(temporary)
+        kept.save(temporary)
     best = state.history[state.best]
     return {
         "epochs": len(state.history),
@@ -139,7 +142,7 @@ def compile_model(model: keras.Model, settings: Train, steps: int) -> None:
 def _optimizer(settings: Train, steps: int) -> keras.optimizers.Optimizer:
     averaging = settings.weight_averaging
     shared: dict[str, Any] = {
-        "learning_rate": schedule(settings, steps),
+        "learning_rate": Schedule(settings, steps),
         "weight_decay": settings.weight_decay,
         "use_ema": averaging > 0,
         "ema_momentum": averaging or 0.99,
@@ -149,62 +152,27 @@ def _optimizer(settings: Train, steps: int) -> keras.optimizers.Optimizer:
     return keras.optimizers.AdamW(**shared)
 
 
-def schedule(settings: Train, steps: int) -> Any:
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """The learning rate as a function of the step: linear warm-up, then the recipe's schedule."""
-    return WarmUp(
-        settings.schedule,
-        settings.learning_rate,
-        warmup_steps=settings.warmup_epochs * steps,
-        total_steps=settings.epochs * steps,
-        step_steps=settings.step_epochs * steps,
-        step_factor=settings.step_factor,
-    )
 
-
-@keras.saving.register_keras_serializable("keras_lenet")
-class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up to `peak`, then cosine to zero, steps, or constant."""
-
-    def __init__(
-        self,
-        kind: str,
-        peak: float,
-        warmup_steps: int,
-        total_steps: int,
-        step_steps: int,
-        step_factor: float,
-    ) -> None:
-        self.config = {
-            "kind": kind,
-            "peak": peak,
-            "warmup_steps": warmup_steps,
-            "total_steps": total_steps,
-            "step_steps": step_steps,
-            "step_factor": step_factor,
-        }
-        after = keras.optimizers.schedules
-        if kind == "cosine":
-            self.after = after.CosineDecay(peak, max(total_steps - warmup_steps, 1))
-        elif kind == "step":
-            self.after = after.ExponentialDecay(peak, step_steps, step_factor, staircase=True)
-        else:
-            self.after = None
-        self.peak, self.warmup_steps = peak, warmup_steps
+    def __init__(self, settings: Train, steps: int) -> None:
+        """Take the `train` section of a recipe, and the steps in an epoch."""
+        self.settings, self.steps = settings, steps
 
     def __call__(self, step: Any) -> Any:
         """The learning rate at `step`, counted from 0."""
-        step = tf.cast(step, tf.float32)
-        warming = self.peak * (step + 1) / max(self.warmup_steps, 1)
-        later = (
-            tf.constant(self.peak)
-            if self.after is None
-            else self.after(tf.maximum(step - self.warmup_steps, 0))
-        )
-        return tf.where(step < self.warmup_steps, warming, later)
-
-    def get_config(self) -> dict[str, Any]:
-        """What `from_config` needs."""
-        return self.config
+        settings = self.settings
+        epoch = tf.cast(step, tf.float32) / self.steps
+        warming = (epoch + 1 / self.steps) / max(settings.warmup_epochs, 1)
+        after = tf.maximum(epoch - settings.warmup_epochs, 0.0)
+        if settings.schedule == "cosine":
+            whole = settings.epochs - settings.warmup_epochs
+            factor = (1 + tf.cos(np.pi * after / whole)) / 2
+        elif settings.schedule == "step":
+            factor = settings.step_factor ** tf.floor(after / settings.step_epochs)
+        else:
+            factor = 1.0
+        return settings.learning_rate * tf.where(epoch < settings.warmup_epochs, warming, factor)
 
 
 def _loss(label_smoothing: float) -> Any:

@@ -1,0 +1,27 @@
+# `make run`: from MNIST to a measured int8 TFLite. `make test`: everything that is checked.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test bench clean
+
+run: .venv/installed
+	$(BIN)/keras-lenet run pipelines/quickstart.toml
+
+test: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+bench: .venv/installed
+	$(BIN)/python tests/benchmarks/input_pipeline.py
+
+.venv/installed: pyproject.toml .constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint .constraints.txt pip
+	$(BIN)/pip install --quiet --constraint .constraints.txt --group dev --editable '.[train]'
+	touch $@
+
+clean:
+	rm -rf .venv runs

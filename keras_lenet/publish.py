@@ -1,0 +1,168 @@
+"""Turn a recipe's runs into a folder to hand out: models, labels, contract, metrics, model card."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_lenet import artifacts, pipeline, results, terminal
+from keras_lenet.artifacts import Record
+from keras_lenet.errors import Error
+from keras_lenet.recipe import Recipe
+
+CARD = "README.md"
+FILES = {
+    "train": ("model.keras",),
+    "evaluate": ("metrics.json", "confusion.png"),
+    "report": ("training.png", "mistakes.png", "augmentation.png"),
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One seed's finished run.
+
+    Attributes:
+        run: the run.
+        metrics: what its evaluation found.
+        validation_accuracy: of the fake-quantized model, which is what seeds are chosen by.
+    """
+
+    run: pipeline.Run
+    metrics: dict[str, Any]
+    validation_accuracy: float
+
+
+def run_seeds(recipe: Recipe, count: int, runs: Path, data_dir: Path | None) -> list[Finished]:
+    """Run the recipe with `count` seeds, from its own upwards, each in a folder of its own.
+
+    What is up to date is not run again.
+    """
+    finished = []
+    for seed in range(recipe.seed, recipe.seed + count):
+        seeded = recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-seed{seed}"})
+        stages = pipeline.select(None, None)
+        run = pipeline.execute(pipeline.open_run(seeded, runs, data_dir), stages)
+        pipeline.check_gates(run, stages)
+        record = Record.read(run.stage_folder("quantize"))
+        if record is None:
+            raise Error(f"{run.stage_folder('quantize')}: its record cannot be read")
+        metrics = results.read(run.stage_folder("evaluate"))
+        finished.append(Finished(run, metrics, record.summary["validation_accuracy"]))
+    return finished
+
+
+def choose(finished: list[Finished]) -> Finished:
+    """The seed to publish: the best on its validation split; the test set has no say."""
+    return max(finished, key=lambda one: one.validation_accuracy)
+
+
+def write(finished: list[Finished], folder: Path) -> None:
+    """Replace `folder` by the chosen seed's files and the model card."""
+    chosen = choose(finished)
+    terminal.say(f"publish: seed {chosen.run.recipe.seed}, the best on validation, to {folder}")
+    out = artifacts.begin(folder, {"seeds": [one.run.recipe.seed for one in finished]})
+    (out / artifacts.IDENTITY).unlink()
+    for source in sorted(chosen.run.stage_folder("export").iterdir()):
+        if source.is_dir():
+            shutil.copytree(source, out / source.name, dirs_exist_ok=True)
+        elif source.name not in (artifacts.RECORD, pipeline.RECIPE):
+            shutil.copyfile(source, out / source.name)
+    for stage, names in FILES.items():
+        for name in names:
+            shutil.copyfile(chosen.run.stage_folder(stage) / name, out / name)
+    artifacts.write_bytes(out / CARD, card(finished).encode())
+    artifacts.commit(folder)
+
+
+def spread(finished: list[Finished]) -> str:
+    """Each model's test accuracy over the seeds, as a Markdown table."""
+    lines = [
+        "| model | mean | standard deviation | lowest | highest |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for key, model in finished[0].metrics["models"].items():
+        scores = [100 * one.metrics["models"][key]["accuracy"] for one in finished]
+        deviation = f"{statistics.stdev(scores):.3f}" if len(scores) > 1 else "–"
+        lines.append(
+            f"| {model['title']} | {statistics.mean(scores):.3f} % | {deviation} | "
+            f"{min(scores):.2f} % | {max(scores):.2f} % |"
+        )
+    return "\n".join(lines)
+
+
+def card(finished: list[Finished]) -> str:
+    """The model card, after Mitchell et al., "Model Cards for Model Reporting" (2019)."""
+    chosen = choose(finished)
+    recipe, metrics = chosen.run.recipe, chosen.metrics
+    base = recipe.name.rpartition("-seed")[0]
+    data, augment, train = recipe.data, recipe.augment, recipe.train
+    seeds = ", ".join(str(one.run.recipe.seed) for one in finished)
+    name = recipe.model.name
+    return f"""# {name}: handwritten digits, int8
+
+Made by `keras-lenet publish pipelines/{base}.toml --seeds {len(finished)}`.
+
+## What it is
+
+One grey image of 28×28 pixels in, the probabilities of the digits 0 to 9 out. A convolutional
+network after LeNet-5 (LeCun et al. 1998) with ReLU and max pooling; the resize to its own input
+size and the softmax are inside the file.
+
+| file | input | output |
+|---|---|---|
+| `{name}_int8.tflite` | int8, `pixel - 128` | int8, `probability = (value + 128) / 256` |
+| `{name}_uint8.tflite` | uint8, the pixel | uint8, `probability = value / 256` |
+| `{name}_int8_ptq.tflite` | as int8; quantized after training, for comparison | as int8 |
+| `{name}_float32.tflite` | float32, `pixel / 255` | float32, the probability |
+| `saved_model/` | uint8, any number of images | probabilities and class |
+| `model.keras` | float32 in [0, 1], resized to the model's own size | logits |
+
+Shapes are (1, 28, 28, 1) and (1, 10). 0 is background, 255 is ink: white on black, as in MNIST.
+`manifest.json` has the contract, the sizes and the hashes for programs.
+
+## Intended use
+
+Single digits, written by hand, scaled to 20×20 pixels and centred by their centre of mass in
+28×28, as MNIST's are. For phones, browsers, single-board computers and microcontrollers, and for
+teaching. Not meant for decisions about people, such as reading cheques or ballots unattended.
+
+## Figures
+
+{results.markdown(metrics)}
+The fake-quantized model and `{name}_int8.tflite` give one class on
+{metrics["fake_quantized_agreement"]:.2%} of the test images.
+
+Over the seeds {seeds}, each scored once:
+
+{spread(finished)}
+
+The published one is seed {recipe.seed}: it has the best accuracy on its validation split
+({chosen.validation_accuracy:.2%}). The test set chose nothing.
+
+![Confusion matrices](confusion.png)
+
+![Most confident mistakes](mistakes.png)
+
+## Training
+
+Data: the training set of {metrics["dataset"]}, less the {data.validation_split:.0%} of every class
+that is the validation split. Augmentation: rotation ±{augment.rotate:g}°, shift
+±{augment.shift:g} pixels, zoom ±{augment.zoom:.0%}, shear ±{augment.shear:g}.
+{train.epochs} epochs in float, {train.optimizer}, then {recipe.quantize.epochs} of
+quantization-aware fine-tuning; the best epoch of each by validation accuracy. The whole recipe is
+in `manifest.json`, and the images that calibrated the post-training file in `calibration.json`.
+
+![Training curves](training.png)
+
+## Limits
+
+- It always answers with a digit, also to a letter, a scribble or a blank page.
+- Ink must be bright on dark, and centred: other pictures need preparing first.
+- Writers: American census employees and school pupils, about 1990. Digits written otherwise, such
+  as a 1 with a long upstroke or a 7 with a bar, are rarer there, and mistaken more often.
+- An accuracy on {metrics["images"]:,} images is known to about ±0.1 points.
+"""

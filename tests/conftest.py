@@ -1,0 +1,89 @@
+"""Synthetic digits as IDX files, and one run of every stage that many tests look at."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from keras_lenet.data import datasets, idx
+
+SMOKE = Path(__file__).parents[1] / "pipelines" / "smoke.toml"
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch, tmp_path_factory, request):
+    """No test sees this machine's cache, or its data unless it asks for MNIST."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    if not request.node.get_closest_marker("mnist"):
+        monkeypatch.delenv("KERAS_LENET_DATA", raising=False)
+
+
+@pytest.fixture
+def mnist_dir():
+    """The folder that holds the real MNIST."""
+    folder = Path(os.environ.get("KERAS_LENET_DATA", ""))
+    if not datasets.is_here("mnist", "train", folder) or not os.environ.get("KERAS_LENET_DATA"):
+        pytest.skip("the real MNIST is not here: set KERAS_LENET_DATA to a folder with mnist/")
+    return folder
+
+
+def draw_digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Typeset digits, jittered in size and place: uint8 (count, 28, 28) and (count,)."""
+    generator = np.random.default_rng(seed)
+    labels = (np.arange(count) % 10).astype(np.uint8)
+    images = np.zeros((count, 28, 28), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        canvas = Image.new("L", (28, 28))
+        font = ImageFont.load_default(size=int(generator.integers(17, 23)))
+        place = tuple(14 + generator.integers(-2, 3, 2))
+        ImageDraw.Draw(canvas).text(place, str(label), fill=255, font=font, anchor="mm")
+        image[:] = np.asarray(canvas)
+    return images, labels
+
+
+def write_dataset(folder: Path, train: int = 400, test: int = 100) -> Path:
+    """Write synthetic digits as the four files that MNIST has."""
+    for prefix, count, seed in (("train", train, 1), ("t10k", test, 2)):
+        images, labels = draw_digits(count, seed)
+        idx.write(folder / f"{prefix}-images-idx3-ubyte.gz", images)
+        idx.write(folder / f"{prefix}-labels-idx1-ubyte", labels)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory) -> Path:
+    """A folder of synthetic IDX files; not to be changed."""
+    return write_dataset(tmp_path_factory.mktemp("synthetic"))
+
+
+def keras_lenet(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a person would, in a process of its own."""
+    command = [sys.executable, "-m", "keras_lenet", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, synthetic):
+    """A finished run of the smoke recipe on synthetic digits; not to be changed."""
+    runs = tmp_path_factory.mktemp("runs")
+    arguments = ("run", SMOKE, "--runs", runs, "--set", f"data.dataset={synthetic}")
+    result = keras_lenet(*arguments)
+    assert result.returncode == 0, result.stderr
+    return Finished(runs / "smoke", arguments, result)
+
+
+class Finished:
+    """A finished run: its folder, the arguments that made it, and what the process printed."""
+
+    def __init__(self, folder, arguments, result):
+        self.folder, self.arguments, self.result = folder, arguments, result
+
+    def copy(self, runs: Path) -> tuple[object, ...]:
+        """Copy the run below `runs`; returns the arguments that continue it there."""
+        shutil.copytree(self.folder, runs / self.folder.name)
+        return tuple(runs if item == self.folder.parent else item for item in self.arguments)

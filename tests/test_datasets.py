@@ -1,0 +1,239 @@
+import gzip
+import hashlib
+import http.server
+import threading
+import time
+import zipfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import draw_digits, write_dataset
+
+from keras_lenet.data import datasets, idx
+from keras_lenet.errors import Error
+
+
+def test_synthetic_files_are_found_in_a_folder(synthetic):
+    data = datasets.load(str(synthetic), "train")
+    images, labels = draw_digits(400, 1)
+    np.testing.assert_array_equal(data.images, images)
+    np.testing.assert_array_equal(data.labels, labels)
+    assert len(datasets.load(str(synthetic), "test").images) == 100
+
+
+@pytest.mark.mnist
+def test_the_real_mnist_is_verified(mnist_dir):
+    for split, count in (("train", 60_000), ("test", 10_000)):
+        data = datasets.load("mnist", split, mnist_dir)
+        assert data.images.shape == (count, 28, 28)
+        assert data.labels.shape == (count,)
+    assert data.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_digits_have_the_bytes_they_are_known_by(split):
+    data = datasets.load("digits", split)
+    content = data.images.tobytes() + data.labels.tobytes()
+    assert hashlib.sha256(content).hexdigest() == datasets.identity("digits", split, None)
+    assert not data.images[:, :4].any()
+    assert data.images.max() == 255
+
+
+def test_digits_are_enlarged_bilinearly():
+    weights = datasets._enlarging_weights()
+    assert (weights.sum(1) == 10).all()
+    # Between half-pixel centres a ramp stays a ramp: sample k lies at (k + 0.5) / 2.5 - 0.5.
+    ramp = weights @ np.arange(8) / 10
+    np.testing.assert_allclose(ramp[1:-1], (np.arange(1, 19) + 0.5) / 2.5 - 0.5)
+
+
+def emnist(folder: Path) -> np.ndarray:
+    images, labels = draw_digits(20, 0)
+    for key in ("train", "t10k"):
+        part = "test" if key == "t10k" else key
+        transposed = images.transpose(0, 2, 1)
+        idx.write(folder / f"emnist-digits-{part}-images-idx3-ubyte.gz", transposed)
+        idx.write(folder / f"emnist-digits-{part}-labels-idx1-ubyte.gz", labels)
+    return images
+
+
+def test_emnist_is_turned_upright(tmp_path):
+    upright = emnist(tmp_path / "emnist_digits")
+    for split in ("train", "test"):
+        loaded = datasets.load("emnist_digits", split, tmp_path)
+        np.testing.assert_array_equal(loaded.images, upright)
+
+
+def damaged(folder: Path, name: str, content: bytes) -> str:
+    write_dataset(folder, 20, 20)
+    for path in folder.glob(f"{name}*"):
+        path.unlink()
+    (folder / name).write_bytes(content)
+    return str(folder)
+
+
+def labels_file(labels: list[int]) -> bytes:
+    return bytes([0, 0, 8, 1]) + len(labels).to_bytes(4, "big") + bytes(labels)
+
+
+def images_file(count: int, side: int) -> bytes:
+    shape = b"".join(number.to_bytes(4, "big") for number in (count, side, side))
+    return bytes([0, 0, 8, 3]) + shape + bytes(count * side * side)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("train-labels-idx1-ubyte", labels_file([1, 2, 3]), "20 images but .* 3 labels"),
+        ("train-labels-idx1-ubyte", labels_file([10] * 20), "labels 0 to 9, found 10"),
+        ("train-images-idx3-ubyte", images_file(20, 32), "28×28 images, found 20×32×32"),
+        ("train-images-idx3-ubyte", images_file(20, 28)[:-5], "truncated"),
+        ("train-images-idx3-ubyte", gzip.compress(images_file(20, 28))[:-5], "damaged gzip"),
+        ("train-images-idx3-ubyte", b"<html>404</html>", "not an IDX file"),
+    ],
+)
+def test_damaged_files_are_refused(tmp_path, name, content, complaint):
+    with pytest.raises(Error, match=complaint):
+        datasets.load(damaged(tmp_path, name, content), "train")
+
+
+def test_files_that_are_not_the_published_ones_are_refused(tmp_path):
+    write_dataset(tmp_path / "mnist", 20, 20)
+    write_dataset(tmp_path / "kmnist", 20, 20)
+    with pytest.raises(Error, match="checksum mismatch: expected sha256 ba891046e6505d7a…, found"):
+        datasets.load("mnist", "train", tmp_path)
+    with pytest.raises(Error, match="checksum mismatch: expected sha256 51467d22d8cc7292…, found"):
+        datasets.load("kmnist", "train", tmp_path)
+
+
+def test_unknown_and_missing_datasets_are_named(tmp_path):
+    with pytest.raises(Error, match="unknown dataset 'mnits': expected one of mnist, fashion"):
+        datasets.load("mnits", "train")
+    with pytest.raises(Error, match=r"mnist: train-images-idx3-ubyte\[.gz\] is not in "):
+        datasets.load("mnist", "train", tmp_path)
+
+
+class Server:
+    """Serves a folder on the loopback interface."""
+
+    def __init__(self, folder: Path):
+        handler = partial(QuietHandler, directory=str(folder))
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A dataset `tiny`, and a mirror that serves it: (folder, url)."""
+    folder = tmp_path / "published"
+    write_dataset(folder, 20, 20)
+    for path in folder.glob("*-ubyte"):
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+        path.unlink()
+    mnist = datasets.DATASETS["mnist"]
+
+    def known(files):
+        return {
+            split: datasets.File(
+                file.name,
+                hashlib.sha256(
+                    gzip.decompress((folder / f"{file.name}.gz").read_bytes())
+                ).hexdigest(),
+            )
+            for split, file in files.items()
+        }
+
+    server = Server(folder)
+    tiny = replace(
+        mnist, images=known(mnist.images), labels=known(mnist.labels), mirrors=(server.url,)
+    )
+    monkeypatch.setitem(datasets.DATASETS, "tiny", tiny)
+    yield folder, server.url
+    server.server.shutdown()
+    server.server.server_close()
+
+
+def test_a_download_lands_in_the_cache_and_is_used(published):
+    assert not datasets.is_here("tiny", "train", None)
+    datasets.download("tiny")
+    assert datasets.is_here("tiny", "train", None)
+    assert datasets.is_here("tiny", "test", None)
+    assert len(datasets.load("tiny", "train").images) == 20
+
+
+def test_the_next_mirror_is_tried(published, monkeypatch):
+    tiny = datasets.DATASETS["tiny"]
+    mirrors = (f"{published[1]}nothing-here/", *tiny.mirrors)
+    monkeypatch.setitem(datasets.DATASETS, "tiny", replace(tiny, mirrors=mirrors))
+    datasets.download("tiny")
+    assert datasets.is_here("tiny", "train", None)
+
+
+def test_a_bad_download_replaces_nothing(published):
+    folder, _ = published
+    datasets.download("tiny")
+    good = datasets.locate("tiny", datasets.DATASETS["tiny"].images["train"], None)
+    content = good.read_bytes()
+    datasets.locate("tiny", datasets.DATASETS["tiny"].labels["train"], None).unlink()
+    idx.write(folder / "train-labels-idx1-ubyte.gz", np.zeros(20, np.uint8))
+    with pytest.raises(Error, match=r"train-labels-idx1-ubyte.gz could not be .*checksum mismatch"):
+        datasets.download("tiny")
+    assert good.read_bytes() == content
+    left = {path.name for path in good.parent.iterdir()}
+    assert left == {
+        "train-images-idx3-ubyte.gz",
+        "t10k-images-idx3-ubyte.gz",
+        "t10k-labels-idx1-ubyte.gz",
+    }
+
+
+def test_an_archive_is_unpacked(published, monkeypatch):
+    folder, url = published
+    emnist(folder)
+    with zipfile.ZipFile(folder / "gzip.zip", "w") as archive:
+        for path in folder.glob("emnist*"):
+            archive.write(path, f"gzip/{path.name}")
+    digest = hashlib.sha256((folder / "gzip.zip").read_bytes()).hexdigest()
+    known = datasets.Archive((f"{url}gzip.zip",), digest, "gzip/")
+    monkeypatch.setitem(
+        datasets.DATASETS,
+        "emnist_digits",
+        replace(datasets.DATASETS["emnist_digits"], archive=known),
+    )
+    datasets.download("emnist_digits")
+    assert len(datasets.load("emnist_digits", "test").images) == 20
+
+
+def test_an_unreachable_network_is_noticed_within_seconds(monkeypatch):
+    monkeypatch.setattr(datasets, "CONNECT_SECONDS", 0.5)
+
+    release = threading.Event()
+
+    def hang(*args, **kwargs):
+        release.wait(20)
+        raise OSError("released")
+
+    monkeypatch.setattr(datasets, "_open", hang)
+    start = time.monotonic()
+    with pytest.raises(Error, match=r"no mirror could be reached: .*\(no answer in time\)"):
+        datasets.download("mnist")
+    assert time.monotonic() - start < 5
+    release.set()
+
+
+def test_the_listing_says_what_is_here(synthetic, tmp_path):
+    write_dataset(tmp_path / "mnist", 20, 20)
+    rows = {name: (here, where) for name, _, here, where in datasets.listing(tmp_path)}
+    assert rows["mnist"] == (True, str(tmp_path / "mnist"))
+    assert rows["kmnist"][0] is False
+    assert rows["kmnist"][1].startswith("https://")
+    assert rows["digits"][0] is True

@@ -1,0 +1,116 @@
+"""Training and quantization go on after an interruption as if there had been none."""
+
+import keras
+import numpy as np
+import pytest
+import tf_keras
+
+from keras_lenet.data import loading
+from keras_lenet.errors import Error
+from keras_lenet.models import lenet5
+from keras_lenet.recipe import Augment, Train
+from keras_lenet.stages import fitting, train
+
+EPOCHS, STEPS = 3, 5  # 360 training images in batches of 64
+
+
+class InterruptedFitError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def splits(synthetic):
+    return loading.load_training(str(synthetic), None, 0.1, seed=0)
+
+
+def fit(namespace, splits, out, stop_after=None, **settings):
+    namespace.utils.set_random_seed(0)
+    model = lenet5.build(namespace)
+    if namespace is keras:
+        train.compile_model(model, Train(epochs=EPOCHS, **settings), STEPS)
+    else:
+        model.compile(
+            tf_keras.optimizers.Adam(
+                tf_keras.optimizers.schedules.CosineDecay(1e-3, EPOCHS * STEPS)
+            ),
+            tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+
+    def batches(epochs):
+        return loading.training_batches(
+            splits[0], Augment(), size=32, batch_size=64, seed=0, epochs=epochs
+        )
+
+    def stop(epoch, logs):
+        if epoch + 1 == stop_after:
+            raise InterruptedFitError
+
+    state = fitting.fit(
+        namespace,
+        model,
+        batches,
+        loading.plain_batches(splits[1], 32),
+        epochs=EPOCHS,
+        steps=STEPS,
+        out=out,
+        title="train",
+        averaged=bool(settings.get("weight_averaging")),
+        callbacks=(namespace.callbacks.LambdaCallback(on_epoch_end=stop),),
+    )
+    return state, model.get_weights()
+
+
+@pytest.mark.parametrize(
+    ("namespace", "settings"),
+    [
+        (keras, {}),
+        (keras, {"weight_averaging": 0.9, "label_smoothing": 0.1}),
+        (keras, {"optimizer": "sgd", "schedule": "step", "step_epochs": 1}),
+        (tf_keras, {}),
+    ],
+    ids=["adamw", "averaged", "sgd", "tf_keras"],
+)
+def test_a_resumed_fit_ends_where_an_uninterrupted_one_does(tmp_path, splits, namespace, settings):
+    whole, expected = fit(namespace, splits, tmp_path / "whole", **settings)
+    with pytest.raises(InterruptedFitError):
+        fit(namespace, splits, tmp_path / "parts", stop_after=2, **settings)
+    resumed, weights = fit(namespace, splits, tmp_path / "parts", **settings)
+    assert resumed.history == whole.history
+    for found, wanted in zip(weights, expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    history = (tmp_path / "parts" / "history.csv").read_bytes()
+    assert history == (tmp_path / "whole" / "history.csv").read_bytes()
+    assert not (tmp_path / "parts" / fitting.CHECKPOINT).exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_fit_with_advice(tmp_path, splits):
+    with pytest.raises(Error, match=r"train: the loss became (nan|inf) in epoch \d.*learning rate"):
+        fit(keras, splits, tmp_path, optimizer="sgd", learning_rate=1e6, warmup_epochs=0)
+
+
+def test_the_best_epoch_is_that_of_highest_validation_accuracy_then_lowest_loss():
+    state = fitting.State()
+    for number, (accuracy, loss) in enumerate([(0.8, 1.0), (0.9, 0.5), (0.9, 0.4), (0.85, 0.1)]):
+        state.add({"val_accuracy": accuracy, "val_loss": loss}, [np.array(number)])
+    assert state.best == 2
+    assert state.best_weights == [np.array(2)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"schedule": "constant"}, {0: 0.1, 9: 1.0, 10: 1.0, 99: 1.0}),
+        ({"schedule": "cosine"}, {4: 0.5, 10: 1.0, 55: 0.5, 100: 0.0}),
+        (
+            {"schedule": "step", "step_epochs": 2, "step_factor": 0.5},
+            {10: 1.0, 29: 1.0, 30: 0.5, 50: 0.25},
+        ),
+    ],
+)
+def test_schedules_at_known_steps(settings, expected):
+    schedule = train.Schedule(
+        Train(epochs=10, warmup_epochs=1, learning_rate=1.0, **settings), steps=10
+    )
+    found = {step: float(schedule(step)) for step in expected}
+    assert found == pytest.approx(expected, abs=1e-6)

@@ -1,0 +1,81 @@
+import contextlib
+import gzip
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from keras_lenet.data import idx
+from keras_lenet.errors import Error
+
+
+@pytest.mark.parametrize("name", ["images", "images.gz"])
+def test_what_is_written_is_read_back(tmp_path, name):
+    images = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
+    idx.write(tmp_path / name, images)
+    np.testing.assert_array_equal(idx.read(tmp_path / name, 3), images)
+
+
+def test_bytes_are_those_of_the_format(tmp_path):
+    idx.write(tmp_path / "labels", np.array([7, 2], np.uint8))
+    assert (tmp_path / "labels").read_bytes() == bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 2])
+
+
+def test_compressed_bytes_are_the_same_every_time(tmp_path):
+    for name in ("a.gz", "b.gz"):
+        idx.write(tmp_path / name, np.zeros(5, np.uint8))
+    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
+
+
+@given(arrays(np.uint8, array_shapes(min_dims=1, max_dims=3, max_side=5)))
+def test_every_array_survives(array):
+    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    np.testing.assert_array_equal(idx.parse(header + array.tobytes(), array.ndim), array)
+
+
+@given(st.binary(max_size=64), st.sampled_from([1, 3]))
+def test_any_other_bytes_are_refused_and_nothing_else_happens(content, dims):
+    """Including those that begin as the format does."""
+    for data in (content, bytes([0, 0, 8, dims]) + content):
+        with contextlib.suppress(Error):
+            array = idx.parse(data, dims)
+            assert array.ndim == dims
+            assert array.size == len(data) - 4 - 4 * dims
+
+
+IMAGES = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 2, 2) + bytes(8)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "magic number 00000803, found nothing"),
+        (b"\x89PNG....", "magic number 00000803, found 89504e47"),
+        (bytes([0, 0, 8, 1]) + IMAGES[4:], "found 00000801"),
+        (IMAGES[:9], "truncated in its header, after 9 of 16 bytes"),
+        (IMAGES[:-1], r"truncated: its header declares 2×2×2 = 8 bytes of data, it holds 7"),
+        (IMAGES + b"x", "bytes left over"),
+        (gzip.compress(IMAGES)[:-9], "damaged gzip"),
+        (gzip.compress(IMAGES)[:20] + b"\xff" * 12, "damaged gzip"),
+        (bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**31, 28, 28), "truncated: its header declares"),
+    ],
+)
+def test_damage_is_named(tmp_path, content, complaint):
+    (tmp_path / "images").write_bytes(content)
+    with pytest.raises(Error, match=complaint):
+        idx.read(tmp_path / "images", 3)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(Error, match="nowhere: cannot be read"):
+        idx.read(tmp_path / "nowhere", 3)
+
+
+def test_a_small_file_that_inflates_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(idx, "MAX_BYTES", 4096)
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(1 << 20)))
+    with pytest.raises(Error, match="larger than 4096 bytes"):
+        idx.read(tmp_path / "bomb.gz", 3)

@@ -1,0 +1,110 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from keras_lenet.data import loading
+
+STRENGTHS = SimpleNamespace(rotate=10.0, shift=2.0, zoom=0.1, shear=0.1)
+
+
+@pytest.fixture(scope="module")
+def examples():
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (53, 28, 28), np.uint8)
+    labels = np.arange(53).astype(np.uint8)  # each label names its image
+    return loading.Examples(images, labels, np.arange(53), "train")
+
+
+def stream(examples, batch_size, epochs, seed=0):
+    data = loading.training_batches(
+        examples, STRENGTHS, size=32, batch_size=batch_size, seed=seed, epochs=epochs
+    )
+    images, labels = zip(*data.as_numpy_iterator(), strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def test_batches_have_the_promised_shape(examples):
+    data = loading.training_batches(
+        examples, STRENGTHS, size=32, batch_size=10, seed=0, epochs=range(2)
+    )
+    batches = list(data.as_numpy_iterator())
+    assert len(batches) == 2 * loading.steps_per_epoch(examples, 10) == 10
+    images, labels = batches[0]
+    assert images.shape == (10, 32, 32, 1)
+    assert images.dtype == np.float32
+    assert labels.dtype == np.int32
+    assert images.min() >= 0
+    assert images.max() <= 1
+
+
+def test_an_epoch_has_no_image_twice_and_each_its_own_order(examples):
+    _, labels = stream(examples, 10, range(2))
+    first, second = labels[:50], labels[50:]
+    assert len(set(first)) == len(set(second)) == 50
+    assert list(first) != list(second)
+    assert list(first) != sorted(first)
+
+
+def test_seed_epoch_and_index_fix_every_image(examples):
+    """Whatever the batch size, and wherever a run resumes."""
+    images, labels = stream(examples, 10, range(3))
+    again, labels_again = stream(examples, 10, range(3))
+    np.testing.assert_array_equal(images, again)
+    resumed, labels_resumed = stream(examples, 10, range(2, 3))
+    np.testing.assert_array_equal(images[100:], resumed)
+    np.testing.assert_array_equal(labels[100:], labels_resumed)
+    other, labels_other = stream(examples, 25, range(1))
+    np.testing.assert_array_equal(labels[:50], labels_other)
+    np.testing.assert_allclose(images[:50], other, atol=1e-6)
+    assert (labels == labels_again).all()
+
+
+def test_another_seed_or_epoch_gives_other_warps(examples):
+    def of_image_0(*args, **kwargs):
+        images, labels = stream(examples, 53, *args, **kwargs)
+        return images[labels == 0][0]
+
+    first = of_image_0(range(1))
+    assert np.abs(first - of_image_0(range(1, 2))).max() > 0.1
+    assert np.abs(first - of_image_0(range(1), seed=1)).max() > 0.1
+
+
+def test_plain_batches_are_every_example_in_order(examples):
+    images, labels = zip(
+        *loading.plain_batches(examples, 32, batch_size=20).as_numpy_iterator(), strict=True
+    )
+    assert [len(batch) for batch in images] == [20, 20, 13]
+    np.testing.assert_array_equal(np.concatenate(labels), examples.labels)
+
+
+def test_validation_is_stratified_disjoint_and_fixed_by_the_seed(synthetic):
+    training, validation = loading.load_training(str(synthetic), None, 0.1, seed=5)
+    assert len(training) == 360
+    assert np.bincount(validation.labels).tolist() == [4] * 10
+    assert not set(training.indices) & set(validation.indices)
+    _, again = loading.load_training(str(synthetic), None, 0.1, seed=5)
+    _, other = loading.load_training(str(synthetic), None, 0.1, seed=6)
+    np.testing.assert_array_equal(validation.indices, again.indices)
+    assert validation.indices.tolist() != other.indices.tolist()
+
+
+def test_a_small_share_still_holds_out_one_of_each_class():
+    labels = np.repeat(np.arange(10), 3).astype(np.uint8)
+    assert np.bincount(labels[loading.stratified_mask(labels, 0.01, 0)]).tolist() == [1] * 10
+    assert np.bincount(labels[~loading.stratified_mask(labels, 0.99, 0)]).tolist() == [1] * 10
+
+
+def test_calibration_images_are_balanced_and_from_training(synthetic):
+    training, _ = loading.load_training(str(synthetic), None, 0.1, seed=0)
+    chosen = loading.calibration_examples(training, 57, seed=0)
+    assert np.bincount(chosen.labels).tolist() == [5] * 10
+    assert set(chosen.indices) <= set(training.indices)
+
+
+def test_the_test_set_is_refused_for_training_and_calibration(synthetic):
+    test = loading.load_test(str(synthetic), None)
+    with pytest.raises(ValueError, match="final score"):
+        loading.training_batches(test, STRENGTHS, size=32, batch_size=2, seed=0, epochs=range(1))
+    with pytest.raises(ValueError, match="final score"):
+        loading.calibration_examples(test, 10, seed=0)

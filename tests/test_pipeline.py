@@ -1,0 +1,333 @@
+"""All stages end to end on synthetic images, and the runner's promises about them."""
+
+import csv
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SMOKE, draw_digits, keras_lenet, write_dataset
+from PIL import Image
+
+from keras_lenet import artifacts, pipeline, recipe
+from keras_lenet.artifacts import Record
+from keras_lenet.data import datasets
+from keras_lenet.edge.classifier import Classifier, open_interpreter
+from keras_lenet.errors import Error
+from keras_lenet.stages import evaluate, export, quantize
+
+MODELS = ["keras", "saved_model", "qat", "float32", "int8_ptq", "int8", "uint8"]
+
+
+def metrics_of(run):
+    return json.loads((run.folder / "evaluate" / "metrics.json").read_text())
+
+
+def test_every_stage_leaves_its_files_and_a_record_of_them(finished):
+    for name in pipeline.STAGES:
+        record = Record.read(finished.folder / name)
+        assert record.stage == name
+        assert record.outputs == artifacts.hash_files(finished.folder / name)
+        assert record.versions["tensorflow"] == tf.__version__
+    assert (finished.folder / "export" / "labels.txt").read_text().split() == list("0123456789")
+
+
+def test_the_model_learns(finished):
+    metrics = metrics_of(finished)
+    assert metrics["models"]["int8"]["accuracy"] > 0.9
+    with (finished.folder / "train" / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+
+
+def test_every_model_is_scored_on_every_test_image(finished):
+    metrics = metrics_of(finished)
+    assert list(metrics["models"]) == MODELS
+    for model in metrics["models"].values():
+        matrix = np.array(model["confusion"])
+        assert matrix.sum() == model["total"] == metrics["images"] == 100
+        assert matrix.trace() == model["correct"]
+        assert model["accuracy"] == model["correct"] / 100
+        low, high = model["interval"]
+        assert low <= model["accuracy"] <= high
+    assert metrics["fake_quantized_agreement"] >= 0.99
+    timed = metrics["timings"]["models"]
+    assert all(0 < timed[name]["p50_us"] <= timed[name]["p95_us"] for name in MODELS)
+
+
+def test_the_table_is_on_stdout_and_the_story_on_stderr(finished):
+    out, err = finished.result.stdout, finished.result.stderr
+    for title in ("Keras float32", "SavedModel", "Keras QAT", "lenet5_int8.tflite"):
+        assert title in out
+    assert "report.md" in out
+    for stage in pipeline.STAGES:
+        assert f"{stage}: running (not run yet)" in err
+        assert f"{stage}: done" in err
+    assert "device: CPU" in err
+    assert "train epoch 8/8: loss" in err
+
+
+def test_the_saved_model_takes_any_batch_of_uint8(finished):
+    loaded = tf.saved_model.load(str(finished.folder / "export" / "saved_model"))
+    serve = loaded.signatures["serving_default"]
+    images, _ = draw_digits(7, 4)
+    answer = serve(images=tf.constant(images[..., np.newaxis]))
+    np.testing.assert_allclose(answer["probabilities"].numpy().sum(1), 1, atol=1e-5)
+    np.testing.assert_array_equal(answer["class"], answer["probabilities"].numpy().argmax(1))
+    float_file = Classifier(finished.folder / "export" / "lenet5_float32.tflite")
+    np.testing.assert_allclose(answer["probabilities"], float_file.predict(images), atol=1e-4)
+
+
+def test_the_quantized_files_are_integer_throughout(finished):
+    for variant, dtypes in (("int8", "int8 int32"), ("uint8", "int8 int32 uint8")):
+        interpreter = open_interpreter(
+            finished.folder / "export" / f"lenet5_{variant}.tflite", kernels="builtin"
+        )
+        found = {np.dtype(tensor["dtype"]).name for tensor in interpreter.get_tensor_details()}
+        assert found == set(dtypes.split())
+
+
+def test_the_manifest_tells_the_truth(finished):
+    folder = finished.folder / "export"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert len(manifest["files"]) == 4
+    for name, described in manifest["files"].items():
+        assert described["sha256"] == artifacts.sha256(folder / name)
+        assert described["bytes"] == (folder / name).stat().st_size
+        classifier = Classifier(folder / name)
+        for end, tensor in (("input", classifier.input), ("output", classifier.output)):
+            assert described[end]["shape"] == list(tensor.shape)
+            assert described[end]["dtype"] == tensor.dtype.name
+            assert described[end].get("scale", 0) == pytest.approx(tensor.scale)
+            assert described[end].get("zero_point", 0) == tensor.zero_point
+    assert manifest["recipe"]["train"]["epochs"] == 8
+
+
+def test_calibration_images_are_recorded(finished, synthetic):
+    described = json.loads((finished.folder / "export" / "calibration.json").read_text())
+    images = datasets.load(str(synthetic), "train").images
+    assert len(described["indices"]) == len(set(described["indices"])) == 50
+    assert described["sha256"] == [
+        artifacts.digest(images[index].tobytes()) for index in described["indices"]
+    ]
+
+
+def test_a_file_that_breaks_its_contract_fails_the_stage(finished):
+    with pytest.raises(Error, match=r"lenet5_uint8.tflite: its input is .*uint8.*expected .* int8"):
+        export.check(finished.folder / "export" / "lenet5_uint8.tflite", "int8")
+    with pytest.raises(Error, match="input is"):
+        export.check(finished.folder / "export" / "lenet5_float32.tflite", "int8")
+
+
+def test_a_tensor_left_in_float_fails_the_stage(tmp_path, finished):
+    """A file whose ends keep the contract, but with a float op in the middle."""
+    model = quantize.load(finished.folder / "quantize", "lenet5")
+
+    def half_float(images, training=False):
+        return tf.cos(model(images, training=training))
+
+    path = tmp_path / "mixed.tflite"
+    path.write_bytes(export.convert(half_float, 32, tf.int8))
+    with pytest.raises(Error, match=r"mixed\.tflite: "):
+        export.check(path, "int8")
+
+
+def test_ranges_start_at_the_float_models_own(finished):
+    """And the input's is [0, 1] exactly, which makes the int8 scale 1/255."""
+    model = quantize.load(finished.folder / "quantize", "lenet5")
+    lowest, highest, *_ = model.layers[1].get_weights()
+    assert (lowest, highest) == (0, 1)
+    named = {weight.name: weight.numpy() for weight in model.weights}
+    assert named["quant_conv1/post_activation_min:0"] == pytest.approx(0, abs=0.05)
+    trained = keras.models.load_model(finished.folder / "train" / "model.keras")
+    probe = keras.Model(trained.input, trained.get_layer("conv1").output)
+    images = draw_digits(50, 1)[0][..., np.newaxis] / 255
+    highest = probe(tf.image.resize(images, (32, 32))).numpy().max()
+    assert named["quant_conv1/post_activation_max:0"] == pytest.approx(highest, rel=0.3)
+
+
+def test_the_report_shows_every_picture_it_links(finished):
+    folder = finished.folder / "report"
+    page = (folder / "report.md").read_text()
+    pictures = sorted(folder.glob("*.png"))
+    assert [path.name for path in pictures] == [
+        "augmentation.png",
+        "confusion.png",
+        "mistakes.png",
+        "training.png",
+    ]
+    for picture in pictures:
+        assert f"]({picture.name})" in page
+        with Image.open(picture) as image:
+            assert min(image.size) > 100
+    assert "lenet5_int8.tflite" in page
+
+
+def snapshot(folder):
+    return {
+        path: (path.stat().st_mtime_ns, path.stat().st_size)
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+def test_a_repeated_run_changes_nothing_and_loads_no_tensorflow(finished, tmp_path):
+    arguments = finished.copy(tmp_path)
+    before = snapshot(tmp_path)
+    code = (
+        "import sys; sys.argv[0] = 'keras-lenet'\n"
+        "from keras_lenet.cli import main\n"
+        "try: main()\n"
+        "finally: print('tensorflow' in sys.modules)"
+    )
+    import subprocess
+    import sys
+
+    result = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "everything is up to date" in result.stderr
+    assert "lenet5_int8.tflite" in result.stdout
+    assert result.stdout.rstrip().endswith("False")
+    assert snapshot(tmp_path) == before
+
+
+def opened(arguments, tmp_path, *overrides):
+    settings = [arguments[i + 1] for i, item in enumerate(arguments) if item == "--set"]
+    return pipeline.open_run(recipe.load(SMOKE, [*settings, *overrides]), tmp_path, None)
+
+
+def stale(run):
+    return {name: run.why_stale(stage) for name, stage in pipeline.STAGES.items()}
+
+
+def test_what_a_changed_recipe_makes_stale(finished, tmp_path):
+    arguments = finished.copy(tmp_path)
+    assert not any(stale(opened(arguments, tmp_path)).values())
+    changed = stale(opened(arguments, tmp_path, "quantize.epochs=2"))
+    assert [name for name, reason in changed.items() if reason] == ["quantize"]
+    changed = stale(opened(arguments, tmp_path, "seed=1"))
+    assert all(reason == "the recipe changed" for reason in changed.values())
+    changed = stale(opened(arguments, tmp_path, "evaluate.min_accuracy=0.5"))
+    assert [name for name, reason in changed.items() if reason] == ["evaluate"]
+
+
+def test_changed_data_makes_stale(finished, tmp_path, synthetic):
+    shutil.copytree(synthetic, tmp_path / "data")
+    run = opened(finished.copy(tmp_path), tmp_path, f"data.dataset={tmp_path / 'data'}")
+    assert run.why_stale(pipeline.STAGES["train"]) == "the recipe changed"
+    shutil.rmtree(tmp_path / "data")
+    write_dataset(tmp_path / "data", train=30)
+    before = datasets.identity(str(synthetic), "train", None)
+    assert datasets.identity(str(tmp_path / "data"), "train", None) != before
+
+
+def test_an_artifact_changed_by_hand_is_noticed_and_named(finished, tmp_path):
+    run = opened(finished.copy(tmp_path), tmp_path)
+    with (tmp_path / "smoke" / "export" / "lenet5_int8.tflite").open("ab") as file:
+        file.write(b"x")
+    reason = run.why_stale(pipeline.STAGES["export"])
+    assert reason == "lenet5_int8.tflite is missing or was changed"
+    (tmp_path / "smoke" / "train" / "stage.json").write_text("{")
+    assert run.why_stale(pipeline.STAGES["train"]) == "its record cannot be read"
+
+
+def test_a_missing_earlier_stage_is_named(finished, tmp_path):
+    arguments = finished.copy(tmp_path)
+    shutil.rmtree(tmp_path / "smoke" / "quantize")
+    run = opened(arguments, tmp_path)
+    with pytest.raises(Error, match=r"export needs the quantize stage of 'smoke', which has not"):
+        pipeline.execute(run, pipeline.select("export", None))
+
+
+def test_a_stale_earlier_stage_is_not_built_on(finished, tmp_path):
+    run = opened(finished.copy(tmp_path), tmp_path, "train.epochs=6")
+    with pytest.raises(Error, match=r"quantize would build on a stale train stage \(the recipe"):
+        pipeline.execute(run, pipeline.select("quantize", "quantize"))
+
+
+def test_stages_are_selected_in_order():
+    names = [stage.name for stage in pipeline.select("quantize", "evaluate")]
+    assert names == ["quantize", "export", "evaluate"]
+    with pytest.raises(Error, match="unknown stage 'deploy': expected one of train, quantize"):
+        pipeline.select("deploy", None)
+    with pytest.raises(Error, match="export comes after train"):
+        pipeline.select("export", "train")
+
+
+def test_training_to_export_run_without_any_test_file(tmp_path, synthetic):
+    """What the test set could leak into can't be made to depend on it: it isn't there."""
+    folder = tmp_path / "no test set"
+    shutil.copytree(synthetic, folder)
+    for path in folder.glob("t10k*"):
+        path.unlink()
+    arguments = ("--runs", tmp_path, "--set", f"data.dataset={folder}", "--set", "train.epochs=2")
+    result = keras_lenet("run", SMOKE, *arguments, "--until", "export")
+    assert result.returncode == 0, result.stderr
+    result = keras_lenet("evaluate", SMOKE, *arguments)
+    assert result.returncode == 1
+    assert "t10k-images-idx3-ubyte[.gz] is not in" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def no_mnist(monkeypatch):
+    def refuse(name):
+        raise Error("no mirror could be reached: https://example.org (no answer in time)")
+
+    monkeypatch.setattr(datasets, "download", refuse)
+
+
+def mnist_run(tmp_path, *overrides):
+    loaded = recipe.load(SMOKE, ["data.dataset=mnist", *overrides])
+    return pipeline.open_run(loaded, tmp_path, None)
+
+
+def test_without_a_fallback_the_ways_out_are_listed(tmp_path, no_mnist):
+    with pytest.raises(Error, match=r"Looked in .*mnist; then no mirror .*Ways out: .*digits"):
+        pipeline.execute(mnist_run(tmp_path), pipeline.select(None, None))
+
+
+def test_a_fallback_is_loud_recorded_and_stayed_with(tmp_path, no_mnist, capfd):
+    settings = ("data.fallback=digits", "train.epochs=2", "train.batch_size=256")
+    stages = pipeline.select("train", "train")
+    done = pipeline.execute(mnist_run(tmp_path, *settings), stages)
+    assert done.dataset == "digits"
+    assert "WARNING: mnist could not be had. Using digits instead" in capfd.readouterr().err
+    assert Record.read(tmp_path / "smoke" / "train").dataset == "digits"
+    again = mnist_run(tmp_path, *settings)
+    pipeline.execute(again, stages)
+    err = capfd.readouterr().err
+    assert "everything is up to date" in err
+    assert "WARNING: mnist could not be had. Using digits instead" in err
+
+
+@pytest.mark.parametrize(
+    ("correct", "total", "expected"),
+    [
+        # Computed with statsmodels.stats.proportion.proportion_confint(method="wilson").
+        (9_950, 10_000, (0.99341437, 0.99620526)),
+        (0, 10, (0.0, 0.27753280)),
+        (10, 10, (0.72246720, 1.0)),
+    ],
+)
+def test_wilson_interval(correct, total, expected):
+    assert evaluate.wilson_interval(correct, total) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.mnist
+def test_mnist_is_learnt_in_one_epoch_and_survives_quantization(mnist_dir, tmp_path):
+    """The whole chain on the real data, briefly; the recipes' own gates judge their full length."""
+    result = keras_lenet(
+        "run", SMOKE, "--runs", tmp_path, "--data-dir", mnist_dir, "--until", "evaluate",
+        "--set", "data.dataset=mnist", "--set", "train.epochs=2", "--set", "train.batch_size=256",
+        "--set", "quantize.batch_size=256", "--set", "evaluate.min_accuracy=0.975",
+        "--set", "evaluate.max_accuracy_drop=0.003", "--set", "evaluate.max_model_bytes=72000",
+        "--set", "evaluate.min_agreement=0.999",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr

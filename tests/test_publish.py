@@ -1,0 +1,65 @@
+import json
+from dataclasses import replace
+
+import pytest
+from conftest import SMOKE
+from typer.testing import CliRunner
+
+from keras_lenet import artifacts, cli, publish, results
+from keras_lenet.pipeline import Run
+
+
+@pytest.fixture
+def published(finished, tmp_path):
+    """The finished run, published as seed 0."""
+    _, _, *arguments = finished.copy(tmp_path)
+    (tmp_path / "smoke").rename(tmp_path / "smoke-seed0")
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    (folder / "from an older version").touch()
+    result = CliRunner().invoke(
+        cli.app, ["publish", str(SMOKE), "--to", str(folder), *map(str, arguments)]
+    )
+    assert result.exit_code == 0, result.output
+    return folder, result.stdout
+
+
+def test_the_folder_holds_what_the_manifest_and_the_card_name(published):
+    folder, _ = published
+    assert not (folder / "from an older version").exists()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    card = (folder / "README.md").read_text()
+    for name, described in manifest["files"].items():
+        assert artifacts.sha256(folder / name) == described["sha256"]
+        assert f"`{name}`" in card
+    for picture in ("confusion.png", "mistakes.png", "training.png"):
+        assert f"]({picture})" in card
+        assert (folder / picture).exists()
+    assert (folder / "saved_model" / "saved_model.pb").exists()
+    assert results.markdown(results.read(folder)) in card
+    assert not (folder / "stage.json").exists()
+
+
+def test_the_spread_is_printed(published):
+    assert "| lenet5_int8.tflite | " in published[1]
+
+
+def seed(number, validation, accuracies, finished):
+    metrics = {
+        "models": {
+            key: {"title": key, "accuracy": accuracy} for key, accuracy in accuracies.items()
+        }
+    }
+    run = Run(None, finished.folder, "digits", None)
+    return publish.Finished(replace(run, dataset=str(number)), metrics, validation)
+
+
+def test_the_seed_is_chosen_on_validation_and_the_spread_is_over_all(finished):
+    seeds = [
+        seed(0, 0.994, {"int8": 0.999}, finished),  # the best on the test set, which has no say
+        seed(1, 0.996, {"int8": 0.993}, finished),
+        seed(2, 0.995, {"int8": 0.996}, finished),
+    ]
+    assert publish.choose(seeds).run.dataset == "1"
+    assert "| int8 | 99.600 % | 0.300 | 99.30 % | 99.90 % |" in publish.spread(seeds)
+    assert "| int8 | 99.900 % | – | 99.90 % | 99.90 % |" in publish.spread(seeds[:1])

@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+
+from keras_lenet import recipe
+from keras_lenet.errors import Error
+
+PIPELINES = sorted((Path(__file__).parents[1] / "pipelines").rglob("*.toml"))
+
+
+@pytest.fixture
+def path(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("seed = 3\n[train]\nepochs = 5\n")
+    return file
+
+
+def test_what_a_recipe_leaves_out_has_its_default(path):
+    loaded = recipe.load(path)
+    assert (loaded.name, loaded.seed, loaded.train.epochs) == ("mine", 3, 5)
+    assert loaded.train.batch_size == recipe.Train().batch_size
+
+
+def test_overrides_win_and_are_typed(path):
+    loaded = recipe.load(
+        path, ["train.epochs=7", "data.dataset=kmnist", "name=other", "train.learning_rate=1e-2"]
+    )
+    assert (loaded.train.epochs, loaded.data.dataset, loaded.name) == (7, "kmnist", "other")
+    assert loaded.train.learning_rate == 0.01
+
+
+def test_a_recipe_is_frozen(path):
+    with pytest.raises(Exception, match="frozen"):
+        recipe.load(path).train.epochs = 1
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("[train]\nepocs = 3", "unknown key train.epocs; did you mean train.epochs?"),
+        ("[trian]\n", "unknown key trian; did you mean train?"),
+        ("[train]\nzzz = 3", "unknown key train.zzz; expected one of epochs, batch_size"),
+        ("[train]\nepochs = '3'", "train.epochs = '3': input should be a valid integer"),
+        ("[train]\nepochs = 0", "train.epochs = 0: input should be greater than or equal to 1"),
+        ("[train]\nepochs = 2\nwarmup_epochs = 2", r"warmup_epochs \(2\) must be fewer"),
+        ("[train]\nlearning_rate = nan", "train.learning_rate = nan: input should be a finite"),
+        ("[train]\noptimizer = 'adam'", "'adamw' or 'sgd'"),
+        ("train = 3", "train"),
+        ("name = '../elsewhere'", "name = '../elsewhere': string should match"),
+        ("[train", "is not TOML"),
+        ("\x00", "is not TOML"),
+    ],
+)
+def test_bad_recipes_are_refused_in_one_line(tmp_path, content, complaint):
+    (tmp_path / "bad.toml").write_text(content)
+    with pytest.raises(Error, match=complaint) as caught:
+        recipe.load(tmp_path / "bad.toml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["train.epochs", "=3", "seed.x=3", "train.=3"])
+def test_bad_overrides_are_refused(path, override):
+    with pytest.raises(Error, match="--set"):
+        recipe.load(path, [override])
+
+
+def test_a_missing_recipe_is_named(tmp_path):
+    with pytest.raises(Error, match=r"nowhere\.toml cannot be read"):
+        recipe.load(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize("file", PIPELINES, ids=lambda file: file.stem)
+def test_every_recipe_loads_and_opens_with_its_command(file):
+    recipe.load(file)
+    root = file.parents[1]
+    assert file.read_text().startswith(f"# keras-lenet run {file.relative_to(root)}\n")
