@@ -61,7 +61,8 @@ def training_curves(histories: dict[str, dict[str, list[float]]], path: Path) ->
         for axis in row:
             axis.set_xlabel("epoch")
             axis.grid(alpha=0.3)
-            axis.xaxis.get_major_locator().set_params(integer=True)
+            if len(epochs) <= 10:
+                axis.set_xticks(epochs)
     _save(figure, path)
 
 
@@ -75,7 +76,7 @@ def confusion_matrices(matrices: dict[str, NDArray[np.int64]], title: str, path:
         title: above them all.
         path: the PNG file.
     """
-    figure = Figure(figsize=(6 * len(matrices), 6.2), layout="constrained")
+    figure = Figure(figsize=(6 * len(matrices), 6.9), layout="constrained")
     figure.suptitle(title)
     for axis, (name, matrix) in zip(
         figure.subplots(1, len(matrices), squeeze=False).flat, matrices.items(), strict=True
@@ -116,7 +117,7 @@ def mistakes(
         columns: images in a row.
     """
     rows = max(-(-len(images) // columns), 1)
-    figure = Figure(figsize=(columns * 1.2, rows * 1.5 + 0.5), layout="constrained")
+    figure = Figure(figsize=(columns * 1.2, rows * 1.6 + 0.5), layout="constrained")
     figure.suptitle(title)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
