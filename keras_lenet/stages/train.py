@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,8 +25,9 @@ def run(context: Context) -> dict[str, Any]:
     """Write `model.keras`, `history.csv` and the contact sheet of augmented images.
 
     Raises:
-        Error: the data can't be had, a batch is larger than the training split, or the loss is no
-            longer finite.
+        Error: the data can't be had, a batch is larger than the training split or doesn't divide
+            among the GPUs, tensorboard is asked for but not installed, or the loss is no longer
+            finite.
     """
     recipe, settings = context.recipe, context.recipe.train
     architecture = models.find(recipe.model.name)
@@ -45,7 +47,13 @@ def run(context: Context) -> dict[str, Any]:
     plots.contact_sheet(_first_images(batches(range(1))), context.out / CONTACT_SHEET)
     steps = loading.steps_per_epoch(training, settings.batch_size)
     keras.utils.set_random_seed(recipe.seed)
-    with _precision(settings.precision), strategy().scope():
+    devices = strategy()
+    if settings.batch_size % devices.num_replicas_in_sync:
+        raise Error(
+            f"batch_size = {settings.batch_size} does not divide evenly among "
+            f"{devices.num_replicas_in_sync} GPUs; choose a multiple"
+        )
+    with _precision(settings.precision), devices.scope():
         model = architecture.build(keras)
         compile_model(model, settings, steps)
     state = fitting.fit(
@@ -196,4 +204,9 @@ def _first_images(batches: tf.data.Dataset) -> Any:
 def _tensorboard(context: Context, settings: Train) -> tuple[Any, ...]:
     if not settings.tensorboard:
         return ()
+    if importlib.util.find_spec("tensorboard") is None:
+        raise Error(
+            "train.tensorboard = true needs a package that is not installed: "
+            "pip install 'keras-lenet[tensorboard]'"
+        )
     return (keras.callbacks.TensorBoard(context.out / "tensorboard"),)

@@ -1,0 +1,79 @@
+"""What depends on the machine or on options: several devices, precision, TensorBoard."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import keras
+import pytest
+from conftest import SMOKE
+
+from keras_lenet import pipeline, recipe
+from keras_lenet.errors import Error
+from keras_lenet.stages import train
+
+MIRRORED = """
+import sys
+from pathlib import Path
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+from keras_lenet import pipeline, recipe
+from keras_lenet.errors import Error
+from keras_lenet.stages import train
+
+train.strategy = lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+loaded = recipe.load(Path(sys.argv[1]), [f"data.dataset={sys.argv[3]}", *sys.argv[4:]])
+try:
+    run = pipeline.open_run(loaded, Path(sys.argv[2]), None)
+    pipeline.execute(run, pipeline.select("train", "train"))
+except Error as error:
+    sys.exit(str(error))
+"""
+
+
+def mirrored(tmp_path, synthetic, *overrides):
+    command = [sys.executable, "-c", MIRRORED, SMOKE, tmp_path, synthetic, *overrides]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def summary(tmp_path):
+    return json.loads((tmp_path / "smoke" / "train" / "stage.json").read_text())["summary"]
+
+
+def test_mirrored_devices_train_as_one(tmp_path, synthetic):
+    """Two logical CPUs stand for two GPUs; the model is as good."""
+    result = mirrored(tmp_path, synthetic)
+    assert result.returncode == 0, result.stderr
+    assert summary(tmp_path)["validation_accuracy"] > 0.9
+
+
+def test_a_batch_that_does_not_divide_among_devices_is_refused(tmp_path, synthetic):
+    result = mirrored(tmp_path, synthetic, "train.batch_size=33")
+    assert "batch_size = 33 does not divide evenly among 2 GPUs" in result.stderr
+
+
+def training(tmp_path, synthetic, *overrides):
+    loaded = recipe.load(SMOKE, [f"data.dataset={synthetic}", "train.epochs=2", *overrides])
+    run = pipeline.open_run(loaded, tmp_path, None)
+    return pipeline.execute(run, pipeline.select("train", "train")).stage_folder("train")
+
+
+def test_mixed_precision_trains_and_keeps_a_float32_model(tmp_path, synthetic):
+    folder = training(tmp_path, synthetic, "train.precision=mixed_bfloat16")
+    model = keras.models.load_model(folder / "model.keras")
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_tensorboard_says_how_to_install_it(tmp_path, synthetic, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(Error, match=r"pip install 'keras-lenet\[tensorboard\]'"):
+        training(tmp_path, synthetic, "train.tensorboard=true")
+
+
+def test_the_device_is_named():
+    assert train.device() in ("CPU",) or train.device().startswith("GPU: ")
