@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import sys
@@ -159,6 +160,55 @@ def _print_results(folder: Path, name: str) -> None:
         table.add_column(column, justify="right" if column in results.RIGHT_ALIGNED else "left")
     for row in results.rows(metrics):
         table.add_row(*row)
+    _print_table(table)
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Any .tflite file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what is in a .tflite: tensors, ops, parameters, arithmetic, memory, contract.
+
+    Example: keras-lenet inspect exported/lenet5_int8.tflite
+    """
+    from keras_lenet import terminal
+    from keras_lenet.edge import inspection
+
+    with terminal.without_information():
+        report = inspection.inspect(file)
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
+        return
+    for end, tensors in (("input", report.inputs), ("output", report.outputs)):
+        for tensor in tensors:
+            typer.echo(f"{end:9} {tensor}")
+    _print_ops(report)
+    typer.echo(
+        f"{report.bytes:,} bytes; {report.parameters:,} parameters; "
+        f"{report.weight_bytes:,} bytes of weights; {report.macs:,} multiply-accumulates; "
+        f"{report.peak_activation_bytes:,} bytes of activations at the peak"
+    )
+    if report.metadata:
+        typer.echo(
+            f"described as {report.metadata.get('name')!r}: {report.metadata.get('description')}"
+        )
+    typer.echo(f"contract  {report.contract_problem or 'met: a digit classifier as exported here'}")
+
+
+def _print_ops(report: Any) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table("op", "input", "output", box=box.SIMPLE)
+    table.add_column("parameters", justify="right")
+    table.add_column("multiply-accumulates", justify="right")
+    for op in report.ops:
+        inputs, outputs = (
+            ", ".join(f"{tensor.dtype} {tensor.dimensions}" for tensor in tensors)
+            for tensors in (op.inputs, op.outputs)
+        )
+        table.add_row(op.name, inputs, outputs, f"{op.parameters:,}", f"{op.macs:,}")
     _print_table(table)
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from keras_lenet import artifacts, models, terminal
+from keras_lenet import __version__, artifacts, models, terminal
 from keras_lenet.data import augment, loading
+from keras_lenet.edge import metadata
 from keras_lenet.edge.classifier import Tensor, open_interpreter
 from keras_lenet.errors import Error
 from keras_lenet.stages import Context, quantize, train
@@ -74,12 +75,20 @@ def run(context: Context) -> dict[str, Any]:
         "int8": lambda: convert(fake_quantized, size, tf.int8),
         "uint8": lambda: convert(fake_quantized, size, tf.uint8),
     }
+    labels = "".join(f"{label}\n" for label in LABELS).encode()
+    description = metadata.describe(
+        name,
+        f"Handwritten digits, trained on {context.dataset}, recipe {recipe.name}",
+        __version__,
+        "keras_lenet",
+    )
     for variant, converter in converters.items():
         path = context.out / file_name(name, variant)
         terminal.say(f"export: {path.name}")
-        artifacts.write_bytes(path, converter())
+        described = metadata.attach(converter(), description, {metadata.LABELS_FILE: labels})
+        artifacts.write_bytes(path, described)
         check(path, variant)
-    artifacts.write_bytes(context.out / "labels.txt", "".join(f"{x}\n" for x in LABELS).encode())
+    artifacts.write_bytes(context.out / metadata.LABELS_FILE, labels)
     artifacts.write_json(context.out / "calibration.json", _describe(calibration))
     artifacts.write_json(context.out / "manifest.json", _manifest(context))
     return {

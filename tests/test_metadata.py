@@ -1,0 +1,97 @@
+import contextlib
+import struct
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from conftest import draw_digits
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_lenet.edge import metadata
+from keras_lenet.edge.classifier import Classifier
+from keras_lenet.errors import Error
+
+DESCRIBED = metadata.describe("lenet5", "Handwritten digits", "1.2.3", "someone")
+
+
+def test_what_is_written_is_read_back():
+    assert metadata.decode(metadata.encode(DESCRIBED)) == DESCRIBED
+
+
+def test_the_flatbuffer_has_the_layout_of_the_schema():
+    """Decoded by hand: root offset, identifier, vtable, first slot."""
+    content = metadata.encode({"name": "abc"})
+    (root,) = struct.unpack_from("<I", content)
+    assert content[4:8] == b"M001"
+    (distance,) = struct.unpack_from("<i", content, root)
+    (slot,) = struct.unpack_from("<H", content, root - distance + 4)
+    (offset,) = struct.unpack_from("<I", content, root + slot)
+    string = root + slot + offset
+    assert content[string : string + 7] == b"\x03\x00\x00\x00abc"
+
+
+def test_an_unknown_field_is_our_own_mistake():
+    with pytest.raises(ValueError, match="ModelMetadata has no field nmae"):
+        metadata.encode({"nmae": "x"})
+
+
+@pytest.fixture(scope="module")
+def exported(finished):
+    return (finished.folder / "export" / "lenet5_int8.tflite").read_bytes()
+
+
+def test_exported_files_describe_themselves(exported):
+    found = metadata.read(exported)
+    assert found["name"] == "lenet5"
+    (graph,) = found["subgraph_metadata"]
+    (image,), (scores,) = graph["input_tensor_metadata"], graph["output_tensor_metadata"]
+    assert image["content"]["content_properties"]["color_space"] == metadata.GRAYSCALE
+    assert image["process_units"][0]["options"] == {"mean": [0.0], "std": [255.0]}
+    (labels,) = scores["associated_files"]
+    assert metadata.files(exported)[labels["name"]].decode().split() == list("0123456789")
+
+
+def test_metadata_changes_no_output(exported, tmp_path):
+    images = draw_digits(30, 5)[0]
+    described = metadata.attach(exported, DESCRIBED, {"labels.txt": b"x"})
+    for name, content in (("before", exported), ("after", described)):
+        (tmp_path / name).write_bytes(content)
+    np.testing.assert_array_equal(
+        Classifier(tmp_path / "after").raw(images), Classifier(tmp_path / "before").raw(images)
+    )
+    assert metadata.read(described) == DESCRIBED
+    assert metadata.files(described) == {"labels.txt": b"x"}
+
+
+def test_every_buffer_lies_where_a_microcontroller_can_read_it(exported):
+    model = schema.Model.GetRootAs(exported, 0)
+    buffers = [model.Buffers(i) for i in range(model.BuffersLength())]
+    places = [
+        buffer._tab.Vector(buffer._tab.Offset(4)) for buffer in buffers if buffer.DataLength()
+    ]
+    assert len(places) >= 10
+    assert all(place % 16 == 0 for place in places)
+
+
+def test_the_same_model_gives_the_same_bytes(exported):
+    once, again = (metadata.attach(exported, DESCRIBED, {"a": b"b"}) for _ in range(2))
+    assert once == again
+
+
+@given(st.binary(max_size=200))
+def test_damaged_metadata_raises_nothing_else(content):
+    for data in (content, struct.pack("<I", 8) + b"M001" + content):
+        with contextlib.suppress(ValueError, IndexError, struct.error):
+            metadata.decode(data)
+
+
+def test_damaged_metadata_is_named(exported):
+    position = exported.index(b"M001") - 4
+    broken = exported[:position] + b"\xff\xff\xff\x7f" + exported[position + 4 :]
+    with pytest.raises(Error, match="metadata is damaged"):
+        metadata.read(broken)
+
+
+def test_a_file_without_metadata(finished):
+    assert metadata.files(b"no zip") == {}
