@@ -213,6 +213,29 @@ def _print_ops(report: Any) -> None:
 
 
 @app.command()
+def parity(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An int8 or uint8 .tflite file.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="Whose test images to run.")] = "mnist",
+    data_dir: DataDir = None,
+) -> None:
+    """Run a file on every kernel set, TensorFlow Lite Micro too, and compare the outputs.
+
+    Example: keras-lenet parity exported/lenet5_int8.tflite
+    """
+    from keras_lenet import terminal
+    from keras_lenet.data import datasets as known
+    from keras_lenet.edge import parity as comparing
+
+    images = known.load(dataset, "test", data_dir).images
+    with terminal.without_information():
+        found = comparing.compare(file, images)
+        bound = comparing.softmax_bound(file)
+    typer.echo(f"{file.name}, {len(images):,} test images of {dataset}, against XNNPACK\n")
+    typer.echo(comparing.markdown(found))
+    typer.echo(f"\nOne unit in the logits can make {bound} after the softmax.")
+
+
+@app.command()
 def publish(
     recipe: RecipeFile,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds to run.")] = 1,

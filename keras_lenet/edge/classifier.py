@@ -107,19 +107,24 @@ class Classifier:
 
     def raw(self, images: NDArray[np.uint8], batch_size: int = 500) -> NDArray[Any]:
         """The model's output before it is dequantized: (N, 10), in the output's dtype."""
+        inputs = self.quantize(images)
+        results = np.empty((len(inputs), 10), self.output.dtype)
+        for start in range(0, len(inputs), batch_size):
+            batch = inputs[start : start + batch_size]
+            self._resize(len(batch))
+            self._interpreter.set_tensor(self._input_index, batch)
+            self._interpreter.invoke()
+            results[start : start + len(batch)] = self._interpreter.get_tensor(self._output_index)
+        return results
+
+    def quantize(self, images: NDArray[np.uint8]) -> NDArray[Any]:
+        """What the model's input tensor takes for these images: (N, 28, 28, 1), in its dtype."""
         if images.ndim != 3 or images.shape[1:] != (28, 28) or images.dtype != np.uint8:
             raise Error(
                 f"expected uint8 images of shape (N, 28, 28), got {images.dtype} {images.shape}; "
                 "keras_lenet.edge.prepare makes them from pictures"
             )
-        results = np.empty((len(images), 10), self.output.dtype)
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
-            self._resize(len(batch))
-            self._interpreter.set_tensor(self._input_index, self._table[batch][..., np.newaxis])
-            self._interpreter.invoke()
-            results[start : start + len(batch)] = self._interpreter.get_tensor(self._output_index)
-        return results
+        return self._table[images][..., np.newaxis]
 
     def _resize(self, batch: int) -> None:
         if batch != self._batch:
