@@ -17,7 +17,7 @@ CARD = "README.md"
 FILES = {
     "train": ("model.keras",),
     "evaluate": ("metrics.json", "confusion.png"),
-    "report": ("training.png", "mistakes.png", "augmentation.png"),
+    "report": ("training.png",),  # the other pictures show the dataset's images
 }
 
 
@@ -144,8 +144,6 @@ The published one is seed {recipe.seed}: it has the best accuracy on its validat
 ({chosen.validation_accuracy:.2%}). The test set chose nothing.
 
 ![Confusion matrices](confusion.png)
-
-![Most confident mistakes](mistakes.png)
 
 ## Training
 

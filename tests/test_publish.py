@@ -32,7 +32,7 @@ def test_the_folder_holds_what_the_manifest_and_the_card_name(published):
     for name, described in manifest["files"].items():
         assert artifacts.sha256(folder / name) == described["sha256"]
         assert f"`{name}`" in card
-    for picture in ("confusion.png", "mistakes.png", "training.png"):
+    for picture in ("confusion.png", "training.png"):
         assert f"]({picture})" in card
         assert (folder / picture).exists()
     assert (folder / "saved_model" / "saved_model.pb").exists()

@@ -17,8 +17,8 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keras_lenet import __version__, artifacts, models, terminal
-from keras_lenet.data import augment, loading
-from keras_lenet.edge import metadata
+from keras_lenet.data import augment, datasets, loading
+from keras_lenet.edge import metadata, microcontroller
 from keras_lenet.edge.classifier import Tensor, open_interpreter
 from keras_lenet.errors import Error
 from keras_lenet.stages import Context, quantize, train
@@ -58,7 +58,7 @@ CONTRACT["int8_ptq"] = CONTRACT["int8"]
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Write the SavedModel, the four .tflite files, `labels.txt`, `manifest.json`.
+    """Write the SavedModel, the four .tflite files, `labels.txt`, `manifest.json`, the C++ bundle.
 
     Raises:
         Error: a converted file doesn't keep its contract.
@@ -89,6 +89,13 @@ def run(context: Context) -> dict[str, Any]:
         artifacts.write_bytes(path, described)
         check(path, variant)
     artifacts.write_bytes(context.out / metadata.LABELS_FILE, labels)
+    terminal.say("export: microcontroller bundle")
+    # Not of the run's own dataset, whose licence may not let its images be handed on.
+    digits = datasets.load(datasets.DIGITS, "train")
+    images, names = microcontroller.golden_images(digits.images, digits.labels)
+    microcontroller.write(
+        context.out / file_name(name, "int8"), images, names, context.out / "microcontroller"
+    )
     artifacts.write_json(context.out / "calibration.json", _describe(calibration))
     artifacts.write_json(context.out / "manifest.json", _manifest(context))
     return {

@@ -1,0 +1,153 @@
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from conftest import draw_digits
+
+from keras_lenet.edge import microcontroller
+from keras_lenet.edge.classifier import Classifier
+from keras_lenet.errors import Error
+
+
+@pytest.fixture
+def bundle(finished, tmp_path):
+    folder = tmp_path / "microcontroller"
+    shutil.copytree(finished.folder / "export" / "microcontroller", folder)
+    return folder
+
+
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="g++ is not installed")
+
+
+def make(folder, *arguments):
+    return subprocess.run(
+        ["make", "-s", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+@needs_compiler
+def test_the_self_test_compiles_without_a_warning_and_passes(bundle):
+    result = make(bundle)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == (
+        "PASS: the model array and 16 golden vectors; no interpreter to answer them\n"
+    )
+
+
+@needs_compiler
+def test_a_changed_byte_of_the_model_fails_it(bundle):
+    source = bundle / "lenet5_model.cc"
+    text = source.read_text()
+    assert " 84, 70, 76, 51," in text  # TFL3
+    source.write_text(text.replace(" 84, 70, 76, 51,", " 84, 70, 76, 52,", 1))
+    result = make(bundle)
+    assert "FAIL: the model's hash is" in result.stdout
+    assert result.returncode != 0
+
+
+@pytest.mark.skipif(
+    not shutil.which("arm-none-eabi-g++"), reason="arm-none-eabi-g++ is not installed"
+)
+def test_it_compiles_for_a_cortex_m(bundle):
+    flags = "-std=c++17 -Os -Wall -Wextra -Werror -mcpu=cortex-m0plus -mthumb --specs=nosys.specs"
+    result = make(bundle, "self_test", "CXX=arm-none-eabi-g++", f"CXXFLAGS={flags}")
+    assert result.returncode == 0, result.stderr
+
+
+INTERPRETER = {
+    "tensorflow/lite/micro/micro_mutable_op_resolver.h": """
+        #pragma once
+        constexpr int kTfLiteOk = 0;
+        namespace tflite {
+        template <int N> struct MicroMutableOpResolver {
+          int added = 0;
+          int add() { return ++added > N; }
+          int AddConv2D() { return add(); }
+          int AddFullyConnected() { return add(); }
+          int AddMaxPool2D() { return add(); }
+          int AddResizeBilinear() { return add(); }
+          int AddSoftmax() { return add(); }
+        };
+        }
+    """,
+    "tensorflow/lite/schema/schema_generated.h": """
+        #pragma once
+        namespace tflite { inline const void* GetModel(const void* data) { return data; } }
+    """,
+    "tensorflow/lite/micro/micro_interpreter.h": """
+        #pragma once
+        #include "../../../../lenet5_golden.h"
+        namespace tflite {
+        struct Tensor { struct { signed char* int8; } data; };
+        struct MicroInterpreter {
+          signed char image[784], scores[10];
+          Tensor in{{image}}, out{{scores}};
+          int calls = 0;
+          template <class R> MicroInterpreter(const void*, R&, unsigned char*, int) {}
+          int AllocateTensors() { return 0; }
+          Tensor* input(int) { return &in; }
+          Tensor* output(int) { return &out; }
+          int Invoke() {
+            for (int k = 0; k < 784; ++k)
+              if (image[k] != lenet5_golden_images[calls][k]) return 1;
+            for (int k = 0; k < 10; ++k) scores[k] = lenet5_golden_outputs[calls][k];
+            if (calls++ == WRONG) scores[3] += 1;
+            return 0;
+          }
+        };
+        }
+    """,
+}
+"""Stands for TensorFlow Lite Micro's headers: answers as the vectors say, but for image WRONG."""
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (-1, "PASS: the model array and 16 golden vectors, answered bit for bit\n"),
+        (2, "FAIL: a 2: output 3 is "),
+    ],
+)
+def test_with_an_interpreter_every_output_is_compared(bundle, wrong, expected):
+    for name, text in INTERPRETER.items():
+        path = bundle / "tflm" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    result = make(bundle, "TFLM=tflm", f"CPPFLAGS=-isystem tflm -DWRONG={wrong}")
+    assert result.stdout.startswith(expected), result.stderr
+    assert (result.returncode == 0) == (wrong == -1)
+
+
+def test_golden_vectors_have_every_class_and_the_edge_cases():
+    images, labels = draw_digits(30, 0)
+    golden, names = microcontroller.golden_images(images, labels)
+    assert names[:10] == [f"a {digit}" for digit in range(10)]
+    assert len(golden) == len(names) == 16
+    by_name = dict(zip(names, golden, strict=True))
+    assert not by_name["blank"].any()
+    assert (by_name["full ink"] == 255).all()
+    assert by_name["one pixel in each corner"].sum() == 4 * 255
+    assert (by_name["gradient"].min(), by_name["gradient"].max()) == (0, 255)
+
+
+def test_the_vectors_in_the_header_are_the_models_own(finished, bundle):
+    text = (bundle / "lenet5_golden.h").read_text()
+    model = finished.folder / "export" / "lenet5_int8.tflite"
+    blank = Classifier(model, kernels="reference").raw(np.zeros((1, 28, 28), np.uint8))[0]
+    assert f"  {{{', '.join(map(str, blank))}}},\n" in text
+
+
+def test_fnv1a_of_known_strings():
+    """The test vectors that its authors publish."""
+    assert microcontroller.fnv1a(b"") == 0x811C9DC5
+    assert microcontroller.fnv1a(b"a") == 0xE40C292C
+    assert microcontroller.fnv1a(b"foobar") == 0xBF9CF968
+
+
+def test_only_an_int8_file_is_taken(finished, tmp_path):
+    images = np.zeros((1, 28, 28), np.uint8)
+    path = finished.folder / "export" / "lenet5_uint8.tflite"
+    with pytest.raises(Error, match="takes an int8 file"):
+        microcontroller.write(path, images, ["blank"], tmp_path)
