@@ -164,6 +164,46 @@ def _print_results(folder: Path, name: str) -> None:
 
 
 @app.command()
+def classify(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of them.")
+    ],
+    model: Annotated[
+        Path | None, typer.Option("--model", help="A .tflite file, instead of the reference int8.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    show: Annotated[
+        Path | None, typer.Option("--show", help="Folder to write what the model saw to.")
+    ] = None,
+) -> None:
+    """Say which digit each picture shows: any photo or drawing of one digit.
+
+    Example: keras-lenet classify photo.jpg scans/ --show seen/
+    """
+    from keras_lenet import terminal
+    from keras_lenet.edge import pictures
+    from keras_lenet.edge.classifier import Classifier
+
+    with terminal.without_information():
+        classifier = Classifier(model)
+    failed = 0
+    for path, answer in pictures.classify(classifier, images):
+        if isinstance(answer, Error):
+            terminal.say(f"keras-lenet: {answer}")
+            failed += 1
+            continue
+        typer.echo(
+            json.dumps(pictures.as_dict(path, answer))
+            if as_json
+            else pictures.in_words(path, answer)
+        )
+        if show is not None:
+            pictures.write_seen(path, answer, show)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Any .tflite file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

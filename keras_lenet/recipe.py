@@ -31,11 +31,14 @@ class Data(Section):
         dataset: a dataset's name, or a folder of IDX files named as MNIST's.
         fallback: the dataset to use, with a warning, where the first can't be had.
         validation_split: share of every class of the training set that choices are made on.
+        split_seed: decides which images those are; apart from the run's seed, so that several
+            seeds are judged on the same ones.
     """
 
     dataset: str = "mnist"
     fallback: str | None = None
     validation_split: Share = 0.1
+    split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
 
 class Augment(Section):
@@ -140,7 +143,7 @@ class Recipe(Section):
 
     Attributes:
         name: of the folder below `runs/`; by default the recipe file's own.
-        seed: decides the validation split, the initial weights, the order and every warp.
+        seed: decides the initial weights, the order and every warp.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]

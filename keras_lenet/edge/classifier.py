@@ -9,7 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
+from PIL import Image
 
+from keras_lenet.edge.prepare import Prepared, prepare
 from keras_lenet.errors import Error
 
 Kernels = Literal["xnnpack", "builtin", "reference"]
@@ -20,6 +22,8 @@ _RESOLVERS = {
     "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     "reference": OpResolverType.BUILTIN_REF,
 }
+REFERENCE = "lenet5_int8.tflite"
+
 _IDENTIFIER = b"TFL3"
 _DTYPES = (np.int8, np.uint8, np.float32)
 
@@ -55,6 +59,30 @@ class Tensor:
         return ((values.astype(np.int32) - self.zero_point) * self.scale).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a classifier says of one picture.
+
+    Attributes:
+        digit: 0 to 9; None where the picture shows no digit.
+        confidence: its probability; 0 where there is none.
+        second: the digit that it would be otherwise; None where there is none.
+        second_confidence: its probability.
+        prepared: what the model saw, and how it was come by.
+    """
+
+    digit: int | None
+    confidence: float
+    second: int | None
+    second_confidence: float
+    prepared: Prepared
+
+    @property
+    def accepted(self) -> bool:
+        """Whether there is an answer at all."""
+        return self.digit is not None
+
+
 class Classifier:
     """An exported digit classifier.
 
@@ -65,11 +93,14 @@ class Classifier:
         threads: how many of them at once.
     """
 
-    def __init__(self, path: Path | str, threads: int = 1, kernels: Kernels = "xnnpack") -> None:
+    def __init__(
+        self, path: Path | str | None = None, threads: int = 1, kernels: Kernels = "xnnpack"
+    ) -> None:
         """Open a .tflite file.
 
         Args:
-            path: the file; int8, uint8 or float input and output.
+            path: the file; int8, uint8 or float input and output. By default the reference int8
+                model, which comes with the package.
             threads: CPU threads to compute with.
             kernels: which kernels compute.
 
@@ -78,12 +109,13 @@ class Classifier:
                 class scores.
         """
         self.threads, self.kernels = threads, kernels
-        self._interpreter = open_interpreter(Path(path), threads, kernels)
+        path = Path(path) if path is not None else reference_model()
+        self._interpreter = open_interpreter(path, threads, kernels)
         inputs, outputs = (
             self._interpreter.get_input_details(),
             self._interpreter.get_output_details(),
         )
-        _check_contract(Path(path), inputs, outputs)
+        _check_contract(path, inputs, outputs)
         self.input, self.output = Tensor.of(inputs[0]), Tensor.of(outputs[0])
         self._input_index, self._output_index = inputs[0]["index"], outputs[0]["index"]
         # There are only 256 pixel values: quantizing is a look-up.
@@ -104,6 +136,24 @@ class Classifier:
             Error: `images` has another shape or dtype.
         """
         return self.output.dequantize(self.raw(images, batch_size))
+
+    def classify(self, image: Image.Image | NDArray[Any]) -> Answer:
+        """Find the digit in any picture, and say which it is.
+
+        Args:
+            image: whatever `keras_lenet.edge.prepare.prepare` takes.
+
+        Raises:
+            Error: `image` is an array of a shape or dtype that it doesn't take.
+        """
+        prepared = prepare(image)
+        if not prepared.found:
+            return Answer(None, 0.0, None, 0.0, prepared)
+        probabilities = self.predict(prepared.image[np.newaxis])[0]
+        second, first = np.argsort(probabilities, kind="stable")[-2:].tolist()
+        return Answer(
+            first, float(probabilities[first]), second, float(probabilities[second]), prepared
+        )
 
     def raw(self, images: NDArray[np.uint8], batch_size: int = 500) -> NDArray[Any]:
         """The model's output before it is dequantized: (N, 10), in the output's dtype."""
@@ -131,6 +181,20 @@ class Classifier:
             self._interpreter.resize_tensor_input(self._input_index, [batch, 28, 28, 1])
             self._interpreter.allocate_tensors()
             self._batch = batch
+
+
+def reference_model() -> Path:
+    """The reference int8 model: inside the installed package, or in the checkout it runs from.
+
+    Raises:
+        Error: it is in neither.
+    """
+    here = Path(__file__)
+    folders = (here.parent, here.parents[2] / "exported")
+    for folder in folders:
+        if (folder / REFERENCE).is_file():
+            return folder / REFERENCE
+    raise Error(f"{REFERENCE} is missing from this installation; name a .tflite file instead")
 
 
 def open_interpreter(path: Path, threads: int = 1, kernels: Kernels = "xnnpack") -> Any:

@@ -35,26 +35,43 @@ MAX_PIXELS = 50_000_000
 MAX_BYTES = 256 << 20
 """Files larger than this are not read."""
 
+_ORIENTATION = 0x0112  # EXIF tag
+
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 """What `load` decodes. Others are left out: EPS, for one, would start a PostScript interpreter."""
 
 Polarity = Literal["dark on light", "light on dark"]
 Box = tuple[int, int, int, int]
-Grey = NDArray[np.float32]
+Grey = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
-# Chosen on training images 50,000-60,000 of MNIST, drawn on synthetic pages.
-_WORK = 400  # longer side, in pixels, at which the ink is looked for
+# Where the ink is looked for. Chosen, as all that follow, on training images of MNIST.
+_WORK = 400  # longer side in pixels; larger images are reduced
 _ENOUGH = 48  # a digit with a longer side than this needs no second, closer look
-_MIN_CONTRAST = 0.06  # of the full range; the faintest pencil that counts as ink
-_MIN_SNR = 4.0  # contrast over noise; thresholded noise alone gives about 2
-_MIN_STEP = 0.3  # how much of its contrast a mark must gain at its edge; soft shadows gain less
+_WINDOW = 0.5  # of the longer side; wider than any stroke
+_NOISY = 0.012  # noise from which the image is smoothed first
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+_BLACK = 0.2  # darker pages are not brightened any further
+_STRONGEST = 12  # pixels; as many at least are as strong as ink gets
+_PLAIN = 0.4  # luma contrast from which colour is not needed
+_COLOURED = 0.2  # contrast that ink must have in a colour channel if it has little in luma
+
+# What counts as a digit, and not as noise, dust or a shadow.
+_MIN_CONTRAST = 0.08  # of the full range; a faint pencil has more
+_MIN_SNR = 5.0  # contrast over noise
+_MIN_LEAD = 0.35  # contrast over the unevenness of the page, which evening leaves traces of
+_MIN_SHARE = 0.5  # of all the ink on the page
+_MIN_STEP = 0.4  # share of its contrast that a mark gains at its edge; a soft shadow gains less
+_PAGE_FROM = 0.3  # of the way from ink to page; less than half, for page in the shadow
+_MIN_PAGE = 0.25  # share of its surroundings that is page
 _MIN_SIDE = 5  # pixels; a mark smaller both ways is dust
-_PART = 0.04  # a part of a digit has at least this share of the largest part's ink
+_PART = 0.04  # a part of the digit has at least this share of the largest part's ink
 _NEAR = 0.3  # and lies within this share of its longer side
+
+# How it is drawn.
 _FAINT = 0.12  # ink fainter than this does not widen the box
-_HAIR = 1.2  # strokes thinner than this after scaling are thickened; 2 % of MNIST is thinner
-_STROKE = 2.0  # to this width; MNIST's median is 2.3, by the same measure
+_HAIR = 1.2  # pixels; strokes thinner than this after scaling are thickened, as 0.1 % of MNIST is
+_STROKE = 2.0  # pixels, to which they are; MNIST's median is 2.3 by the same measure
 
 
 @dataclass(frozen=True)
@@ -81,6 +98,7 @@ class _Ink:
     strength: Grey  # (H, W), 0 = background, 1 = a full stroke; 0 away from the mark
     box: Box
     light: bool
+    merit: float  # how likely it is ink, and not a gap between strokes
     contrast: float
     noise: float
     dropped: int  # components left out
@@ -150,29 +168,32 @@ def prepare(image: Image.Image | NDArray[Any]) -> Prepared:
         Error: the array has another shape, type or range, or is larger than `MAX_PIXELS`.
     """
     notes: list[str] = []
-    if not isinstance(image, Image.Image):
-        array = np.asarray(image)
-        _check_array(array)
-        four = array.ndim == 3 and array.shape[2] == 4
-        pixels = _flatten(Image.fromarray(_to_uint8(array)), notes) if four else array
-    else:
-        _check_size(image.width, image.height)
+    if isinstance(image, Image.Image):
         pixels = _decode(image, notes)
-    white = _full_scale(pixels)
-    ink, box = _look(pixels, white, notes)
+    else:
+        pixels = _from_array(np.asarray(image), notes)
+    ink, box = _look(pixels, _full_scale(pixels), notes)
     if ink is None:
         blank = np.zeros((SIZE, SIZE), np.uint8)
         return Prepared(blank, False, "dark on light", (0, 0, 0, 0), tuple(notes))
     polarity: Polarity = "light on dark" if ink.light else "dark on light"
-    result = _to_mnist(ink, notes)
-    return Prepared(result, True, polarity, box, tuple(notes))
+    digit = _to_mnist(ink, notes)
+    return Prepared(digit, True, polarity, box, tuple(notes))
+
+
+def _from_array(array: NDArray[Any], notes: list[str]) -> NDArray[Any]:
+    """An array as it came, but opaque: (H, W) or (H, W, 3)."""
+    _check_array(array)
+    if array.ndim == 3 and array.shape[2] == 4:
+        return _flatten(Image.fromarray(_to_uint8(array)), notes)
+    return array
 
 
 def _check_array(array: NDArray[Any]) -> None:
     shape_ok = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if not shape_ok or 0 in array.shape:
         raise Error(f"expected an image (H, W), (H, W, 3) or (H, W, 4), got shape {array.shape}")
-    if array.dtype not in (np.uint8, np.uint16, np.bool_) and array.dtype.kind != "f":
+    if array.dtype.kind not in "fb" and array.dtype not in (np.uint8, np.uint16):
         raise Error(f"expected an image of uint8, uint16, bool or float, got {array.dtype}")
     _check_size(array.shape[1], array.shape[0])
     if array.dtype.kind == "f" and not (array.min() >= 0 and array.max() <= 255):  # also for NaN
@@ -195,25 +216,47 @@ def _full_scale(pixels: NDArray[Any]) -> float:
 def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
     if array.dtype == np.uint8:
         return array
-    scaled = array.astype(np.float32) * (255.0 / _full_scale(array))
+    scaled = array.astype(np.float32) * np.float32(255 / _full_scale(array))
     return np.rint(scaled).astype(np.uint8)
 
 
 def _decode(image: Image.Image, notes: list[str]) -> NDArray[Any]:
     """The pixels of a Pillow image, upright and opaque: (H, W) or (H, W, 3)."""
-    if getattr(image, "n_frames", 1) > 1:
-        notes.append(f"holds {getattr(image, 'n_frames', 1)} frames: used the current one")
-    upright = ImageOps.exif_transpose(image)
-    if image.getexif().get(0x0112, 1) != 1:
-        notes.append("turned upright as its EXIF orientation says")
+    _check_size(image.width, image.height)
+    upright = _upright(image, notes)
     if upright.mode.startswith(("I", "F")):  # 16-bit or float grey, which convert() would clip
-        array = np.asarray(upright)
-        array = array.astype(np.uint16) if array.dtype.kind in "iu" else array
+        array = _sixteen_bit(np.asarray(upright))
         _check_array(array)
         return array
     if upright.has_transparency_data:
         return _flatten(upright.convert("RGBA"), notes)
     return np.asarray(upright.convert("L" if upright.mode in ("1", "L") else "RGB"))
+
+
+def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
+    """The image turned as its EXIF data say, its frames counted in a note."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            frames = getattr(image, "n_frames", 1)
+            turned = image.getexif().get(_ORIENTATION, 1) != 1
+            upright = ImageOps.exif_transpose(image)
+        except Exception:  # damaged metadata makes Pillow raise nearly anything
+            return image
+    if frames > 1:
+        notes.append(f"holds {frames} frames: frame {image.tell() + 1} used")
+    if turned:
+        notes.append("turned upright as its EXIF orientation says")
+    return upright
+
+
+def _sixteen_bit(array: NDArray[Any]) -> NDArray[Any]:
+    """Pillow's 32-bit integers as the 16 bits that files hold; floats as they are."""
+    if array.dtype.kind == "f":
+        return array
+    if array.min() < 0 or array.max() > 65535:
+        raise Error(f"expected grey levels of at most 16 bits, got {array.min()} to {array.max()}")
+    return array.astype(np.uint16)
 
 
 def _flatten(image: Image.Image, notes: list[str]) -> NDArray[np.uint8]:
@@ -236,7 +279,7 @@ def _flatten(image: Image.Image, notes: list[str]) -> NDArray[np.uint8]:
 def _look(pixels: NDArray[Any], white: float, notes: list[str]) -> tuple[_Ink | None, Box]:
     """Find the digit: first on the reduced page, then, if it is small there, from close by."""
     factor = max(1, -(-max(pixels.shape[:2]) // _WORK))
-    ink = _find(_grey(pixels, factor, white), notes)
+    ink = _find(pixels, factor, white, notes)
     if ink is None:
         return None, (0, 0, 0, 0)
     box = _scaled(ink.box, factor)
@@ -245,7 +288,7 @@ def _look(pixels: NDArray[Any], white: float, notes: list[str]) -> tuple[_Ink | 
         crop = pixels[top:bottom, left:right]
         closer = max(1, -(-max(crop.shape[:2]) // _WORK))
         again: list[str] = []
-        near = _find(_grey(crop, closer, white), again)
+        near = _find(crop, closer, white, again)
         if near is not None and near.light == ink.light:
             notes[:] = [*notes[:-1], *again, "small on its page: looked at again from close by"]
             x, y, u, v = _scaled(near.box, closer)
@@ -269,20 +312,12 @@ def _with_margin(box: Box, shape: tuple[int, ...]) -> Box:
     return max(0, left - margin), max(0, top - margin), right, bottom
 
 
-def _grey(pixels: NDArray[Any], factor: int, white: float) -> Grey:
-    """Reduced by `factor` in area; the luma, or the one colour channel that shows far more."""
-    small = _reduce(pixels, factor) / np.float32(white)
-    if small.ndim == 2:
-        return small
-    luma = small @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-    energy = [_edge_energy(small[..., i]) for i in range(3)]
-    best = int(np.argmax(energy))
-    # Noise alone has 2.2 times more energy in a channel than in luma: ask for clearly more.
-    return small[..., best] if energy[best] > 4 * _edge_energy(luma) else luma
-
-
-def _edge_energy(grey: Grey) -> float:
-    return float(np.square(np.diff(grey, axis=0)).sum() + np.square(np.diff(grey, axis=1)).sum())
+def _smooth(grey: Grey) -> Grey:
+    """Mean over 3×3, edges repeated."""
+    grey = np.pad(grey, 1, mode="edge")
+    for _ in range(2):
+        grey = ((grey[:-2] + grey[1:-1] + grey[2:]) / 3).T
+    return grey
 
 
 def _reduce(pixels: NDArray[Any], factor: int) -> Grey:
@@ -301,44 +336,84 @@ def _reduce(pixels: NDArray[Any], factor: int) -> Grey:
     return blocks / np.float32(down * across)
 
 
-def _find(grey: Grey, notes: list[str]) -> _Ink | None:
-    """The mark that is the digit, in either polarity; a note says which, or why there is none."""
-    if min(grey.shape) < _MIN_SIDE:
-        notes.append(f"no digit: {grey.shape[1]}×{grey.shape[0]} pixels are too few")
+def _find(pixels: NDArray[Any], factor: int, white: float, notes: list[str]) -> _Ink | None:
+    """The mark that is the digit; a note says what it is like, or why there is none."""
+    small = _reduce(pixels, factor) / np.float32(white)
+    height, width = small.shape[:2]
+    if min(height, width) < _MIN_SIDE:
+        notes.append(f"no digit: {width}×{height} pixels are too few")
         return None
-    marks = [mark for light in (False, True) if (mark := _find_polarity(grey, light))]
+    marks = _marks(small if small.ndim == 2 else small @ _LUMA)
+    if small.ndim == 3 and max((mark.contrast for mark in marks), default=0) < _PLAIN:
+        coloured = [mark for i in range(3) for mark in _marks(small[..., i])]
+        marks += [mark for mark in coloured if mark.contrast > _COLOURED]
     if not marks:
         notes.append("no digit: nothing stands out from the page as ink with sharp edges")
         return None
-    ink = max(marks, key=lambda mark: _side(mark.box))
+    ink = max(marks, key=lambda mark: mark.merit)
     name = "light ink on a dark page" if ink.light else "dark ink on a light page"
     specks = f", {ink.dropped} other marks left out" if ink.dropped else ""
     notes.append(f"{name}: contrast {ink.contrast:.2f}, noise {ink.noise:.3f}{specks}")
     return ink
 
 
-def _find_polarity(grey: Grey, light: bool) -> _Ink | None:
-    """Dark ink on a lighter page, or light ink on a darker one."""
-    page = _page(grey, light)
-    rise = grey - page if light else (page - grey) / np.maximum(page, np.float32(0.2))
+def _marks(grey: Grey) -> list[_Ink]:
+    """What may be the digit, at most one mark in each polarity."""
+    smooth = _smooth(grey) if _grain(grey) > _NOISY else grey
+    found = (_find_polarity(grey, smooth, light) for light in (False, True))
+    return [mark for mark in found if mark is not None]
+
+
+def _find_polarity(grey: Grey, smooth: Grey, light: bool) -> _Ink | None:
+    """Dark ink on a lighter page, or light ink on a darker one.
+
+    Args:
+        grey: (H, W), 0 = black, 1 = white.
+        smooth: the same with less noise, to find the digit by; its strokes come from `grey`.
+        light: look for light ink.
+    """
+    page = _page(smooth, light)
+    rise = _rise(smooth, page, light)
     base, noise = _page_level(rise)
     threshold, contrast = _split(rise, base, noise)
-    if contrast < max(_MIN_CONTRAST, _MIN_SNR * noise):
+    floor = max(_MIN_CONTRAST, _MIN_SNR * noise, _MIN_LEAD * _unevenness(page, light))
+    if contrast < floor:
         return None
-    mask, dropped = _digit(rise - base, rise > threshold)
-    box = _box(mask)
-    if _side(box) < _MIN_SIDE:
-        return None
-    reach = max(2, _side(box) // FIT)
+    mask, share, dropped = _digit(rise - base, rise > threshold)
+    side = _side(_box(mask))
+    reach = max(2, side // FIT)
     around = _grow(mask, reach)
-    full = float(np.percentile(rise[mask], 75))
-    soft = _step(rise, mask, around, reach) < _MIN_STEP * contrast
-    if soft or not _page_around(grey, page, mask, reach):
+    if side < _MIN_SIDE or share < _MIN_SHARE:
         return None
-    low = base + 2 * noise
+    merit = _merit(smooth, page, mask, reach)
+    if not merit or _step(rise, mask, around, reach) < _MIN_STEP * contrast:
+        return None
+    strength = _strength(_rise(grey, page, light), mask, around)
+    return _Ink(strength, _extent(strength, mask), light, merit, contrast, noise, dropped)
+
+
+def _rise(grey: Grey, page: Grey, light: bool) -> Grey:
+    """How far each pixel stands out from the page.
+
+    Dark ink takes a share of whatever light falls on the page, hence the division.
+    """
+    return grey - page if light else (page - grey) / np.maximum(page, np.float32(_BLACK))
+
+
+def _unevenness(page: Grey, light: bool) -> float:
+    """What the page's own dark parts would stand out by if they were ink."""
+    dark, bright = (float(level) for level in np.percentile(page, [5, 95]))
+    return bright - dark if light else (bright - dark) / max(bright, _BLACK)
+
+
+def _strength(rise: Grey, mask: Mask, around: Mask) -> Grey:
+    """Grey levels of the strokes, 0 to 1, with the page and its noise below 0."""
+    page = rise[~around]
+    # Where little page is left to judge by, it is taken for clean.
+    middle, upper = np.percentile(page, [50, 84]) if page.size > rise.size / 4 else (0.0, 0.0)
+    low, full = middle + 2 * (upper - middle), float(np.percentile(rise[mask], 75))
     strength = np.clip((rise - low) / max(full - low, 1e-6), 0, 1) * around
-    box = _box(strength > _FAINT)
-    return _Ink(strength.astype(np.float32), box, light, contrast, noise, dropped)
+    return strength.astype(np.float32)
 
 
 def _page(grey: Grey, light: bool) -> Grey:
@@ -348,7 +423,7 @@ def _page(grey: Grey, light: bool) -> Grey:
     it fills the strokes, and leaves gradients and straight shadow edges as they are
     (Serra, Image Analysis and Mathematical Morphology, 1982: top-hat transform).
     """
-    width = 2 * (min(grey.shape) * 3 // 10) + 1
+    width = 2 * int(max(grey.shape) * _WINDOW / 2) + 1
     return -_closing(-grey, width) if light else _closing(grey, width)
 
 
@@ -377,56 +452,87 @@ def _grow(mask: Mask, reach: int) -> Mask:
 
 
 def _page_level(rise: Grey) -> tuple[float, float]:
-    """Level and noise of the page, from the low quantiles, which ink does not reach."""
-    low, high = np.percentile(rise, [5, 30])
-    noise = float(high - low) / 1.12  # of a normal distribution, in standard deviations
-    return float(high) + 0.52 * noise, max(noise, 1 / 512)
+    """Level of the page and its noise, in standard deviations of a normal distribution.
+
+    From the low quantiles, which ink does not reach, or from the differences between neighbours,
+    whichever is more: noise around black is cut off below.
+    """
+    low, high = np.percentile(rise, [5, 20])
+    spread = float(high - low) / 0.80
+    return float(high) + 0.84 * spread, max(spread, _grain(rise), 1 / 512)
+
+
+def _grain(grey: Grey) -> float:
+    """Noise from the differences between neighbours, which ink and lighting hardly change."""
+    return 1.56 * float(np.percentile(np.abs(np.diff(grey, axis=1)), 35))
 
 
 def _split(rise: Grey, base: float, noise: float) -> tuple[float, float]:
     """Threshold between page and ink, and their contrast.
 
     Halfway between the page and the mean of what is above the threshold, repeated (Ridler and
-    Calvard, "Picture thresholding using an iterative selection method", 1978). It starts above
-    the noise, and so finds ink that covers too little of the page for a peak in the histogram.
+    Calvard, "Picture thresholding using an iterative selection method", 1978). It starts at half
+    the strongest ink, and so finds ink that covers too little of the page for a peak in the
+    histogram, and leaves out the fainter traces of shadows.
     """
-    threshold, ink = base + 4 * noise, base
-    for _ in range(10):
+    count = min(_STRONGEST, rise.size)
+    ink = float(np.partition(rise, -count, axis=None)[-count])
+    for _ in range(5):
+        threshold = max((base + ink) / 2, base + 4 * noise)
         above = rise[rise > threshold]
         if not above.size:
-            break
+            return threshold, 0.0
         ink = float(above.mean())
-        threshold = (base + ink) / 2
     return threshold, ink - base
 
 
-def _digit(rise: Grey, mask: Mask) -> tuple[Mask, int]:
-    """The connected components that form the digit, and how many others there were."""
+def _digit(rise: Grey, mask: Mask) -> tuple[Mask, float, int]:
+    """The connected components that form the digit.
+
+    Returns:
+        Their mask (H, W), their share of all the ink, and how many components are left out.
+    """
     runs, component = _components(mask)
     row, start, end = runs.T
     totals = np.concatenate([[0.0], np.cumsum(rise, dtype=np.float64)])
     width = mask.shape[1]
-    weight = np.bincount(component, totals[row * width + end] - totals[row * width + start])
-    count = len(weight)
-    left, top = np.full(count, width), np.full(count, mask.shape[0])
-    right, bottom = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    np.minimum.at(left, component, start)
-    np.minimum.at(top, component, row)
-    np.maximum.at(right, component, end)
-    np.maximum.at(bottom, component, row + 1)
-    free = (left > 0) & (top > 0) & (right < width) & (bottom < mask.shape[0])
-    # What runs into the border is rather a shadow, a finger or a line, unless it is far larger.
-    main = int(np.argmax(weight * np.where(free, 4, 1)))
-    reach = _NEAR * max(right[main] - left[main], bottom[main] - top[main])
-    apart = np.maximum.reduce(
-        [left[main] - right, left - right[main], top[main] - bottom, top - bottom[main]]
+    ink = np.bincount(component, totals[row * width + end] - totals[row * width + start]).astype(
+        float
     )
-    kept = (weight >= _PART * weight[main]) & (apart <= reach) & (free | ~free[main])
-    ends = np.zeros((mask.shape[0], width + 1), np.int8)
+    kept = _belong_together(ink, _boxes(runs, component), mask.shape)
+    edges = np.zeros((mask.shape[0], width + 1), np.int8)
     chosen = kept[component]
-    ends[row[chosen], start[chosen]] += 1
-    ends[row[chosen], end[chosen]] -= 1
-    return np.cumsum(ends, axis=1)[:, :-1] > 0, int(count - kept.sum())
+    edges[row[chosen], start[chosen]] = 1
+    edges[row[chosen], end[chosen]] = -1
+    digit = np.cumsum(edges, axis=1)[:, :-1] > 0
+    return digit, float(ink[kept].sum() / ink.sum()), int(len(kept) - kept.sum())
+
+
+def _boxes(runs: NDArray[np.int64], component: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Left, top, right and bottom edge of each component, (C, 4)."""
+    row, start, end = runs.T
+    count = int(component.max()) + 1
+    boxes = np.zeros((count, 4), np.int64)
+    boxes[:, :2] = np.iinfo(np.int64).max
+    for side, values in enumerate((start, row)):
+        np.minimum.at(boxes[:, side], component, values)
+    for side, values in enumerate((end, row + 1), start=2):
+        np.maximum.at(boxes[:, side], component, values)
+    return boxes
+
+
+def _belong_together(
+    ink: NDArray[np.float64], boxes: NDArray[np.int64], shape: tuple[int, ...]
+) -> Mask:
+    """Which components, (C,), are the digit: the main one and what is near it and not small."""
+    left, top, right, bottom = boxes.T
+    free = (left > 0) & (top > 0) & (right < shape[1]) & (bottom < shape[0])
+    # What runs into the border is rather a shadow, a finger or a line, unless it is far larger.
+    main = int(np.argmax(ink * np.where(free, 4, 1)))
+    reach = _NEAR * max(right[main] - left[main], bottom[main] - top[main])
+    gaps = [left[main] - right, left - right[main], top[main] - bottom, top - bottom[main]]
+    near = np.maximum.reduce(gaps) <= reach
+    return np.asarray(near & (ink >= _PART * ink[main]) & (free | ~free[main]))
 
 
 def _components(mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -466,6 +572,13 @@ def _box(mask: Mask) -> Box:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def _extent(strength: Grey, mask: Mask) -> Box:
+    """The box of the strokes with their faint edges, but without single faint pixels."""
+    least = max(1, _side(_box(mask)) / (2 * FIT))  # half a pixel of the 20×20
+    rows, columns = ((strength > _FAINT).sum(axis=axis) >= least for axis in (1, 0))
+    return _box(mask | np.outer(rows, columns))
+
+
 def _step(rise: Grey, mask: Mask, around: Mask, reach: int) -> float:
     """How much the ink rises within `reach` pixels of its edge."""
     rim = mask & _grow(~mask, reach)
@@ -473,18 +586,18 @@ def _step(rise: Grey, mask: Mask, around: Mask, reach: int) -> float:
     return float(rise[rim].mean() - rise[outside].mean()) if outside.any() else 0.0
 
 
-def _page_around(grey: Grey, page: Grey, mask: Mask, reach: int) -> bool:
-    """Whether the page, and not the ink, goes on around the mark.
+def _merit(grey: Grey, page: Grey, mask: Mask, reach: int) -> float:
+    """Contrast times the share of the mark's surroundings that are page and not ink.
 
     The gaps in a digit look like ink of the other polarity; but what surrounds them is like them.
     """
-    inner, outer = _box_mask(mask, reach), _box_mask(mask, 3 * reach)
-    ring = outer & ~inner
+    ink, paper = float(grey[mask].mean()), float(page[mask].mean())
+    ring = _box_mask(mask, 3 * reach) & ~_box_mask(mask, reach)
     if not ring.any():  # the digit fills the image
         ring[[0, -1]] = True
         ring[:, [0, -1]] = True
-    around = float(np.median(grey[ring]))
-    return abs(around - float(page[mask].mean())) < abs(around - float(grey[mask].mean()))
+    share = float(((grey[ring] - ink) / (paper - ink) > _PAGE_FROM).mean())
+    return abs(ink - paper) / max(ink, paper, _BLACK) * share if share > _MIN_PAGE else 0.0
 
 
 def _box_mask(mask: Mask, margin: int) -> Mask:
@@ -541,13 +654,18 @@ def _resize(grey: Grey, side: int) -> Grey:
     """Scaled so that the longer side becomes `side`; at scale 1 nothing changes."""
     scale = side / max(grey.shape)
     height, width = (max(1, round(length * scale)) for length in grey.shape)
-    return _weights(grey.shape[0], height) @ grey @ _weights(grey.shape[1], width).T
+    resized = _weights(grey.shape[0], height) @ grey @ _weights(grey.shape[1], width).T
+    return np.clip(resized, 0, 1)
 
 
 def _weights(before: int, after: int) -> Grey:
-    """(after, before) weights: mean over the area when shrinking, bilinear when enlarging."""
+    """(after, before) weights: mean over the area when shrinking, Catmull-Rom when enlarging."""
     step = before / after
     centre = (np.arange(after)[:, None] + 0.5) * step - np.arange(before) - 0.5
-    reach = np.abs(centre)
-    weights = np.clip(step / 2 + 0.5 - reach, 0, 1) if step > 1 else np.clip(1 - reach, 0, 1)
+    x = np.abs(centre)
+    if step > 1:
+        weights = np.clip(step / 2 + 0.5 - x, 0, 1)
+    else:
+        near, far = (1.5 * x - 2.5) * x * x + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2
+        weights = np.where(x < 1, near, np.where(x < 2, far, 0))
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)

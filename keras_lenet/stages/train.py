@@ -90,7 +90,7 @@ def load_splits(context: Context, batch_size: int) -> tuple[loading.Examples, lo
     """
     recipe = context.recipe
     training, validation = loading.load_training(
-        context.dataset, context.data_dir, recipe.data.validation_split, recipe.seed
+        context.dataset, context.data_dir, recipe.data.validation_split, recipe.data.split_seed
     )
     if batch_size > len(training):
         raise Error(

@@ -1,0 +1,90 @@
+"""Pictures from files to answers: what `keras-lenet classify` does, one file after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from keras_lenet.artifacts import replacing
+from keras_lenet.edge import prepare
+from keras_lenet.edge.classifier import Answer, Classifier
+from keras_lenet.errors import Error
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+
+
+def classify(
+    classifier: Classifier, paths: Iterable[Path]
+) -> Iterator[tuple[Path, Answer | Error]]:
+    """Classify picture files and those in folders; one that can't be read doesn't stop the rest.
+
+    Yields:
+        Each file with its answer, or with the error that says what is wrong with it.
+    """
+    for path in paths:
+        try:
+            files = find(path)
+        except Error as error:
+            yield path, error
+            continue
+        for file in files:
+            try:
+                yield file, classifier.classify(prepare.load(file))
+            except Error as error:
+                yield file, error
+
+
+def find(path: Path) -> list[Path]:
+    """The path itself, or the pictures in it where it is a folder, by name.
+
+    Raises:
+        Error: it is a folder without pictures.
+    """
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not found:
+        known = ", ".join(sorted(SUFFIXES))
+        raise Error(f"{path}: a folder without pictures; expected files ending in {known}")
+    return found
+
+
+def in_words(path: Path, answer: Answer) -> str:
+    """The answer as one line."""
+    if answer.digit is None:
+        return f"{path}: no digit ({'; '.join(answer.prepared.notes)})"
+    return (
+        f"{path}: {answer.digit} ({answer.confidence:.1%}), "
+        f"then {answer.second} ({answer.second_confidence:.1%})"
+    )
+
+
+def as_dict(path: Path, answer: Answer) -> dict[str, Any]:
+    """The answer, and how the picture was prepared, for JSON."""
+    prepared = answer.prepared
+    return {
+        "file": str(path),
+        "digit": answer.digit,
+        "confidence": round(answer.confidence, 4),
+        "second": answer.second,
+        "second_confidence": round(answer.second_confidence, 4),
+        "accepted": answer.accepted,
+        "polarity": prepared.polarity,
+        "box": list(prepared.box),
+        "notes": list(prepared.notes),
+    }
+
+
+def write_seen(path: Path, answer: Answer, folder: Path) -> Path:
+    """Write the 28×28 picture that the model saw as PNG, under the source's name.
+
+    Raises:
+        OSError: the folder can't be written to.
+    """
+    target = folder / f"{path.stem}-seen.png"
+    with replacing(target) as temporary:
+        Image.fromarray(answer.prepared.image).save(temporary)
+    return target
