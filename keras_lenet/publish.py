@@ -152,11 +152,12 @@ The published one is seed {recipe.seed}: it has the best accuracy on the validat
 ## Training
 
 Data: the training set of {metrics["dataset"]}, less the {data.validation_split:.0%} of every class
-that is the validation split, the same for every seed. Augmentation: rotation ±{augment.rotate:g}°, shift
-±{augment.shift:g} pixels, zoom ±{augment.zoom:.0%}, shear ±{augment.shear:g}.
-{train.epochs} epochs in float, {train.optimizer}, then {recipe.quantize.epochs} of
-quantization-aware fine-tuning; the best epoch of each by validation accuracy. The whole recipe is
-in `manifest.json`, and the images that calibrated the post-training file in `calibration.json`.
+that is the validation split, the same for every seed. Augmentation: rotation
+±{augment.rotate:g}°, shift ±{augment.shift:g} pixels, zoom ±{augment.zoom:.0%}, shear
+±{augment.shear:g}. {train.epochs} epochs in float, {train.optimizer}, then
+{recipe.quantize.epochs} of quantization-aware fine-tuning; the best epoch of each by validation
+accuracy. The whole recipe is in `manifest.json`, and the images that calibrated the post-training
+file in `calibration.json`.
 
 ![Training curves](training.png)
 
