@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -271,7 +272,8 @@ def listing(data_dir: Path | None) -> list[tuple[str, str, bool, str]]:
         sources = dataset.archive.urls if dataset.archive else dataset.mirrors
         here = len(found) == len(files)
         rows.append((name, dataset.title, here, str(found[0].parent) if here else sources[0]))
-    return [*rows, (DIGITS, DIGITS_TITLE, True, "inside scikit-learn")]
+    installed = importlib.util.find_spec("sklearn") is not None
+    return [*rows, (DIGITS, DIGITS_TITLE, installed, "inside scikit-learn")]
 
 
 def cache_dir() -> Path:

@@ -98,6 +98,7 @@ class _Ink:
     strength: Grey  # (H, W), 0 = background, 1 = a full stroke; 0 away from the mark
     box: Box
     light: bool
+    stroke: float  # mean width in pixels
     merit: float  # how likely it is ink, and not a gap between strokes
     contrast: float
     noise: float
@@ -389,7 +390,9 @@ def _find_polarity(grey: Grey, smooth: Grey, light: bool) -> _Ink | None:
     if not merit or _step(rise, mask, around, reach) < _MIN_STEP * contrast:
         return None
     strength = _strength(_rise(grey, page, light), mask, around)
-    return _Ink(strength, _extent(strength, mask), light, merit, contrast, noise, dropped)
+    stroke = _stroke_width(_strength(rise, mask, around))  # which noise would make look thin
+    box = _extent(strength, mask)
+    return _Ink(strength, box, light, stroke, merit, contrast, noise, dropped)
 
 
 def _rise(grey: Grey, page: Grey, light: bool) -> Grey:
@@ -612,7 +615,7 @@ def _to_mnist(ink: _Ink, notes: list[str]) -> NDArray[np.uint8]:
     left, top, right, bottom = ink.box
     strength = ink.strength[top:bottom, left:right]
     scale = FIT / _side(ink.box)
-    stroke = _stroke_width(strength) * scale
+    stroke = ink.stroke * scale
     digit = _resize(strength, FIT) if stroke >= _HAIR else _thicken(strength, stroke)
     notes.append(f"scaled by {scale:.2f}; strokes then {stroke:.1f} pixels wide")
     if stroke < _HAIR:
