@@ -21,6 +21,9 @@ from keras_lenet.errors import Error
 
 RECORD = "stage.json"
 IDENTITY = "identity.json"
+RECIPE = "recipe.json"
+"""The whole resolved recipe, saved beside every result."""
+_TEMPORARY = ".writing-"
 SCHEMA = 1
 
 
@@ -45,6 +48,8 @@ def versions() -> dict[str, str]:
         "tensorflow-model-optimization",
         "ai-edge-litert",
         "numpy",
+        "scikit-learn",
+        "tflite-micro",
     )
     found = {"python": platform.python_version()}
     for package in packages:
@@ -61,7 +66,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers such as Keras and matplotlib choose the format by it.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY, suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -123,12 +128,12 @@ class Record:
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """SHA-256 by relative path of every file below `folder`, its own record left out."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    """SHA-256 by relative path of every file below `folder`, those that describe it left out."""
+    described = {folder / name for name in (RECORD, IDENTITY, RECIPE)}
     return {
         path.relative_to(folder).as_posix(): sha256(path)
-        for path in files
-        if path != folder / RECORD
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path not in described
     }
 
 
@@ -160,18 +165,21 @@ def recover(folder: Path) -> None:
         previous.rename(folder)
 
 
-def begin(folder: Path, identity: dict[str, Any]) -> Path:
+def begin(folder: Path, identity: dict[str, Any], resume: bool = True) -> Path:
     """Open the working folder in which the next version of `folder` is made.
 
-    An interrupted attempt with the same `identity` is kept, so that the stage can resume from it.
+    An interrupted attempt with the same `identity` is kept, so that the stage can resume from it,
+    unless `resume` is false.
     """
     partial = _partial(folder)
     marker = partial / IDENTITY
     wanted = json.loads(json.dumps(identity))
     try:
-        same = json.loads(marker.read_text(encoding="utf-8")) == wanted
+        same = resume and json.loads(marker.read_text(encoding="utf-8")) == wanted
     except (OSError, ValueError):
         same = False
+    for unfinished in partial.rglob(f"{_TEMPORARY}*"):
+        unfinished.unlink()
     if not same:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -181,7 +189,9 @@ def begin(folder: Path, identity: dict[str, Any]) -> Path:
 
 def commit(folder: Path) -> None:
     """Put the finished working folder in the place of `folder`; one of both always stands."""
+    recover(folder)
     partial, previous = _partial(folder), _previous(folder)
+    (partial / IDENTITY).unlink(missing_ok=True)
     if folder.exists():
         folder.rename(previous)
     partial.rename(folder)

@@ -258,7 +258,7 @@ def parity(
     dataset: Annotated[str, typer.Option("--dataset", help="Whose test images to run.")] = "mnist",
     data_dir: DataDir = None,
 ) -> None:
-    """Run a file on every kernel set, TensorFlow Lite Micro too, and compare the outputs.
+    """Run a file on every kernel set there is, and compare the outputs.
 
     Example: keras-lenet parity exported/lenet5_int8.tflite
     """
@@ -266,13 +266,16 @@ def parity(
     from keras_lenet.data import datasets as known
     from keras_lenet.edge import parity as comparing
 
+    if dataset in known.DATASETS and not known.is_here(dataset, "test", data_dir):
+        known.download(dataset)
     images = known.load(dataset, "test", data_dir).images
     with terminal.without_information():
         found = comparing.compare(file, images)
         bound = comparing.softmax_bound(file)
     typer.echo(f"{file.name}, {len(images):,} test images of {dataset}, against XNNPACK\n")
     typer.echo(comparing.markdown(found))
-    typer.echo(f"\nOne unit in the logits can make {bound} after the softmax.")
+    if bound is not None:
+        typer.echo(f"\nOne unit in the logits can make {bound} after the softmax.")
 
 
 @app.command()
@@ -293,8 +296,9 @@ def publish(
 
     loaded = recipes.load(recipe, overrides or ())
     finished = publishing.run_seeds(loaded, seeds, runs, data_dir)
-    publishing.write(finished, folder)
     typer.echo(publishing.spread(finished))
+    settings = "".join(f" --set {setting}" for setting in overrides or ())
+    publishing.write(finished, folder, f"keras-lenet publish {recipe} --seeds {seeds}{settings}")
 
 
 @app.command()
@@ -341,7 +345,7 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _FILE_SYSTEM_ERRORS:
             raise
-        _fail(f"{error.filename or 'writing'}: {error.strerror}; what was there before is kept")
+        _fail(f"{error.filename or 'the disk'}: {error.strerror}")
 
 
 _TRAINING_PACKAGES = {
@@ -367,8 +371,10 @@ _FILE_SYSTEM_ERRORS = {
 
 def _interrupt(number: int, frame: Any) -> None:
     """Say how to go on, and leave with the status that shells expect of this signal."""
-    name = signal.Signals(number).name
-    _fail(f"stopped by {name}; the same command goes on from the last finished epoch", 128 + number)
+    message = f"stopped by {signal.Signals(number).name}"
+    if "keras_lenet.pipeline" in sys.modules:
+        message += "; the same command goes on from the last finished epoch or stage"
+    _fail(message, 128 + number)
 
 
 def _fail(message: str, status: int = 1) -> None:

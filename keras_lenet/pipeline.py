@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from keras_lenet.errors import Error
 from keras_lenet.recipe import Recipe
 from keras_lenet.stages import Context
 
-RECIPE = "recipe.json"
-"""The resolved recipe, saved beside every result."""
+NOT_RUN = "not run yet"
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,7 @@ class Run:
         return {key: resolved[key] for key in ("seed", *stage.sections)}
 
     def input_digests(self, stage: Stage) -> dict[str, str]:
-        """What identifies everything a stage reads.
-
-        Raises:
-            Error: an earlier stage hasn't been run.
-        """
+        """What identifies everything a stage reads; empty while an earlier stage lacks a record."""
         digests = {
             f"{self.dataset}/{split}": datasets.identity(self.dataset, split, self.data_dir)
             for split in stage.splits
@@ -80,24 +75,16 @@ class Run:
         for name in stage.inputs:
             record = Record.read(self.stage_folder(name))
             if record is None:
-                raise Error(
-                    f"{stage.name} needs the {name} stage of {self.recipe.name!r}, which has not "
-                    f"been run in {self.folder}: run it first, or `keras-lenet run` for all"
-                )
+                return {}
             digests |= {f"{name}/{path}": digest for path, digest in record.outputs.items()}
         return digests
 
     def why_stale(self, stage: Stage) -> str | None:
-        """Why a stage has to run, in words; None when its result is up to date and whole.
-
-        Raises:
-            Error: an earlier stage hasn't been run.
-        """
+        """Why a stage has to run, in words; None when its result is up to date and whole."""
         folder = self.stage_folder(stage.name)
-        artifacts.recover(folder)
         record = Record.read(folder)
         if record is None:
-            return "its record cannot be read" if folder.exists() else "not run yet"
+            return "its record cannot be read" if folder.exists() else NOT_RUN
         if record.settings != self.settings(stage):
             return "the recipe changed"
         if record.inputs != self.input_digests(stage):
@@ -154,15 +141,18 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
         Error: an earlier stage is missing or stale, the data can't be had, the folder is in use,
             or a stage fails.
     """
-    _refuse_stale_inputs(run, stages[0])
-    if not force and _all_up_to_date(run, stages):
+    earlier = list(STAGES.values())[: list(STAGES).index(stages[0].name)]
+    if not force and _all_up_to_date(run, earlier + stages):
         terminal.say(f"{run.recipe.name}: everything is up to date in {run.folder}")
         _say_fallback(run)
-    else:
-        with artifacts.lock(run.folder):
-            run = _obtain_data(run, stages, force)
-            for stage in stages:
-                _execute_stage(run, stage, force)
+        return run
+    with artifacts.lock(run.folder):
+        for name in STAGES:
+            artifacts.recover(run.stage_folder(name))
+        _refuse_stale(run, earlier, stages[0])
+        run = _obtain_data(run, stages, force)
+        for stage in stages:
+            _execute_stage(run, stage, force)
     return run
 
 
@@ -176,15 +166,19 @@ def check_gates(run: Run, stages: list[Stage]) -> None:
         results.check_gates(results.read(run.stage_folder("evaluate")))
 
 
-def _refuse_stale_inputs(run: Run, first: Stage) -> None:
-    """A run that starts in the middle stands on what is there: it must fit the recipe."""
-    for name in first.inputs:
-        record = Record.read(run.stage_folder(name))
-        reason = run.why_stale(STAGES[name]) if record else None
+def _refuse_stale(run: Run, earlier: list[Stage], first: Stage) -> None:
+    """A run that starts in the middle stands on what is there: all of it must fit the recipe."""
+    for stage in earlier:
+        reason = run.why_stale(stage)
+        if reason == NOT_RUN:
+            raise Error(
+                f"{first.name} needs the {stage.name} stage of {run.recipe.name!r}, which has not "
+                f"been run in {run.folder}: run it first, or `keras-lenet run` for all"
+            )
         if reason:
             raise Error(
-                f"{first.name} would build on a stale {name} stage ({reason}): run "
-                f"`keras-lenet run … --from {name}`"
+                f"{first.name} would build on a stale {stage.name} stage ({reason}): run "
+                f"`keras-lenet run … --from {stage.name}`"
             )
 
 
@@ -196,40 +190,42 @@ def _all_up_to_date(run: Run, stages: list[Stage]) -> bool:
 def _obtain_data(run: Run, stages: list[Stage], force: bool) -> Run:
     """Have the dataset on this machine, downloaded if need be, or the recipe's fallback.
 
+    Only a run that begins with training may change from one dataset to the other: the later
+    stages go on with what the model was trained on.
+
     Raises:
         Error: it can't be had, and there is no fallback; lists what was tried and the ways out.
     """
+    trains = stages[0].name == "train"
     splits = {split for stage in stages for split in stage.splits}
-    dataset = run.recipe.data.dataset if force else run.dataset
-    if all(datasets.is_here(dataset, split, run.data_dir) for split in splits):
-        run = Run(run.recipe, run.folder, dataset, run.data_dir)
-        _say_fallback(run)
-        return run
-    if not datasets.DATASETS.get(dataset):  # a folder: nowhere to fetch it from
-        return run
-    terminal.say(f"{dataset} is not on this machine: downloading it to {datasets.cache_dir()}")
-    try:
-        datasets.download(dataset)
-    except Error as error:
-        return _fall_back(run, dataset, error)
-    return Run(run.recipe, run.folder, dataset, run.data_dir)
+    dataset = run.recipe.data.dataset if force and trains else run.dataset
+    run = replace(run, dataset=dataset)
+    here = all(datasets.is_here(dataset, split, run.data_dir) for split in splits)
+    if not here and dataset in datasets.DATASETS:
+        terminal.say(f"{dataset} is not on this machine: downloading it to {datasets.cache_dir()}")
+        try:
+            datasets.download(dataset)
+        except Error as error:
+            run = _fall_back(run, trains, error)
+    _say_fallback(run)
+    return run
 
 
-def _fall_back(run: Run, dataset: str, error: Error) -> Run:
-    fallback = run.recipe.data.fallback
-    looked = ", ".join(
-        str(root / dataset) for root in (run.data_dir, datasets.cache_dir()) if root is not None
-    )
-    if fallback is None:
+def _fall_back(run: Run, trains: bool, error: Error) -> Run:
+    fallback, dataset = run.recipe.data.fallback, run.dataset
+    record = Record.read(run.stage_folder("train"))
+    trained_on_it = record is not None and record.dataset == dataset
+    if fallback is None or not trains or trained_on_it:
+        looked = ", ".join(
+            str(root / dataset) for root in (run.data_dir, datasets.cache_dir()) if root is not None
+        )
         raise Error(
             f"{dataset} cannot be had. Looked in {looked}; then {error}. Ways out: connect to the "
             f"network; put the IDX files in FOLDER/{dataset} and give --data-dir FOLDER; or use "
-            f"another dataset, --set data.dataset={datasets.DIGITS}"
+            f"another dataset, --set data.dataset={datasets.DIGITS} --set name=NEW"
         ) from error
     terminal.say(f"{dataset}: {error}")
-    run = Run(run.recipe, run.folder, fallback, run.data_dir)
-    _say_fallback(run)
-    return run
+    return replace(run, dataset=fallback)
 
 
 def _say_fallback(run: Run) -> None:
@@ -250,14 +246,14 @@ def _execute_stage(run: Run, stage: Stage, force: bool) -> None:
     terminal.say(f"{stage.name}: running ({reason})", style="bold")
     settings, inputs = run.settings(stage), run.input_digests(stage)
     folder = run.stage_folder(stage.name)
-    out = artifacts.begin(folder, {"settings": settings, "inputs": inputs})
+    identity = {"settings": settings, "inputs": inputs}
+    out = artifacts.begin(folder, identity, resume=not force)
     with terminal.without_information():
         module = importlib.import_module(f"keras_lenet.stages.{stage.name}")
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
     earlier = {name: run.stage_folder(name) for name in stage.inputs}
     summary = module.run(Context(run.recipe, run.dataset, run.data_dir, earlier, out))
-    (out / artifacts.IDENTITY).unlink()
-    artifacts.write_bytes(out / RECIPE, (run.recipe.model_dump_json(indent=2) + "\n").encode())
+    artifacts.write_json(out / artifacts.RECIPE, run.recipe.model_dump(mode="json"))
     Record(
         stage=stage.name,
         settings=settings,

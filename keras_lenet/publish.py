@@ -13,7 +13,7 @@ from keras_lenet.artifacts import Record
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Recipe
 
-CARD = "README.md"
+CARD, MANIFEST = "README.md", "manifest.json"
 FILES = {
     "train": ("model.keras",),
     "evaluate": ("metrics.json", "confusion.png"),
@@ -59,26 +59,31 @@ def choose(finished: list[Finished]) -> Finished:
     return max(finished, key=lambda one: one.validation_accuracy)
 
 
-def write(finished: list[Finished], folder: Path) -> None:
+def write(finished: list[Finished], folder: Path, command: str) -> None:
     """Replace `folder` by the chosen seed's files and the model card.
 
     Raises:
-        GateError: the chosen seed misses a limit of the recipe; `folder` stays as it is.
+        GateError: the chosen seed misses a limit of the recipe.
+        Error: `folder` holds something other than published files. It stays as it is.
     """
     chosen = choose(finished)
     results.check_gates(chosen.metrics)
+    folder = folder.resolve()
+    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
+        raise Error(
+            f"{folder} holds something else: it has no {MANIFEST}; name an empty or a new folder"
+        )
     terminal.say(f"publish: seed {chosen.run.recipe.seed}, the best on validation, to {folder}")
     out = artifacts.begin(folder, {"seeds": [one.run.recipe.seed for one in finished]})
-    (out / artifacts.IDENTITY).unlink()
     for source in sorted(chosen.run.stage_folder("export").iterdir()):
         if source.is_dir():
             shutil.copytree(source, out / source.name, dirs_exist_ok=True)
-        elif source.name not in (artifacts.RECORD, pipeline.RECIPE):
+        elif source.name not in (artifacts.RECORD, artifacts.RECIPE):
             shutil.copyfile(source, out / source.name)
     for stage, names in FILES.items():
         for name in names:
             shutil.copyfile(chosen.run.stage_folder(stage) / name, out / name)
-    artifacts.write_bytes(out / CARD, card(finished).encode())
+    artifacts.write_bytes(out / CARD, card(finished, command).encode())
     artifacts.commit(folder)
 
 
@@ -98,17 +103,20 @@ def spread(finished: list[Finished]) -> str:
     return "\n".join(lines)
 
 
-def card(finished: list[Finished]) -> str:
-    """The model card, after Mitchell et al., "Model Cards for Model Reporting" (2019)."""
+def card(finished: list[Finished], command: str) -> str:
+    """The model card, after Mitchell et al., "Model Cards for Model Reporting" (2019).
+
+    It names the `command` that made it.
+    """
     chosen = choose(finished)
     recipe, metrics = chosen.run.recipe, chosen.metrics
-    base = recipe.name.rpartition("-seed")[0]
     data, augment, train = recipe.data, recipe.augment, recipe.train
+    low, high = metrics["models"]["int8"]["interval"]
     seeds = ", ".join(str(one.run.recipe.seed) for one in finished)
     name = recipe.model.name
     return f"""# {name}: handwritten digits, int8
 
-Made by `keras-lenet publish pipelines/{base}.toml --seeds {len(finished)}`.
+Made by `{command}`.
 
 ## What it is
 
@@ -140,7 +148,7 @@ teaching. Not meant for decisions about people, such as reading cheques or ballo
 The fake-quantized model and `{name}_int8.tflite` give one class on
 {metrics["fake_quantized_agreement"]:.2%} of the test images.
 
-Over the seeds {seeds}, each scored once:
+Over the seeds {seeds}:
 
 {spread(finished)}
 
@@ -156,7 +164,7 @@ that is the validation split, the same for every seed. Augmentation: rotation
 ±{augment.rotate:g}°, shift ±{augment.shift:g} pixels, zoom ±{augment.zoom:.0%}, shear
 ±{augment.shear:g}. {train.epochs} epochs in float, {train.optimizer}, then
 {recipe.quantize.epochs} of quantization-aware fine-tuning; the best epoch of each by validation
-accuracy. The whole recipe is in `manifest.json`, and the images that calibrated the post-training
+accuracy. All settings are in `manifest.json`, and the images that calibrated the post-training
 file in `calibration.json`.
 
 ![Training curves](training.png)
@@ -165,7 +173,7 @@ file in `calibration.json`.
 
 - It always answers with a digit, also to a letter, a scribble or a blank page.
 - Ink must be bright on dark, and centred: other pictures need preparing first.
-- Writers: American census employees and school pupils, about 1990. Digits written otherwise, such
-  as a 1 with a long upstroke or a 7 with a bar, are rarer there, and mistaken more often.
-- An accuracy on {metrics["images"]:,} images is known to about ±0.1 points.
+- It has learnt from {metrics["dataset"]} alone. MNIST's writers were American census employees and
+  school pupils, about 1990; digits written otherwise, such as a 7 with a bar, are rarer there.
+- An accuracy on {metrics["images"]:,} images is known to about ±{50 * (high - low):.2f} points.
 """

@@ -209,8 +209,8 @@ def _explain(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key}{_nearest(location)}"
     message = problem["msg"].removeprefix("Value error, ")
-    where = f"{key} = {problem['input']!r}: " if not isinstance(problem["input"], dict) else ""
-    return f"{where}{message[:1].lower()}{message[1:]}"
+    value = "" if isinstance(problem["input"], dict) else f" = {problem['input']!r}"
+    return f"{key}{value}: {message[:1].lower()}{message[1:]}"
 
 
 def _nearest(location: list[str]) -> str:

@@ -71,7 +71,7 @@ def caption(metrics: dict[str, Any]) -> str:
     return (
         f"Test set of {metrics['dataset']}, {metrics['images']:,} images. Keras QAT is the "
         "fake-quantized model. Agreement: the same class as Keras float32. Time: median of one "
-        f"image at a time, {threads} for .tflite, {timings['cpu']}."
+        f"image at a time, on {timings['device']}; .tflite: {threads}, {timings['cpu']}."
     )
 
 

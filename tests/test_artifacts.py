@@ -96,6 +96,33 @@ def test_a_process_killed_after_them_leaves_no_remains(tmp_path):
     assert os.listdir(tmp_path) == ["train"]
 
 
+def test_remains_of_an_earlier_commit_do_not_stop_the_next(tmp_path):
+    folder = tmp_path / "train"
+    finish(folder, "old")
+    (tmp_path / ".train.previous").mkdir()
+    (tmp_path / ".train.previous" / "file").touch()
+    finish(folder, "new")
+    assert (folder / "result").read_text() == "new"
+    assert os.listdir(tmp_path) == ["train"]
+
+
+def test_half_written_files_of_a_killed_attempt_are_swept(tmp_path):
+    folder = tmp_path / "train"
+    out = artifacts.begin(folder, {})
+    (out / "sub").mkdir()
+    (out / "sub" / ".writing-abc.npz").touch()
+    (out / "checkpoint").touch()
+    artifacts.begin(folder, {})
+    assert not (out / "sub" / ".writing-abc.npz").exists()
+    assert (out / "checkpoint").exists()
+
+
+def test_a_forced_attempt_begins_afresh(tmp_path):
+    folder = tmp_path / "train"
+    (artifacts.begin(folder, {}) / "checkpoint").touch()
+    assert not (artifacts.begin(folder, {}, resume=False) / "checkpoint").exists()
+
+
 def test_an_interrupted_attempt_is_kept_only_for_the_same_work(tmp_path):
     folder = tmp_path / "train"
     (artifacts.begin(folder, {"epochs": 3}) / "checkpoint").touch()

@@ -25,17 +25,19 @@ def splits(synthetic):
 
 def fit(namespace, splits, out, stop_after=None, **settings):
     namespace.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(settings.get("precision", "float32"))
     model = lenet5.build(namespace)
+    keras.config.set_dtype_policy("float32")
+    schedule = tf_keras.optimizers.schedules.CosineDecay(1e-3, EPOCHS * STEPS)
     if namespace is keras:
         train.compile_model(model, Train(epochs=EPOCHS, **settings), STEPS)
     else:
         model.compile(
-            tf_keras.optimizers.Adam(
-                tf_keras.optimizers.schedules.CosineDecay(1e-3, EPOCHS * STEPS)
-            ),
+            tf_keras.optimizers.Adam(schedule),
             tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
         )
+        model.optimizer.build(model.trainable_variables)
 
     def batches(epochs):
         return loading.training_batches(
@@ -55,6 +57,7 @@ def fit(namespace, splits, out, stop_after=None, **settings):
         steps=STEPS,
         out=out,
         title="train",
+        schedule=schedule,
         averaged=bool(settings.get("weight_averaging")),
         callbacks=(namespace.callbacks.LambdaCallback(on_epoch_end=stop),),
     )
@@ -67,9 +70,10 @@ def fit(namespace, splits, out, stop_after=None, **settings):
         (keras, {}),
         (keras, {"weight_averaging": 0.9, "label_smoothing": 0.1}),
         (keras, {"optimizer": "sgd", "schedule": "step", "step_epochs": 1}),
+        (keras, {"precision": "mixed_float16"}),
         (tf_keras, {}),
     ],
-    ids=["adamw", "averaged", "sgd", "tf_keras"],
+    ids=["adamw", "averaged", "sgd", "float16", "tf_keras"],
 )
 def test_a_resumed_fit_ends_where_an_uninterrupted_one_does(tmp_path, splits, namespace, settings):
     whole, expected = fit(namespace, splits, tmp_path / "whole", **settings)
@@ -81,6 +85,8 @@ def test_a_resumed_fit_ends_where_an_uninterrupted_one_does(tmp_path, splits, na
         np.testing.assert_array_equal(found, wanted)
     history = (tmp_path / "parts" / "history.csv").read_bytes()
     assert history == (tmp_path / "whole" / "history.csv").read_bytes()
+    assert (tmp_path / "parts" / fitting.CHECKPOINT).exists()  # until the result is safe
+    fitting.finish(tmp_path / "parts")
     assert not (tmp_path / "parts" / fitting.CHECKPOINT).exists()
 
 

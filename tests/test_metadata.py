@@ -93,5 +93,7 @@ def test_damaged_metadata_is_named(exported):
         metadata.read(broken)
 
 
-def test_a_file_without_metadata(finished):
+def test_a_file_without_metadata(exported):
+    bare = exported.replace(metadata.ENTRY, b"SOME_OTHER_NAME")
+    assert metadata.read(bare) is None
     assert metadata.files(b"no zip") == {}

@@ -64,7 +64,8 @@ def test_the_command_answers_in_words(model, folder, tmp_path):
     assert ": no digit (" in lines[2]
     assert "broken.png: not an image" in result.stderr
     assert "Traceback" not in result.stderr
-    with Image.open(seen / "7-seen.png") as image:
+    (path,) = seen.glob("*_7.png-seen.png")
+    with Image.open(path) as image:
         assert image.size == (28, 28)
         assert np.asarray(image).max() > 200
 

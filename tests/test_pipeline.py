@@ -3,12 +3,13 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SMOKE, draw_digits, keras_lenet, write_dataset
+from conftest import SMOKE, draw_digits, keras_lenet
 from PIL import Image
 
 from keras_lenet import artifacts, pipeline, recipe
@@ -102,7 +103,7 @@ def test_the_manifest_tells_the_truth(finished):
             assert described[end]["dtype"] == tensor.dtype.name
             assert described[end].get("scale", 0) == pytest.approx(tensor.scale)
             assert described[end].get("zero_point", 0) == tensor.zero_point
-    assert manifest["recipe"]["train"]["epochs"] == 8
+    assert manifest["settings"]["train"]["epochs"] == 8
 
 
 def test_calibration_images_are_recorded(finished, synthetic):
@@ -217,14 +218,19 @@ def test_what_a_changed_recipe_makes_stale(finished, tmp_path):
     assert [name for name, reason in changed.items() if reason] == ["evaluate"]
 
 
-def test_changed_data_makes_stale(finished, tmp_path, synthetic):
-    shutil.copytree(synthetic, tmp_path / "data")
-    run = opened(finished.copy(tmp_path), tmp_path, f"data.dataset={tmp_path / 'data'}")
-    assert run.why_stale(pipeline.STAGES["train"]) == "the recipe changed"
-    shutil.rmtree(tmp_path / "data")
-    write_dataset(tmp_path / "data", train=30)
-    before = datasets.identity(str(synthetic), "train", None)
-    assert datasets.identity(str(tmp_path / "data"), "train", None) != before
+def test_changed_data_makes_stale(finished, tmp_path, monkeypatch):
+    run = opened(finished.copy(tmp_path), tmp_path)
+    monkeypatch.setattr(datasets, "identity", lambda name, split, data_dir: f"another {split}")
+    reasons = stale(run)
+    assert reasons["train"] == reasons["evaluate"] == "its inputs changed"
+    assert reasons["report"] is None
+
+
+def test_a_stale_stage_further_up_is_not_built_on(finished, tmp_path):
+    """The report doesn't read the export itself, but what it reads stands on it."""
+    run = opened(finished.copy(tmp_path), tmp_path, "export.calibration_images=20")
+    with pytest.raises(Error, match=r"report would build on a stale export stage \(the recipe"):
+        pipeline.execute(run, pipeline.select("report", "report"))
 
 
 def test_an_artifact_changed_by_hand_is_noticed_and_named(finished, tmp_path):
@@ -305,6 +311,31 @@ def test_a_fallback_is_loud_recorded_and_stayed_with(tmp_path, no_mnist, capfd):
     err = capfd.readouterr().err
     assert "everything is up to date" in err
     assert "WARNING: mnist could not be had. Using digits instead" in err
+
+
+def test_later_stages_never_change_the_dataset(tmp_path, no_mnist, monkeypatch):
+    """Trained on the fallback, a forced later stage stays on it when the other turns up."""
+    settings = ("data.fallback=digits", "train.epochs=2", "train.batch_size=256")
+    pipeline.execute(mnist_run(tmp_path, *settings), pipeline.select("train", "train"))
+    run = mnist_run(tmp_path, *settings)
+    assert run.dataset == "digits"
+    stages = pipeline.select("quantize", "quantize")
+    assert pipeline._obtain_data(run, stages, force=True).dataset == "digits"
+    assert (
+        pipeline._obtain_data(run, pipeline.select("train", None), force=False).dataset == "digits"
+    )
+    monkeypatch.setattr(datasets, "is_here", lambda name, split, data_dir: True)
+    assert pipeline._obtain_data(run, pipeline.select(None, None), True).dataset == "mnist"
+
+
+def test_a_fallback_does_not_replace_a_model_of_the_real_data(finished, tmp_path, no_mnist):
+    """Trained on MNIST once, the run waits for MNIST."""
+    shutil.copytree(finished.folder, tmp_path / "smoke")
+    record = Record.read(tmp_path / "smoke" / "train")
+    replace(record, dataset="mnist").write(tmp_path / "smoke" / "train")
+    run = mnist_run(tmp_path, "data.fallback=digits")
+    with pytest.raises(Error, match="mnist cannot be had"):
+        pipeline.execute(run, pipeline.select(None, None))
 
 
 @pytest.mark.parametrize(

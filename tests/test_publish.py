@@ -16,6 +16,7 @@ def published(finished, tmp_path):
     (tmp_path / "smoke").rename(tmp_path / "smoke-seed0")
     folder = tmp_path / "exported"
     folder.mkdir()
+    (folder / "manifest.json").touch()
     (folder / "from an older version").touch()
     result = CliRunner().invoke(
         cli.app, ["publish", str(SMOKE), "--to", str(folder), *map(str, arguments)]
@@ -38,6 +39,17 @@ def test_the_folder_holds_what_the_manifest_and_the_card_name(published):
     assert (folder / "saved_model" / "saved_model.pb").exists()
     assert results.markdown(results.read(folder)) in card
     assert not (folder / "stage.json").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(finished, tmp_path):
+    _, _, *arguments = finished.copy(tmp_path)
+    (tmp_path / "smoke").rename(tmp_path / "smoke-seed0")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    command = ["publish", str(SMOKE), "--to", str(tmp_path / "mine"), *map(str, arguments)]
+    result = CliRunner().invoke(cli.app, command)
+    assert "mine holds something else: it has no manifest.json" in str(result.exception)
+    assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
 def test_the_spread_is_printed(published):

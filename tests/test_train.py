@@ -11,7 +11,6 @@ from conftest import SMOKE
 
 from keras_lenet import pipeline, recipe
 from keras_lenet.errors import Error
-from keras_lenet.stages import train
 
 MIRRORED = """
 import sys
@@ -25,6 +24,17 @@ from keras_lenet import pipeline, recipe
 from keras_lenet.errors import Error
 from keras_lenet.stages import train
 
+CUT = False
+
+
+def cut_off(epoch, logs):
+    if CUT:
+        raise Error("cut off")
+
+
+import keras
+
+train._tensorboard = lambda *_: (keras.callbacks.LambdaCallback(on_epoch_end=cut_off),)
 train.strategy = lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 loaded = recipe.load(Path(sys.argv[1]), [f"data.dataset={sys.argv[3]}", *sys.argv[4:]])
 try:
@@ -35,8 +45,9 @@ except Error as error:
 """
 
 
-def mirrored(tmp_path, synthetic, *overrides):
-    command = [sys.executable, "-c", MIRRORED, SMOKE, tmp_path, synthetic, *overrides]
+def mirrored(tmp_path, synthetic, *overrides, cut=False):
+    code = MIRRORED.replace("CUT = False", f"CUT = {cut}")
+    command = [sys.executable, "-c", code, SMOKE, tmp_path, synthetic, *overrides]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -49,6 +60,17 @@ def test_mirrored_devices_train_as_one(tmp_path, synthetic):
     result = mirrored(tmp_path, synthetic)
     assert result.returncode == 0, result.stderr
     assert summary(tmp_path)["validation_accuracy"] > 0.9
+
+
+def test_mirrored_training_resumes(tmp_path, synthetic):
+    """Cut off after its first epoch, it goes on to the end."""
+    stop = "train.tensorboard=true"  # any callback that can be made to fail
+    result = mirrored(tmp_path, synthetic, "train.epochs=3", stop, cut=True)
+    assert "cut off" in result.stderr
+    result = mirrored(tmp_path, synthetic, "train.epochs=3", stop)
+    assert result.returncode == 0, result.stderr
+    assert "train: resuming after epoch 1" in result.stderr
+    assert summary(tmp_path)["epochs"] == 3
 
 
 def test_a_batch_that_does_not_divide_among_devices_is_refused(tmp_path, synthetic):
@@ -73,7 +95,3 @@ def test_tensorboard_says_how_to_install_it(tmp_path, synthetic, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Error, match=r"pip install 'keras-lenet\[tensorboard\]'"):
         training(tmp_path, synthetic, "train.tensorboard=true")
-
-
-def test_the_device_is_named():
-    assert train.device() in ("CPU",) or train.device().startswith("GPU: ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import http.client
 import importlib.util
 import os
 import shutil
@@ -30,6 +31,7 @@ Split = Literal["train", "test"]
 CONNECT_SECONDS = 5.0
 STALL_SECONDS = 20.0
 _CHUNK = 1 << 18
+_NETWORK_ERRORS = (OSError, ValueError, http.client.HTTPException)  # URLError is an OSError
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,6 @@ class File:
     """Of the decompressed bytes."""
     gz_sha256: str | None = None
     """Of the .gz as its publisher serves it."""
-
-    @property
-    def identity(self) -> str:
-        """What stands for this file's content in a stage's record."""
-        return self.sha256 or f"gz:{self.gz_sha256 or self.name}"
 
 
 @dataclass(frozen=True)
@@ -249,16 +246,21 @@ def is_here(name: str, split: Split, data_dir: Path | None) -> bool:
 def identity(name: str, split: Split, data_dir: Path | None) -> str:
     """A string that stands for a split's content in stage records.
 
-    The published digests where a dataset is known, so that they need not be read; the digest of
-    the files' bytes for a folder.
+    The published digests where they are what is verified, so that nothing need be read; else the
+    digest of the files' bytes.
     """
     if name == DIGITS:
         return _DIGITS_SHA256[split]
     files = find(name).files(split)
-    if name in DATASETS:
-        return " ".join(file.identity for file in files)
-    paths = [locate(name, file, data_dir) for file in files]
-    return " ".join(sha256(path) if path else "missing" for path in paths)
+    return " ".join(_file_identity(file, locate(name, file, data_dir)) for file in files)
+
+
+def _file_identity(file: File, path: Path | None) -> str:
+    if file.sha256:
+        return file.sha256
+    if file.gz_sha256 and (path is None or path.suffix == ".gz"):
+        return f"gz:{file.gz_sha256}"
+    return sha256(path) if path else "missing"
 
 
 def listing(data_dir: Path | None) -> list[tuple[str, str, bool, str]]:
@@ -358,7 +360,7 @@ def _reachable(urls: list[str]) -> list[str]:
         try:
             with _open(url, CONNECT_SECONDS):
                 problems[url] = ""
-        except (OSError, ValueError) as error:  # urllib's own errors are OSErrors
+        except _NETWORK_ERRORS as error:
             problems[url] = str(error)
 
     threads = [threading.Thread(target=ask, args=(url,), daemon=True) for url in urls]
@@ -383,7 +385,7 @@ def _download(urls: list[str], path: Path, verify: Callable[[Path], object]) -> 
                 _fetch(url, temporary)
                 verify(temporary)
             return
-        except (OSError, ValueError, Error) as error:
+        except (*_NETWORK_ERRORS, Error) as error:
             problems.append(f"{url} ({error})")
     raise Error(f"{path.name} could not be downloaded: " + "; ".join(problems))
 

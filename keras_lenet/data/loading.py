@@ -15,6 +15,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_lenet.data import augment, datasets
+from keras_lenet.errors import Error
 
 SIZE = 28
 """Side of a dataset's images, in pixels."""
@@ -56,9 +57,17 @@ def load_training(
         data_dir: as `datasets.load` takes it.
         validation_split: share of every class that is held out of the training set.
         seed: decides which ones.
+
+    Raises:
+        Error: as `datasets.load`, or there are too few images to hold any out.
     """
     data = datasets.load(dataset, "train", data_dir)
     held_out = stratified_mask(data.labels, validation_split, seed)
+    if not held_out.any():
+        raise Error(
+            f"{dataset}: no class has two images, so none can be held out for validation; "
+            f"expected more than its {len(data.labels)} training images"
+        )
 
     def part(mask: NDArray[np.bool_], split: Literal["train", "validation"]) -> Examples:
         return Examples(data.images[mask], data.labels[mask], np.flatnonzero(mask), split)

@@ -117,11 +117,19 @@ def inspect(path: Path) -> Report:
     open_interpreter(path, kernels="builtin")  # the runtime's own verifier comes first
     content = path.read_bytes()
     try:
-        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        return _report(path, content)
     except (AttributeError, IndexError, TypeError, ValueError, struct.error) as error:
-        raise Error(f"{path}: damaged .tflite file") from error
+        raise Error(f"{path}: damaged .tflite file, or of a newer schema ({error})") from error
+
+
+def _report(path: Path, content: bytes) -> Report:
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = model.subgraphs[0]
     tensors = [_tensor(tensor, model) for tensor in graph.tensors]
+    graph.operators = graph.operators or []
+    for operator in graph.operators:  # lists that a file leaves out are None
+        operator.inputs = [] if operator.inputs is None else operator.inputs
+        operator.outputs = [] if operator.outputs is None else operator.outputs
     return Report(
         bytes=len(content),
         inputs=tuple(tensors[i] for i in graph.inputs),
@@ -157,8 +165,6 @@ def _op(operator: Any, model: Any, tensors: list[TensorInfo]) -> Op:
     code = model.operatorCodes[operator.opcodeIndex]
     # Old files have the code in a byte of its own, new ones where it overflows that.
     name = _OPS.get(max(code.builtinCode, code.deprecatedBuiltinCode), "UNKNOWN")
-    if name == "CUSTOM":
-        name = f"CUSTOM {_text(code.customCode)}"
     inputs = [tensors[i] for i in operator.inputs if i >= 0]
     outputs = tuple(tensors[i] for i in operator.outputs if i >= 0)
     constants = [tensor for tensor in inputs if tensor.constant]

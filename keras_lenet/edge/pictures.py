@@ -79,12 +79,13 @@ def as_dict(path: Path, answer: Answer) -> dict[str, Any]:
 
 
 def write_seen(path: Path, answer: Answer, folder: Path) -> Path:
-    """Write the 28×28 picture that the model saw as PNG, under the source's name.
+    """Write the 28×28 picture that the model saw as PNG, under the source's whole path.
 
     Raises:
         OSError: the folder can't be written to.
     """
-    target = folder / f"{path.stem}-seen.png"
+    name = "_".join(part for part in path.parts if part not in (path.anchor, ".", ".."))
+    target = folder / f"{name}-seen.png"
     with replacing(target) as temporary:
         Image.fromarray(answer.prepared.image).save(temporary)
     return target

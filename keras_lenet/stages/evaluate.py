@@ -49,6 +49,7 @@ class Subject:
 
 def run(context: Context) -> dict[str, Any]:
     """Write `metrics.json`, `predictions.npz` and the confusion matrices."""
+    train.prepare_devices()
     test = loading.load_test(context.dataset, context.data_dir)
     with terminal.without_information():
         subjects = _subjects(context)
@@ -73,6 +74,7 @@ def run(context: Context) -> dict[str, Any]:
         "gates": gates(context, scores, agreement),
         "timings": {
             "cpu": cpu_name(),
+            "device": train.device(),
             "threads": 1,
             "models": {key: _time(subject, test.images) for key, subject in subjects.items()},
         },

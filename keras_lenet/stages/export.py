@@ -27,6 +27,8 @@ SAVED_MODEL = "saved_model"
 VARIANTS = ("float32", "int8_ptq", "int8", "uint8")
 LABELS = tuple("0123456789")
 
+_DECISIVE = {"seed", "data", "augment", "model", "train", "quantize", "export"}
+"""The parts of a recipe that decide the files' content."""
 _IMAGE = tf.TensorSpec((1, loading.SIZE, loading.SIZE, 1), tf.float32, name="image")
 
 CONTRACT: dict[str, dict[str, dict[str, Any]]] = {
@@ -63,6 +65,7 @@ def run(context: Context) -> dict[str, Any]:
     Raises:
         Error: a converted file doesn't keep its contract.
     """
+    train.prepare_devices()
     recipe = context.recipe
     name, size = recipe.model.name, models.find(recipe.model.name).input_size
     trained = keras.models.load_model(context.inputs["train"] / train.MODEL, compile=False)
@@ -78,7 +81,7 @@ def run(context: Context) -> dict[str, Any]:
     labels = "".join(f"{label}\n" for label in LABELS).encode()
     description = metadata.describe(
         name,
-        f"Handwritten digits, trained on {context.dataset}, recipe {recipe.name}",
+        f"{context.dataset} in ten classes, recipe {recipe.name}",
         __version__,
         "keras_lenet",
     )
@@ -226,6 +229,6 @@ def _manifest(context: Context) -> dict[str, Any]:
         "image": "28×28 grey pixels, 0 = background, 255 = ink",
         "labels": list(LABELS),
         "files": files,
-        "recipe": context.recipe.model_dump(mode="json"),
+        "settings": context.recipe.model_dump(mode="json", include=_DECISIVE),
         "versions": artifacts.versions(),
     }

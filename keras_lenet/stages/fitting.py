@@ -81,22 +81,25 @@ def fit(
     steps: int,
     out: Path,
     title: str,
+    schedule: Callable[[int], Any],
     averaged: bool = False,
     callbacks: tuple[Any, ...] = (),
 ) -> State:
     """Fit a compiled model, resuming from `out` where an interrupted fit left a checkpoint.
 
-    Leaves the best epoch's weights in the model and the history as CSV in `out`.
+    Leaves the best epoch's weights in the model, the history as CSV in `out`, and the checkpoint
+    there until `finish` is called.
 
     Args:
         keras: the model's namespace, `keras` or `tf_keras`.
-        model: compiled, with the metric "accuracy".
+        model: compiled, with the metric "accuracy"; its optimizer built.
         batches: gives the training batches of a range of epochs, one epoch after the other.
         validation: batches of the validation split.
         epochs: how many in all.
         steps: batches in an epoch.
         out: folder for the checkpoint and the history.
         title: what to call this work on screen.
+        schedule: the learning rate by step, for the history.
         averaged: validate and keep the optimizer's moving average of the weights.
         callbacks: more of them, called last.
 
@@ -107,8 +110,8 @@ def fit(
     start = len(state.history)
     if start < epochs:
         with terminal.progress() as bar:
-            watch = _Watch(model, state, out, title, epochs, bar, bar.add_task(title, total=None))
-            bar.update(watch.task, total=epochs * steps, completed=start * steps)
+            task = bar.add_task(title, total=epochs * steps, completed=start * steps)
+            watch = _Watch(model, state, out, title, schedule, epochs, bar, task)
             hooks = [
                 keras.callbacks.LambdaCallback(
                     on_train_batch_end=watch.batch_end, on_epoch_end=watch.save_running
@@ -128,9 +131,12 @@ def fit(
                 verbose=0,
             )
     model.set_weights(state.best_weights)
-    _write_history(out / HISTORY, state.history)
-    (out / CHECKPOINT).unlink(missing_ok=True)
     return state
+
+
+def finish(out: Path) -> None:
+    """Delete the checkpoint, once what the fit was for is safely written."""
+    (out / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _resume(model: Any, out: Path, title: str) -> State:
@@ -143,19 +149,14 @@ def _resume(model: Any, out: Path, title: str) -> State:
     return state
 
 
-def _optimizer_variables(model: Any) -> list[Any]:
-    model.optimizer.build(model.trainable_variables)
-    return list(model.optimizer.variables)
-
-
 def _get_running(model: Any) -> list[NDArray[Any]]:
-    return model.get_weights() + [variable.numpy() for variable in _optimizer_variables(model)]
+    return model.get_weights() + [np.asarray(value) for value in model.optimizer.variables]
 
 
 def _set_running(model: Any, values: list[NDArray[Any]]) -> None:
     count = len(model.weights)
     model.set_weights(values[:count])
-    for variable, value in zip(_optimizer_variables(model), values[count:], strict=True):
+    for variable, value in zip(model.optimizer.variables, values[count:], strict=True):
         variable.assign(value)
 
 
@@ -167,6 +168,7 @@ class _Watch:
     state: State
     out: Path
     title: str
+    schedule: Callable[[int], Any]
     epochs: int
     bar: Any
     task: Any
@@ -187,7 +189,8 @@ class _Watch:
 
     def epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         row = {key: float(logs[key]) for key in ("loss", "accuracy", "val_loss", "val_accuracy")}
-        row["learning_rate"] = _learning_rate(self.model.optimizer)
+        # Of the epoch's last step; the counter stands at the next one.
+        row["learning_rate"] = float(self.schedule(int(self.model.optimizer.iterations) - 1))
         self.state.add(row, self.model.get_weights())
         self.state.save(self.out / CHECKPOINT, self.running)
         _write_history(self.out / HISTORY, self.state.history)
@@ -196,11 +199,6 @@ class _Watch:
             f"{self.title} epoch {epoch + 1}/{self.epochs}: loss {row['loss']:.4f}, validation "
             f"loss {row['val_loss']:.4f}, validation accuracy {row['val_accuracy']:.2%}{best}"
         )
-
-
-def _learning_rate(optimizer: Any) -> float:
-    """The rate of the last step taken; Keras 3 and tf_keras both evaluate schedules here."""
-    return float(np.asarray(optimizer.learning_rate))
 
 
 def _write_history(path: Path, history: list[Row]) -> None:

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras
 
-from keras_lenet import models
+from keras_lenet import models, terminal
 from keras_lenet.artifacts import replacing
 from keras_lenet.data import loading
 from keras_lenet.stages import Context, fitting, train
@@ -28,6 +28,8 @@ def run(context: Context) -> dict[str, Any]:
     """Write `qat.h5`, the fake-quantized model's weights and ranges, and `history.csv`."""
     recipe, settings = context.recipe, context.recipe.quantize
     size = models.find(recipe.model.name).input_size
+    train.prepare_devices()
+    terminal.say(f"device: {train.device()}")
     training, validation = train.load_splits(context, settings.batch_size)
 
     def batches(epochs: range) -> tf.data.Dataset:
@@ -42,21 +44,20 @@ def run(context: Context) -> dict[str, Any]:
         )
 
     steps = loading.steps_per_epoch(training, settings.batch_size)
-    train.strategy()
     tf_keras.utils.set_random_seed(recipe.seed)
     trained = keras.models.load_model(context.inputs["train"] / train.MODEL, compile=False)
     float_model = to_tf_keras(trained, recipe.model.name)
     model = tfmot.quantization.keras.quantize_model(float_model)
     set_ranges(model, float_model, batches(range(1)).take(CALIBRATION_BATCHES))
+    schedule = tf_keras.optimizers.schedules.CosineDecay(
+        settings.learning_rate, settings.epochs * steps
+    )
     model.compile(
-        optimizer=tf_keras.optimizers.Adam(
-            tf_keras.optimizers.schedules.CosineDecay(
-                settings.learning_rate, settings.epochs * steps
-            )
-        ),
+        optimizer=tf_keras.optimizers.Adam(schedule),
         loss=tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
+    model.optimizer.build(model.trainable_variables)
     state = fitting.fit(
         tf_keras,
         model,
@@ -66,9 +67,11 @@ def run(context: Context) -> dict[str, Any]:
         steps=steps,
         out=context.out,
         title="quantize",
+        schedule=schedule,
     )
     with replacing(context.out / WEIGHTS) as temporary:
         model.save_weights(temporary)
+    fitting.finish(context.out)
     best = state.history[state.best]
     return {
         "epochs": len(state.history),

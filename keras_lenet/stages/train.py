@@ -32,6 +32,8 @@ def run(context: Context) -> dict[str, Any]:
     recipe, settings = context.recipe, context.recipe.train
     architecture = models.find(recipe.model.name)
     size = architecture.input_size
+    prepare_devices()
+    terminal.say(f"device: {device()}")
     training, validation = load_splits(context, settings.batch_size)
 
     def batches(epochs: range) -> tf.data.Dataset:
@@ -65,6 +67,7 @@ def run(context: Context) -> dict[str, Any]:
         steps=steps,
         out=context.out,
         title="train",
+        schedule=Schedule(settings, steps),
         averaged=settings.weight_averaging > 0,
         callbacks=_tensorboard(context, settings),
     )
@@ -72,6 +75,7 @@ def run(context: Context) -> dict[str, Any]:
     kept.set_weights(state.best_weights)
     with artifacts.replacing(context.out / MODEL) as temporary:
         kept.save(temporary)
+    fitting.finish(context.out)
     best = state.history[state.best]
     return {
         "epochs": len(state.history),
@@ -109,17 +113,19 @@ def device() -> str:
     return "GPU: " + ", ".join(names)
 
 
-def strategy() -> tf.distribute.Strategy:
-    """Every GPU there is, mirrored; the default strategy with one or none.
+def prepare_devices() -> None:
+    """Take GPU memory as needed, so that several processes can share a card.
 
-    GPU memory is taken as needed, so that several processes can share a card.
+    Has to come before anything is computed: TensorFlow refuses to change it later.
     """
-    gpus = tf.config.list_physical_devices("GPU")
-    with contextlib.suppress(RuntimeError):  # a GPU already in use keeps its setting
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
-    terminal.say(f"device: {device()}")
-    return tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def strategy() -> tf.distribute.Strategy:
+    """Every GPU there is, mirrored; the default strategy with one or none."""
+    several = len(tf.config.list_physical_devices("GPU")) > 1
+    return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
 
 
 @contextlib.contextmanager
@@ -145,6 +151,7 @@ def compile_model(model: keras.Model, settings: Train, steps: int) -> None:
         metrics=["accuracy"],
         jit_compile=single_gpu,
     )
+    model.optimizer.build(model.trainable_variables)
 
 
 def _optimizer(settings: Train, steps: int) -> keras.optimizers.Optimizer:
