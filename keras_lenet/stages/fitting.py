@@ -111,7 +111,7 @@ def fit(
     if start < epochs:
         with terminal.progress() as bar:
             task = bar.add_task(title, total=epochs * steps, completed=start * steps)
-            watch = _Watch(model, state, out, title, schedule, epochs, bar, task)
+            watch = _Watch(model, state, out, title, schedule, epochs, steps, bar, task)
             hooks = [
                 keras.callbacks.LambdaCallback(
                     on_train_batch_end=watch.batch_end, on_epoch_end=watch.save_running
@@ -150,7 +150,7 @@ def _resume(model: Any, out: Path, title: str) -> State:
 
 
 def _get_running(model: Any) -> list[NDArray[Any]]:
-    return model.get_weights() + [np.asarray(value) for value in model.optimizer.variables]
+    return model.get_weights() + [variable.numpy() for variable in model.optimizer.variables]
 
 
 def _set_running(model: Any, values: list[NDArray[Any]]) -> None:
@@ -170,6 +170,7 @@ class _Watch:
     title: str
     schedule: Callable[[int], Any]
     epochs: int
+    steps: int
     bar: Any
     task: Any
     running: list[NDArray[Any]] = field(default_factory=list)
@@ -189,8 +190,7 @@ class _Watch:
 
     def epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         row = {key: float(logs[key]) for key in ("loss", "accuracy", "val_loss", "val_accuracy")}
-        # Of the epoch's last step; the counter stands at the next one.
-        row["learning_rate"] = float(self.schedule(int(self.model.optimizer.iterations) - 1))
+        row["learning_rate"] = float(self.schedule((epoch + 1) * self.steps - 1))
         self.state.add(row, self.model.get_weights())
         self.state.save(self.out / CHECKPOINT, self.running)
         _write_history(self.out / HISTORY, self.state.history)
