@@ -1,0 +1,99 @@
+// Prints PASS, or the first thing that differs. Call self_test() from a firmware's main, or build
+// it here: make
+
+#include <cstdio>
+
+#include "lenet5_contract.h"
+#include "lenet5_golden.h"
+#include "lenet5_model.h"
+
+#if __has_include("tensorflow/lite/micro/micro_interpreter.h")
+#define HAVE_INTERPRETER 1
+#include "lenet5_ops.h"
+#include "tensorflow/lite/micro/micro_interpreter.h"
+#include "tensorflow/lite/schema/schema_generated.h"
+#else
+#define HAVE_INTERPRETER 0
+#endif
+
+namespace {
+
+// The array reached the flash whole, and aligned.
+bool check_model() {
+  unsigned hash = 0x811c9dc5u;
+  for (unsigned i = 0; i < lenet5_model_size; ++i) {
+    hash = (hash ^ lenet5_model[i]) * 0x01000193u;
+  }
+  if (hash != lenet5_model_fnv1a) {
+    std::printf("FAIL: the model's hash is %08x, expected %08x\n", hash, lenet5_model_fnv1a);
+    return false;
+  }
+  if (reinterpret_cast<__UINTPTR_TYPE__>(lenet5_model) % 16 != 0) {
+    std::printf("FAIL: the model is not aligned to 16 bytes\n");
+    return false;
+  }
+  return true;
+}
+
+// The expected outputs are probabilities: rounding apart, they add up to 1.
+bool check_vectors() {
+  for (int i = 0; i < lenet5_golden_count; ++i) {
+    int sum = 0;
+    for (int k = 0; k < lenet5_classes; ++k) {
+      sum += lenet5_golden_outputs[i][k] - lenet5_output_zero_point;
+    }
+    if (sum < 246 || sum > 266) {
+      std::printf("FAIL: golden outputs of %s add up to %d/256\n", lenet5_golden_names[i], sum);
+      return false;
+    }
+  }
+  return true;
+}
+
+#if HAVE_INTERPRETER
+alignas(16) unsigned char arena[lenet5_arena_size];
+
+bool check_answers() {
+  lenet5_resolver resolver;
+  if (!lenet5_register_ops(resolver)) return false;
+  tflite::MicroInterpreter interpreter(tflite::GetModel(lenet5_model), resolver, arena,
+                                       lenet5_arena_size);
+  if (interpreter.AllocateTensors() != kTfLiteOk) {
+    std::printf("FAIL: the arena of %d bytes is too small\n", lenet5_arena_size);
+    return false;
+  }
+  for (int i = 0; i < lenet5_golden_count; ++i) {
+    for (int k = 0; k < lenet5_input_size; ++k) {
+      interpreter.input(0)->data.int8[k] = lenet5_golden_images[i][k];
+    }
+    if (interpreter.Invoke() != kTfLiteOk) {
+      std::printf("FAIL: %s: the interpreter stopped\n", lenet5_golden_names[i]);
+      return false;
+    }
+    for (int k = 0; k < lenet5_classes; ++k) {
+      const int found = interpreter.output(0)->data.int8[k];
+      if (found != lenet5_golden_outputs[i][k]) {
+        std::printf("FAIL: %s: output %d is %d, expected %d\n", lenet5_golden_names[i], k, found,
+                    lenet5_golden_outputs[i][k]);
+        return false;
+      }
+    }
+  }
+  return true;
+}
+#else
+bool check_answers() { return true; }
+#endif
+
+}  // namespace
+
+int self_test() {
+  if (!check_model() || !check_vectors() || !check_answers()) return 1;
+  std::printf("PASS: the model array and %d golden vectors%s\n", lenet5_golden_count,
+              HAVE_INTERPRETER ? ", answered bit for bit" : "; no interpreter to answer them");
+  return 0;
+}
+
+#ifndef LENET5_NO_MAIN
+int main() { return self_test(); }
+#endif
