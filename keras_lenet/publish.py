@@ -152,26 +152,32 @@ Over the seeds {seeds}:
 
 {spread(finished)}
 
-The published one is seed {recipe.seed}: it has the best accuracy on the validation split
-({chosen.validation_accuracy:.2%}). The test set chose nothing.
+The published one is seed {recipe.seed}: of these it has the best accuracy on the validation split,
+{chosen.validation_accuracy:.2%}.
 
 ![Confusion matrices](confusion.png)
 
 ## Training
 
-Data: the training set of {metrics["dataset"]}, less the {data.validation_split:.0%} of every class
-that is the validation split, the same for every seed. Augmentation: rotation
-±{augment.rotate:g}°, shift ±{augment.shift:g} pixels, zoom ±{augment.zoom:.0%}, shear
-±{augment.shear:g}. {train.epochs} epochs in float, {train.optimizer}, then
-{recipe.quantize.epochs} of quantization-aware fine-tuning; the best epoch of each by validation
-accuracy. All settings are in `manifest.json`, and the images that calibrated the post-training
+- Data: the training set of {metrics["dataset"]}, less {data.validation_split:.0%} of every class
+  for validation, the same images for every seed.
+- Augmentation: rotation ±{augment.rotate:g}°, shift ±{augment.shift:g} pixels,
+  zoom ±{augment.zoom:.0%}, shear ±{augment.shear:g}.
+- In float: {train.epochs} epochs of {train.optimizer}, learning rate {train.learning_rate:g},
+  weights averaged with momentum {train.weight_averaging:g}, label smoothing
+  {train.label_smoothing:g}.
+- With quantization in the loop: {recipe.quantize.epochs} epochs, learning rate
+  {recipe.quantize.learning_rate:g}. Of both the best epoch by validation accuracy.
+
+All settings are in `manifest.json`, and the images that calibrated the post-training
 file in `calibration.json`.
 
 ![Training curves](training.png)
 
 ## Limits
 
-- It always answers with a digit, also to a letter, a scribble or a blank page.
+- The file answers with a digit to anything, also to a letter, a scribble or a blank page;
+  `keras-lenet classify` says "no digit" to a blank page alone.
 - Ink must be bright on dark, and centred: other pictures need preparing first.
 - It has learnt from {metrics["dataset"]} alone. MNIST's writers were American census employees and
   school pupils, about 1990; digits written otherwise, such as a 7 with a bar, are rarer there.

@@ -75,12 +75,22 @@ def caption(metrics: dict[str, Any]) -> str:
     )
 
 
+def paired(metrics: dict[str, Any]) -> str:
+    """The paired comparisons, a Markdown list item each."""
+    titles = {key: model["title"] for key, model in metrics["models"].items()}
+    return "\n".join(
+        f"- Images that only {titles[pair['first']]} gets right: {pair['only_first']}; only "
+        f"{titles[pair['second']]}: {pair['only_second']}; p = {pair['p']:.2g} (exact McNemar test)."
+        for pair in metrics["paired"]
+    )
+
+
 def markdown(metrics: dict[str, Any]) -> str:
-    """The rows as a Markdown table with its caption."""
+    """The rows as a Markdown table, with its caption and the paired comparisons."""
     align = ["---:" if name in RIGHT_ALIGNED else "---" for name in HEADER]
     lines = [list(HEADER), align, *rows(metrics)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{table}\n\n{caption(metrics)}\n"
+    return f"{table}\n\n{caption(metrics)}\n\n{paired(metrics)}\n"
 
 
 def check_gates(metrics: dict[str, Any]) -> None:

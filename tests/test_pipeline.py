@@ -351,6 +351,19 @@ def test_wilson_interval(correct, total, expected):
     assert evaluate.wilson_interval(correct, total) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "p"),
+    # By hand: twice the tail of a fair coin, (1 + 10 + 45) / 1024 * 2 for 2 against 8.
+    [(0, 0, 1.0), (5, 5, 1.0), (2, 8, 112 / 1024), (0, 6, 2 / 64)],
+)
+def test_mcnemar_is_exact(only_first, only_second, p):
+    first = np.array([True] * only_first + [False] * only_second + [True, False])
+    second = np.array([False] * only_first + [True] * only_second + [True, False])
+    found = evaluate.mcnemar(first, second)
+    assert (found["only_first"], found["only_second"]) == (only_first, only_second)
+    assert found["p"] == pytest.approx(p)
+
+
 @pytest.mark.mnist
 def test_mnist_is_learnt_in_one_epoch_and_survives_quantization(mnist_dir, tmp_path):
     """The whole chain on the real data, briefly; the recipes' own gates judge their full length."""

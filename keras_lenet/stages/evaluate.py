@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
 from keras_lenet import artifacts, models, plots, results, terminal
@@ -26,7 +27,7 @@ from keras_lenet.stages import Context, export, quantize, train
 
 PREDICTIONS = "predictions.npz"
 CONFUSION = "confusion.png"
-FLOAT, FAKE_QUANTIZED, DEPLOYED = "keras", "qat", "int8"
+FLOAT, FAKE_QUANTIZED, POST_TRAINING, DEPLOYED = "keras", "qat", "int8_ptq", "int8"
 REPETITIONS = 200
 
 
@@ -64,12 +65,17 @@ def run(context: Context) -> dict[str, Any]:
     }
     same = probabilities[FAKE_QUANTIZED].argmax(1) == probabilities[DEPLOYED].argmax(1)
     agreement = float(same.mean())
+    right = {key: scores.argmax(1) == test.labels for key, scores in probabilities.items()}
     metrics = {
         "schema": artifacts.SCHEMA,
         "dataset": context.dataset,
         "images": len(test),
         "labels": list(export.LABELS),
         "models": scores,
+        "paired": [
+            {"first": DEPLOYED, "second": other} | mcnemar(right[DEPLOYED], right[other])
+            for other in (FLOAT, POST_TRAINING)
+        ],
         "fake_quantized_agreement": agreement,
         "gates": gates(context, scores, agreement),
         "timings": {
@@ -128,6 +134,23 @@ def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[floa
     spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total
     return max((centre - spread) / scale, 0.0), min((centre + spread) / scale, 1.0)
+
+
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> dict[str, Any]:
+    """Compare two models on the same images by McNemar's test (1947), exact.
+
+    Args:
+        first: where the first model is right, (N,).
+        second: where the second is.
+
+    Returns:
+        On how many images only the one or only the other is right, and the two-sided probability
+        of so uneven a division if neither is better.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    discordant = only_first + only_second
+    p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    return {"only_first": only_first, "only_second": only_second, "p": p}
 
 
 def gates(
