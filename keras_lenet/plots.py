@@ -69,7 +69,7 @@ def training_curves(histories: dict[str, dict[str, list[float]]], path: Path) ->
 def confusion_matrices(matrices: dict[str, NDArray[np.int64]], title: str, path: Path) -> None:
     """Draw confusion matrices side by side: rows are the true digit, columns the answer.
 
-    Colour follows the mistakes alone; the diagonal would drown them.
+    Colour follows the mistakes alone, on one scale; the diagonal would drown them.
 
     Args:
         matrices: int64, (10, 10), by model.
@@ -78,11 +78,16 @@ def confusion_matrices(matrices: dict[str, NDArray[np.int64]], title: str, path:
     """
     figure = Figure(figsize=(6 * len(matrices), 6.9), layout="constrained")
     figure.suptitle(title)
+    off_diagonal = {
+        name: matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
+        for name, matrix in matrices.items()
+    }
+    most = max(int(mistakes.max()) for mistakes in off_diagonal.values())
     for axis, (name, matrix) in zip(
         figure.subplots(1, len(matrices), squeeze=False).flat, matrices.items(), strict=True
     ):
-        mistakes = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
-        axis.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(mistakes.max() * 1.5, 1))
+        mistakes = off_diagonal[name]
+        axis.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(most * 1.5, 1))
         for (true, answer), count in np.ndenumerate(matrix):
             if count:
                 weight = "bold" if true == answer else "normal"

@@ -80,7 +80,8 @@ def paired(metrics: dict[str, Any]) -> str:
     titles = {key: model["title"] for key, model in metrics["models"].items()}
     return "\n".join(
         f"- Images that only {titles[pair['first']]} gets right: {pair['only_first']}; only "
-        f"{titles[pair['second']]}: {pair['only_second']}; p = {pair['p']:.2g} (exact McNemar test)."
+        f"{titles[pair['second']]}: {pair['only_second']}; p = {pair['p']:.2g} "
+        "(exact McNemar test)."
         for pair in metrics["paired"]
     )
 
