@@ -99,27 +99,27 @@ def _stage_command(stage: str, summary: str, example: str) -> Callable[..., None
 
 _stage_command(
     "train",
-    "Train a recipe's model in float; an interrupted training resumes.",
+    "Train the model in float, resuming if interrupted.",
     "pipelines/mnist.toml --set train.epochs=10",
 )
 _stage_command(
     "quantize",
-    "Fine-tune the trained model with quantization in the loop.",
+    "Fine-tune it with quantization in the loop.",
     "pipelines/mnist.toml --set quantize.epochs=3",
 )
 _stage_command(
     "export",
-    "Write the SavedModel and the float32, int8 and uint8 TFLite files.",
+    "Write the SavedModel and the TFLite files.",
     "pipelines/mnist.toml",
 )
 _stage_command(
     "evaluate",
-    "Score every exported model on every test image; exit status 3 if a gate is missed.",
+    "Score every model on every test image.\n\nExit status 3 if a gate is missed.",
     "pipelines/mnist.toml --set evaluate.min_accuracy=0.99",
 )
 _stage_command(
     "report",
-    "Draw the curves, confusion matrices and mistakes of a run, and a page of them.",
+    "Draw curves, confusion matrices and mistakes.",
     "pipelines/mnist.toml",
 )
 
@@ -176,7 +176,9 @@ def classify(
         Path | None, typer.Option("--show", help="Folder to write what the model saw to.")
     ] = None,
 ) -> None:
-    """Say which digit each picture shows: any photo or drawing of one digit.
+    """Say which digit each picture shows.
+
+    Any photo or drawing of one digit will do.
 
     Example: keras-lenet classify photo.jpg scans/ --show seen/
     """
@@ -208,7 +210,9 @@ def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Any .tflite file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show what is in a .tflite: tensors, ops, parameters, arithmetic, memory, contract.
+    """Show what is in a .tflite file.
+
+    Its tensors, ops, parameters, arithmetic and memory, and whether it keeps the contract.
 
     Example: keras-lenet inspect exported/lenet5_int8.tflite
     """
@@ -258,7 +262,9 @@ def parity(
     dataset: Annotated[str, typer.Option("--dataset", help="Whose test images to run.")] = "mnist",
     data_dir: DataDir = None,
 ) -> None:
-    """Run a file on every kernel set there is, and compare the outputs.
+    """Compare a file's outputs on every kernel set.
+
+    XNNPACK, TFLite's own kernels, and TensorFlow Lite Micro where tflite-micro is installed.
 
     Example: keras-lenet parity exported/lenet5_int8.tflite
     """
@@ -287,7 +293,9 @@ def publish(
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
 ) -> None:
-    """Run several seeds and publish the one best on validation, with a model card.
+    """Run several seeds and publish the best.
+
+    The best on the validation split, with a model card.
 
     Example: keras-lenet publish pipelines/mnist.toml --seeds 3
     """
@@ -303,7 +311,9 @@ def publish(
 
 @app.command()
 def datasets(data_dir: DataDir = None) -> None:
-    """List the datasets: where each would come from, and whether it is here.
+    """List the datasets, and whether each is here.
+
+    Where each is, or would come from.
 
     Example: keras-lenet datasets --data-dir ~/data
     """

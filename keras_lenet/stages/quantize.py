@@ -31,18 +31,8 @@ def run(context: Context) -> dict[str, Any]:
     train.prepare_devices()
     terminal.say(f"device: {train.device()}")
     training, validation = train.load_splits(context, settings.batch_size)
-
-    def batches(epochs: range) -> tf.data.Dataset:
-        return loading.training_batches(
-            training,
-            recipe.augment,
-            size=size,
-            batch_size=settings.batch_size,
-            # Its own order and warps, not those of the first epochs of training again.
-            seed=recipe.seed + 1,
-            epochs=epochs,
-        )
-
+    # Its own order and warps, not those of the first epochs of training again.
+    batches = train.augmented(context, training, settings.batch_size, recipe.seed + 1)
     steps = loading.steps_per_epoch(training, settings.batch_size)
     tf_keras.utils.set_random_seed(recipe.seed)
     trained = keras.models.load_model(context.inputs["train"] / train.MODEL, compile=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -35,17 +35,7 @@ def run(context: Context) -> dict[str, Any]:
     prepare_devices()
     terminal.say(f"device: {device()}")
     training, validation = load_splits(context, settings.batch_size)
-
-    def batches(epochs: range) -> tf.data.Dataset:
-        return loading.training_batches(
-            training,
-            recipe.augment,
-            size=size,
-            batch_size=settings.batch_size,
-            seed=recipe.seed,
-            epochs=epochs,
-        )
-
+    batches = augmented(context, training, settings.batch_size, recipe.seed)
     plots.contact_sheet(_first_images(batches(range(1))), context.out / CONTACT_SHEET)
     steps = loading.steps_per_epoch(training, settings.batch_size)
     keras.utils.set_random_seed(recipe.seed)
@@ -102,6 +92,25 @@ def load_splits(context: Context, batch_size: int) -> tuple[loading.Examples, lo
             "images; choose a smaller batch"
         )
     return training, validation
+
+
+def augmented(
+    context: Context, training: loading.Examples, batch_size: int, seed: int
+) -> Callable[[range], tf.data.Dataset]:
+    """A function that gives a range of epochs of shuffled, augmented training batches."""
+    recipe = context.recipe
+
+    def batches(epochs: range) -> tf.data.Dataset:
+        return loading.training_batches(
+            training,
+            recipe.augment,
+            size=models.find(recipe.model.name).input_size,
+            batch_size=batch_size,
+            seed=seed,
+            epochs=epochs,
+        )
+
+    return batches
 
 
 def device() -> str:
