@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import itertools
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -150,7 +151,9 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
         for name in STAGES:
             artifacts.recover(run.stage_folder(name))
         _refuse_stale(run, earlier, stages[0])
-        run = _obtain_data(run, stages, force)
+        # What is up to date needs no data; what follows the first that isn't may.
+        stale = itertools.dropwhile(lambda stage: not force and not run.why_stale(stage), stages)
+        run = _obtain_data(run, list(stale), force)
         for stage in stages:
             _execute_stage(run, stage, force)
     return run
@@ -188,15 +191,15 @@ def _all_up_to_date(run: Run, stages: list[Stage]) -> bool:
 
 
 def _obtain_data(run: Run, stages: list[Stage], force: bool) -> Run:
-    """Have the dataset on this machine, downloaded if need be, or the recipe's fallback.
+    """Have what `stages` read on this machine, downloaded if need be, or the recipe's fallback.
 
-    Only a run that begins with training may change from one dataset to the other: the later
-    stages go on with what the model was trained on.
+    Only training may change from one dataset to the other: the later stages go on with what the
+    model was trained on.
 
     Raises:
         Error: it can't be had, and there is no fallback; lists what was tried and the ways out.
     """
-    trains = stages[0].name == "train"
+    trains = any(stage.name == "train" for stage in stages)
     splits = {split for stage in stages for split in stage.splits}
     dataset = run.recipe.data.dataset if force and trains else run.dataset
     run = replace(run, dataset=dataset)

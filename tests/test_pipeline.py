@@ -328,6 +328,16 @@ def test_later_stages_never_change_the_dataset(tmp_path, no_mnist, monkeypatch):
     assert pipeline._obtain_data(run, pipeline.select(None, None), True).dataset == "mnist"
 
 
+def test_what_is_up_to_date_needs_no_data(finished, tmp_path, monkeypatch):
+    """Only the report is stale, and it reads no images."""
+    asked = []
+    monkeypatch.setattr(datasets, "is_here", lambda name, split, data_dir: asked.append(split))
+    run = opened(finished.copy(tmp_path), tmp_path, "report.mistakes=5")
+    pipeline.execute(run, pipeline.select(None, None))
+    assert asked == []
+    assert not any(stale(run).values())
+
+
 def test_a_fallback_does_not_replace_a_model_of_the_real_data(finished, tmp_path, no_mnist):
     """Trained on MNIST once, the run waits for MNIST."""
     shutil.copytree(finished.folder, tmp_path / "smoke")
