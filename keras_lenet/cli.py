@@ -303,6 +303,7 @@ def publish(
     from keras_lenet import recipe as recipes
 
     loaded = recipes.load(recipe, overrides or ())
+    folder = publishing.target(folder)  # before the work, not after it
     finished = publishing.run_seeds(loaded, seeds, runs, data_dir)
     typer.echo(publishing.spread(finished))
     settings = "".join(f" --set {setting}" for setting in overrides or ())

@@ -63,16 +63,10 @@ def write(finished: list[Finished], folder: Path, command: str) -> None:
     """Replace `folder` by the chosen seed's files and the model card.
 
     Raises:
-        GateError: the chosen seed misses a limit of the recipe.
-        Error: `folder` holds something other than published files. It stays as it is.
+        GateError: the chosen seed misses a limit of the recipe; `folder` stays as it is.
     """
     chosen = choose(finished)
     results.check_gates(chosen.metrics)
-    folder = folder.resolve()
-    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
-        raise Error(
-            f"{folder} holds something else: it has no {MANIFEST}; name an empty or a new folder"
-        )
     terminal.say(f"publish: seed {chosen.run.recipe.seed}, the best on validation, to {folder}")
     out = artifacts.begin(folder, {"seeds": [one.run.recipe.seed for one in finished]})
     for source in sorted(chosen.run.stage_folder("export").iterdir()):
@@ -85,6 +79,20 @@ def write(finished: list[Finished], folder: Path, command: str) -> None:
             shutil.copyfile(chosen.run.stage_folder(stage) / name, out / name)
     artifacts.write_bytes(out / CARD, card(finished, command).encode())
     artifacts.commit(folder)
+
+
+def target(folder: Path) -> Path:
+    """The folder to publish to, resolved.
+
+    Raises:
+        Error: it holds something other than published files, which would be lost.
+    """
+    folder = folder.resolve()
+    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
+        raise Error(
+            f"{folder} holds something else: it has no {MANIFEST}; name an empty or a new folder"
+        )
+    return folder
 
 
 def spread(finished: list[Finished]) -> str:

@@ -61,7 +61,7 @@ def test_the_command_answers_in_words(model, folder, tmp_path):
     lines = result.stdout.splitlines()
     assert len(lines) == 3
     assert lines[0].startswith(f"{folder / '3.png'}: 3 (")
-    assert ": no digit (" in lines[2]
+    assert ": no digit: " in lines[2]
     assert "broken.png: not an image" in result.stderr
     assert "Traceback" not in result.stderr
     (path,) = seen.glob("*_7.png-seen.png")

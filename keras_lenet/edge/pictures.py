@@ -55,7 +55,7 @@ def find(path: Path) -> list[Path]:
 def in_words(path: Path, answer: Answer) -> str:
     """The answer as one line."""
     if answer.digit is None:
-        return f"{path}: no digit ({'; '.join(answer.prepared.notes)})"
+        return f"{path}: {'; '.join(answer.prepared.notes)}"
     return (
         f"{path}: {answer.digit} ({answer.confidence:.1%}), "
         f"then {answer.second} ({answer.second_confidence:.1%})"
