@@ -68,10 +68,11 @@ def write(finished: list[Finished], folder: Path, command: str) -> None:
     chosen = choose(finished)
     results.check_gates(chosen.metrics)
     terminal.say(f"publish: seed {chosen.run.recipe.seed}, the best on validation, to {folder}")
-    out = artifacts.begin(folder, {"seeds": [one.run.recipe.seed for one in finished]})
+    # Copying is quick: what an interrupted attempt left is not worth going on from.
+    out = artifacts.begin(folder, {}, resume=False)
     for source in sorted(chosen.run.stage_folder("export").iterdir()):
         if source.is_dir():
-            shutil.copytree(source, out / source.name, dirs_exist_ok=True)
+            shutil.copytree(source, out / source.name)
         elif source.name not in (artifacts.RECORD, artifacts.RECIPE):
             shutil.copyfile(source, out / source.name)
     for stage, names in FILES.items():

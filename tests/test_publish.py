@@ -18,6 +18,7 @@ def published(finished, tmp_path):
     folder.mkdir()
     (folder / "manifest.json").touch()
     (folder / "from an older version").touch()
+    (artifacts.begin(folder, {}) / "from an interrupted attempt").touch()
     result = CliRunner().invoke(
         cli.app, ["publish", str(SMOKE), "--to", str(folder), *map(str, arguments)]
     )
@@ -28,6 +29,7 @@ def published(finished, tmp_path):
 def test_the_folder_holds_what_the_manifest_and_the_card_name(published):
     folder, _ = published
     assert not (folder / "from an older version").exists()
+    assert not (folder / "from an interrupted attempt").exists()
     manifest = json.loads((folder / "manifest.json").read_text())
     card = (folder / "README.md").read_text()
     for name, described in manifest["files"].items():
