@@ -53,20 +53,39 @@ def progress(*, of_bytes: bool = False) -> Progress:
 
 
 @contextlib.contextmanager
+def captured(*descriptors: int) -> Iterator[list[str]]:
+    """Divert stdout (1) or stderr (2), what C++ writes there too; yields a list, filled at the end.
+
+    C++ knows nothing of `sys.stderr`, so the file descriptors are what has to be moved.
+    """
+    lines: list[str] = []
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with tempfile.TemporaryFile("w+", errors="replace") as held:
+        saved = [os.dup(descriptor) for descriptor in descriptors]
+        for descriptor in descriptors:
+            os.dup2(held.fileno(), descriptor)
+        try:
+            yield lines
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, copy in zip(descriptors, saved, strict=True):
+                os.dup2(copy, descriptor)
+                os.close(copy)
+            held.seek(0)
+            lines += held
+
+
+@contextlib.contextmanager
 def without_information() -> Iterator[None]:
     """Hold back what TensorFlow's C++ logs to stderr as information; warnings and errors show.
 
-    It logs before any setting of its own is read, so the file descriptor is what has to be moved.
+    It logs before any setting of its own is read.
     """
-    sys.stderr.flush()
-    with tempfile.TemporaryFile("w+", errors="replace") as held:
-        saved = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
+    lines: list[str] = []
+    try:
+        with captured(2) as lines:
             yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)
-            held.seek(0)
-            sys.stderr.writelines(line for line in held if not _INFORMATION.match(line))
+    finally:
+        sys.stderr.writelines(line for line in lines if not _INFORMATION.match(line))

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import math
-import os
 import re
-import tempfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +12,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_lenet import terminal
 from keras_lenet.edge import inspection
 from keras_lenet.edge.classifier import Classifier, Kernels
 from keras_lenet.errors import Error
@@ -167,30 +164,9 @@ def run_micro(path: Path, inputs: NDArray[Any]) -> tuple[NDArray[Any], int]:
         interpreter.set_input(image[np.newaxis], 0)
         interpreter.invoke()
         outputs.append(interpreter.get_output(0)[0].copy())
-    with _captured() as text:
+    with terminal.captured(1, 2) as lines:
         interpreter.print_allocations()
-    used = re.search(r"Arena allocation total (\d+) bytes", text())
+    used = re.search(r"Arena allocation total (\d+) bytes", "".join(lines))
     if used is None:
         raise Error("TensorFlow Lite Micro did not say how much of its arena it used")
     return np.array(outputs), int(used[1])
-
-
-@contextlib.contextmanager
-def _captured() -> Iterator[Callable[[], str]]:
-    """What C++ writes to stdout and stderr inside the block; read it after."""
-    with tempfile.TemporaryFile("w+") as file:
-        saved = os.dup(1), os.dup(2)
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-
-        def text() -> str:
-            return content
-
-        try:
-            yield text
-        finally:
-            for number, copy in zip((1, 2), saved, strict=True):
-                os.dup2(copy, number)
-                os.close(copy)
-            file.seek(0)
-            content = file.read()
