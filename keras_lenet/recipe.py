@@ -33,12 +33,15 @@ class Data(Section):
         validation_split: share of every class of the training set that choices are made on.
         split_seed: decides which images those are; apart from the run's seed, so that several
             seeds are judged on the same ones.
+        outliers: pictures of no digit that are drawn and mixed into the training images, as a
+            fraction of their number; the model learns to doubt them.
     """
 
     dataset: str = "mnist"
     fallback: str | None = None
     validation_split: Share = 0.1
     split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    outliers: Fraction = 0.0
 
 
 class Augment(Section):
@@ -110,9 +113,17 @@ class Quantize(Section):
 
 
 class Export(Section):
-    """Conversion. `calibration_images` are training images, the same number of each class."""
+    """Conversion.
+
+    Attributes:
+        calibration_images: training images, the same number of each class, that set the ranges of
+            what is quantized after training.
+        refuse: share of the validation images that a file's confidence threshold may refuse; the
+            higher, the more of what is no digit is refused as well.
+    """
 
     calibration_images: Annotated[int, Field(ge=10)] = 500
+    refuse: Annotated[float, Field(ge=0, lt=1)] = 0.005
 
 
 class Evaluate(Section):

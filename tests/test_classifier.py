@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 from conftest import draw_digits
 
+from keras_lenet.edge import metadata
 from keras_lenet.edge.classifier import Classifier, Tensor, open_interpreter
 from keras_lenet.errors import Error
 
@@ -101,3 +102,23 @@ def test_a_truncated_file_is_refused(path, tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(Error, match=r"nothing\.tflite: cannot be read"):
         Classifier(tmp_path / "nothing.tflite")
+
+
+def test_an_answer_below_the_files_threshold_is_not_accepted(path, tmp_path):
+    content, picture = path.read_bytes(), 255 - draw_digits(8, 3)[0][7]
+    for threshold, accepted in ((0.0, True), (1.0, False)):
+        described = metadata.attach(
+            content, metadata.describe("lenet5", "", "1", "", threshold), {}
+        )
+        (tmp_path / "model.tflite").write_bytes(described)
+        classifier = Classifier(tmp_path / "model.tflite")
+        assert classifier.threshold == threshold
+        answer = classifier.classify(picture)
+        assert answer.digit == 7
+        assert answer.accepted is accepted
+
+
+def test_a_file_without_metadata_accepts_every_answer(path, tmp_path):
+    bare = path.read_bytes().replace(metadata.ENTRY, b"SOME_OTHER_NAME")
+    (tmp_path / "model.tflite").write_bytes(bare)
+    assert Classifier(tmp_path / "model.tflite").threshold == 0

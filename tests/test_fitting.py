@@ -34,8 +34,8 @@ def fit(namespace, splits, out, stop_after=None, **settings):
     else:
         model.compile(
             tf_keras.optimizers.Adam(schedule),
-            tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
+            fitting.cross_entropy,
+            metrics=[fitting.accuracy(tf_keras)],
         )
         model.optimizer.build(model.trainable_variables)
 
@@ -120,3 +120,24 @@ def test_schedules_at_known_steps(settings, expected):
     )
     found = {step: float(schedule(step)) for step in expected}
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_cross_entropy_of_a_class_and_of_none():
+    logits = np.random.default_rng(0).normal(0, 3, (6, 10)).astype(np.float32)
+    labels = np.array([0, 3, 9, 9, 1, loading.NO_CLASS])
+    found = np.array(fitting.cross_entropy(labels, logits))
+    log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    expected = [-row[label] for row, label in zip(log_probabilities[:5], labels[:5], strict=True)]
+    np.testing.assert_allclose(found[:5], expected, rtol=1e-5)
+    np.testing.assert_allclose(found[5], -log_probabilities[5].mean(), rtol=1e-5)
+    smoothed = np.array(fitting.cross_entropy(labels, logits, label_smoothing=0.2))
+    np.testing.assert_allclose(smoothed, 0.8 * found - 0.2 * log_probabilities.mean(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("namespace", [keras, tf_keras])
+def test_accuracy_leaves_out_what_has_no_class(namespace):
+    metric = fitting.accuracy(namespace)
+    logits = np.eye(10, dtype=np.float32)[[0, 1, 2, 3]]
+    metric.update_state(np.array([0, 1, 5, loading.NO_CLASS]), logits)
+    assert metric.name == "accuracy"
+    assert float(metric.result()) == pytest.approx(2 / 3)

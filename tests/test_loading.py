@@ -108,3 +108,13 @@ def test_the_test_set_is_refused_for_training_and_calibration(synthetic):
         loading.training_batches(test, STRENGTHS, size=32, batch_size=2, seed=0, epochs=range(1))
     with pytest.raises(ValueError, match="final score"):
         loading.calibration_examples(test, 10, seed=0)
+
+
+def test_outliers_come_after_the_examples_and_have_no_class(synthetic):
+    examples, _ = loading.load_training(str(synthetic), None, 0.1, seed=0)
+    mixed = loading.with_outliers(examples, 0.05, seed=0)
+    assert len(mixed) == len(examples) + round(0.05 * len(examples))
+    np.testing.assert_array_equal(mixed.images[: len(examples)], examples.images)
+    assert set(mixed.labels[len(examples) :]) == {loading.NO_CLASS}
+    assert set(mixed.indices[len(examples) :]) == {-1}
+    assert mixed.split == "train"

@@ -12,7 +12,7 @@ from keras_lenet.edge import metadata
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
 
-DESCRIBED = metadata.describe("lenet5", "Handwritten digits", "1.2.3", "someone")
+DESCRIBED = metadata.describe("lenet5", "Handwritten digits", "1.2.3", "someone", 0.5)
 
 
 def test_what_is_written_is_read_back():

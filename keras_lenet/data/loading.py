@@ -14,11 +14,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_lenet.data import augment, datasets
+from keras_lenet.data import augment, datasets, outliers
 from keras_lenet.errors import Error
 
 SIZE = 28
 """Side of a dataset's images, in pixels."""
+CLASSES = 10
+NO_CLASS = CLASSES
+"""The label of an image that shows none of the classes."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class Examples:
 
     Attributes:
         images: uint8, (N, 28, 28).
-        labels: uint8, (N,).
-        indices: int64, (N,): the position of each in the dataset's file.
+        labels: uint8, (N,): 0 to 9, or `NO_CLASS`.
+        indices: int64, (N,): the position of each in the dataset's file; -1 for outliers.
         split: where they come from; only "test" may be scored, only the others chosen by.
     """
 
@@ -73,6 +76,23 @@ def load_training(
         return Examples(data.images[mask], data.labels[mask], np.flatnonzero(mask), split)
 
     return part(~held_out, "train"), part(held_out, "validation")
+
+
+def with_outliers(examples: Examples, share: float, seed: int) -> Examples:
+    """Training examples and, after them, drawn pictures that show none of the classes.
+
+    Args:
+        examples: training examples.
+        share: how many outliers, as a fraction of the examples.
+        seed: decides what is drawn.
+    """
+    count = round(share * len(examples))
+    return Examples(
+        np.concatenate([examples.images, outliers.draw(count, seed)]),
+        np.concatenate([examples.labels, np.full(count, NO_CLASS, np.uint8)]),
+        np.concatenate([examples.indices, np.full(count, -1)]),
+        examples.split,
+    )
 
 
 def load_test(dataset: str, data_dir: Path | None) -> Examples:

@@ -11,6 +11,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 from PIL import Image
 
+from keras_lenet.edge import metadata
 from keras_lenet.edge.prepare import Prepared, prepare
 from keras_lenet.errors import Error
 
@@ -64,10 +65,12 @@ class Answer:
     """What a classifier says of one picture.
 
     Attributes:
-        digit: 0 to 9; None where the picture shows no digit.
+        digit: 0 to 9, the likeliest; None where nothing on the picture stands out as ink.
         confidence: its probability; 0 where there is none.
         second: the digit that it would be otherwise; None where there is none.
         second_confidence: its probability.
+        accepted: whether `confidence` reaches the file's threshold; if not, the picture shows no
+            digit, or none that the model can tell.
         prepared: what the model saw, and how it was come by.
     """
 
@@ -75,12 +78,8 @@ class Answer:
     confidence: float
     second: int | None
     second_confidence: float
+    accepted: bool
     prepared: Prepared
-
-    @property
-    def accepted(self) -> bool:
-        """Whether there is an answer at all."""
-        return self.digit is not None
 
 
 class Classifier:
@@ -89,6 +88,8 @@ class Classifier:
     Attributes:
         input: the input tensor: (1, 28, 28, 1), real values in [0, 1].
         output: the output tensor: (1, 10), probabilities.
+        threshold: the confidence that an answer must have to be accepted, as the file's metadata
+            say; 0 where they don't.
         kernels: which kernels compute.
         threads: how many of them at once.
     """
@@ -117,6 +118,7 @@ class Classifier:
         )
         _check_contract(path, inputs, outputs)
         self.input, self.output = Tensor.of(inputs[0]), Tensor.of(outputs[0])
+        self.threshold = metadata.score_threshold(path.read_bytes())
         self._input_index, self._output_index = inputs[0]["index"], outputs[0]["index"]
         # There are only 256 pixel values: quantizing is a look-up.
         self._table = self.input.quantize(np.arange(256) / 255)
@@ -148,12 +150,11 @@ class Classifier:
         """
         prepared = prepare(image)
         if not prepared.found:
-            return Answer(None, 0.0, None, 0.0, prepared)
+            return Answer(None, 0.0, None, 0.0, False, prepared)
         probabilities = self.predict(prepared.image[np.newaxis])[0]
         second, first = np.argsort(probabilities, kind="stable")[-2:].tolist()
-        return Answer(
-            first, float(probabilities[first]), second, float(probabilities[second]), prepared
-        )
+        confidence, other = float(probabilities[first]), float(probabilities[second])
+        return Answer(first, confidence, second, other, confidence >= self.threshold, prepared)
 
     def raw(self, images: NDArray[np.uint8], batch_size: int = 500) -> NDArray[Any]:
         """The model's output before it is dequantized: (N, 10), in the output's dtype."""

@@ -27,9 +27,12 @@ PARSER_VERSION = "1.0.0"
 TENSOR_AXIS_LABELS = 2  # AssociatedFileType
 IMAGE_PROPERTIES = 2  # ContentProperties
 GRAYSCALE = 2  # ColorSpaceType
-NORMALIZATION = 1  # ProcessUnitOptions
+NORMALIZATION, THRESHOLDING = 1, 3  # ProcessUnitOptions
 
 _ALIGNMENT = 16  # of a buffer's data, as the model schema demands: int32 biases are read in place
+
+_SCALARS: dict[Any, str] = {int: "Int8", np.uint32: "Uint32", float: "Float32"}
+_FORMATS: dict[Any, str] = {int: "<b", np.uint32: "<I", float: "<f"}
 
 # Each table's fields in the order of their slots. A list of one type is a vector of it; a dict is a
 # union, whose members are told apart by the byte in the slot before.
@@ -42,7 +45,14 @@ _TABLES: dict[str, tuple[tuple[str, Any], ...]] = {
         ("content_properties", {IMAGE_PROPERTIES: "ImageProperties"}),
     ),
     "NormalizationOptions": (("mean", [float]), ("std", [float])),
-    "ProcessUnit": (("options_type", int), ("options", {NORMALIZATION: "NormalizationOptions"})),
+    "ScoreThresholdingOptions": (("global_score_threshold", float),),
+    "ProcessUnit": (
+        ("options_type", int),
+        (
+            "options",
+            {NORMALIZATION: "NormalizationOptions", THRESHOLDING: "ScoreThresholdingOptions"},
+        ),
+    ),
     "Stats": (("max", [float]), ("min", [float])),
     "TensorMetadata": (
         ("name", str),
@@ -178,16 +188,19 @@ def _put_table(builder: Any, name: str, values: dict[str, Any]) -> int:
     offsets = {  # whatever is stored elsewhere has to be there before the table begins
         field: _put(builder, _member(kind, fields, slot, values), values[field])
         for slot, (field, kind) in enumerate(fields)
-        if field in values and kind not in (int, np.uint32)
+        if field in values and not _is_scalar(kind)
     }
     builder.StartObject(len(fields))
     for slot, (field, kind) in enumerate(fields):
         if field in offsets:
             builder.PrependUOffsetTRelativeSlot(slot, offsets[field], 0)
         elif field in values:
-            put = builder.PrependInt8Slot if kind is int else builder.PrependUint32Slot
-            put(slot, values[field], 0)
+            getattr(builder, f"Prepend{_SCALARS[kind]}Slot")(slot, values[field], 0)
     return int(builder.EndObject())
+
+
+def _is_scalar(kind: Any) -> bool:
+    return isinstance(kind, type) and kind is not str
 
 
 def _member(kind: Any, fields: tuple[Any, ...], slot: int, values: dict[str, Any]) -> Any:
@@ -226,11 +239,9 @@ def _get_table(content: bytes, position: int, name: str) -> dict[str, Any]:
 
 
 def _get(content: bytes, position: int, kind: Any) -> Any:
-    if kind is int:
-        return struct.unpack_from("<b", content, position)[0]
+    if _is_scalar(kind):
+        return struct.unpack_from(_FORMATS[kind], content, position)[0]
     (number,) = struct.unpack_from("<I", content, position)
-    if kind is np.uint32:
-        return number
     target = position + number
     if isinstance(kind, str):
         return _get_table(content, target, kind)
@@ -244,8 +255,30 @@ def _get(content: bytes, position: int, kind: Any) -> Any:
     return [_get(content, target + 4 + 4 * i, kind[0]) for i in range(length)]
 
 
-def describe(name: str, description: str, version: str, author: str) -> dict[str, Any]:
-    """The metadata of an exported digit classifier: raw pixels in, ten probabilities out."""
+def score_threshold(model: bytes) -> float:
+    """The confidence below which a .tflite file's answers are to be refused; 0 where it has none.
+
+    Raises:
+        Error: its metadata is damaged.
+    """
+    graphs = (read(model) or {}).get("subgraph_metadata", [])
+    outputs = graphs[0].get("output_tensor_metadata", []) if graphs else []
+    units = outputs[0].get("process_units", []) if outputs else []
+    thresholds = [
+        unit["options"].get("global_score_threshold", 0.0)
+        for unit in units
+        if unit.get("options_type") == THRESHOLDING and "options" in unit
+    ]
+    return float(thresholds[0]) if thresholds else 0.0
+
+
+def describe(
+    name: str, description: str, version: str, author: str, threshold: float
+) -> dict[str, Any]:
+    """The metadata of an exported digit classifier: raw pixels in, ten probabilities out.
+
+    Answers of a confidence below `threshold` are to be refused.
+    """
     image = {
         "name": "image",
         "description": (
@@ -267,13 +300,11 @@ def describe(name: str, description: str, version: str, author: str) -> dict[str
     probabilities = {
         "name": "probabilities",
         "description": "The probability of each digit.",
-        "stats": {"max": [1.0], "min": [0.0]},
-        "associated_files": [
-            {
-                "name": LABELS_FILE,
-                "type": TENSOR_AXIS_LABELS,
-            }
+        "process_units": [
+            {"options_type": THRESHOLDING, "options": {"global_score_threshold": threshold}}
         ],
+        "stats": {"max": [1.0], "min": [0.0]},
+        "associated_files": [{"name": LABELS_FILE, "type": TENSOR_AXIS_LABELS}],
     }
     return {
         "name": name,

@@ -56,10 +56,13 @@ def in_words(path: Path, answer: Answer) -> str:
     """The answer as one line."""
     if answer.digit is None:
         return f"{path}: {'; '.join(answer.prepared.notes)}"
-    return (
-        f"{path}: {answer.digit} ({answer.confidence:.1%}), "
+    likeliest = (
+        f"{answer.digit} ({answer.confidence:.1%}), "
         f"then {answer.second} ({answer.second_confidence:.1%})"
     )
+    if not answer.accepted:
+        return f"{path}: no digit, or none that is clear: at best {likeliest}"
+    return f"{path}: {likeliest}"
 
 
 def as_dict(path: Path, answer: Answer) -> dict[str, Any]:

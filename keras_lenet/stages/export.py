@@ -19,9 +19,9 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from keras_lenet import __version__, artifacts, models, terminal
 from keras_lenet.data import augment, datasets, loading
 from keras_lenet.edge import metadata, microcontroller
-from keras_lenet.edge.classifier import Tensor, open_interpreter
+from keras_lenet.edge.classifier import Classifier, Tensor, open_interpreter
 from keras_lenet.errors import Error
-from keras_lenet.stages import Context, quantize, train
+from keras_lenet.stages import Context, confidence, quantize, train
 
 SAVED_MODEL = "saved_model"
 VARIANTS = ("float32", "int8_ptq", "int8", "uint8")
@@ -70,7 +70,10 @@ def run(context: Context) -> dict[str, Any]:
     name, size = recipe.model.name, models.find(recipe.model.name).input_size
     trained = keras.models.load_model(context.inputs["train"] / train.MODEL, compile=False)
     fake_quantized = quantize.load(context.inputs["quantize"], name)
-    calibration = _calibration(context)
+    training, validation = train.load_splits(context, batch_size=1)
+    calibration = loading.calibration_examples(
+        training, recipe.export.calibration_images, recipe.seed
+    )
     _save_model(trained, size, context.out / SAVED_MODEL)
     converters: dict[str, Callable[[], bytes]] = {
         "float32": lambda: convert(trained, size),
@@ -79,18 +82,24 @@ def run(context: Context) -> dict[str, Any]:
         "uint8": lambda: convert(fake_quantized, size, tf.uint8),
     }
     labels = "".join(f"{label}\n" for label in LABELS).encode()
-    description = metadata.describe(
-        name,
-        f"{context.dataset} in ten classes, recipe {recipe.name}",
-        __version__,
-        "keras_lenet",
-    )
+    thresholds = {}
     for variant, converter in converters.items():
         path = context.out / file_name(name, variant)
         terminal.say(f"export: {path.name}")
-        described = metadata.attach(converter(), description, {metadata.LABELS_FILE: labels})
-        artifacts.write_bytes(path, described)
+        artifacts.write_bytes(path, converter())
         check(path, variant)
+        with terminal.without_information():
+            probabilities = Classifier(path).predict(validation.images)
+        threshold = thresholds[variant] = confidence.threshold(probabilities, recipe.export.refuse)
+        description = metadata.describe(
+            name,
+            f"{context.dataset} in ten classes, recipe {recipe.name}",
+            __version__,
+            "keras_lenet",
+            threshold,
+        )
+        described = metadata.attach(path.read_bytes(), description, {metadata.LABELS_FILE: labels})
+        artifacts.write_bytes(path, described)
     artifacts.write_bytes(context.out / metadata.LABELS_FILE, labels)
     terminal.say("export: microcontroller bundle")
     # Not of the run's own dataset, whose licence may not let its images be handed on.
@@ -100,7 +109,7 @@ def run(context: Context) -> dict[str, Any]:
         context.out / file_name(name, "int8"), images, names, context.out / "microcontroller"
     )
     artifacts.write_json(context.out / "calibration.json", _describe(calibration))
-    artifacts.write_json(context.out / "manifest.json", _manifest(context))
+    artifacts.write_json(context.out / "manifest.json", _manifest(context, thresholds))
     return {
         variant: (context.out / file_name(name, variant)).stat().st_size for variant in VARIANTS
     }
@@ -197,12 +206,6 @@ def _save_model(model: keras.Model, size: int, folder: Path) -> None:
     tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
 
 
-def _calibration(context: Context) -> loading.Examples:
-    training, _ = train.load_splits(context, batch_size=1)
-    count = context.recipe.export.calibration_images
-    return loading.calibration_examples(training, count, context.recipe.seed)
-
-
 def _describe(calibration: loading.Examples) -> dict[str, Any]:
     """Which training images calibrated the post-training file: positions and pixels' SHA-256."""
     return {
@@ -211,7 +214,7 @@ def _describe(calibration: loading.Examples) -> dict[str, Any]:
     }
 
 
-def _manifest(context: Context) -> dict[str, Any]:
+def _manifest(context: Context, thresholds: dict[str, float]) -> dict[str, Any]:
     name = context.recipe.model.name
     files = {}
     for variant in VARIANTS:
@@ -221,6 +224,7 @@ def _manifest(context: Context) -> dict[str, Any]:
             "sha256": artifacts.sha256(path),
             "input": {"shape": [1, 28, 28, 1], **CONTRACT[variant]["input"]},
             "output": {"shape": [1, 10], **CONTRACT[variant]["output"]},
+            "threshold": thresholds[variant],
         }
     return {
         "schema": artifacts.SCHEMA,
@@ -228,7 +232,16 @@ def _manifest(context: Context) -> dict[str, Any]:
         "dataset": context.dataset,
         "image": "28×28 grey pixels, 0 = background, 255 = ink",
         "labels": list(LABELS),
+        "temperature": {stage: _temperature(context, stage) for stage in ("train", "quantize")},
         "files": files,
         "settings": context.recipe.model_dump(mode="json", include=_DECISIVE),
         "versions": artifacts.versions(),
     }
+
+
+def _temperature(context: Context, stage: str) -> float:
+    """What a stage divided its logits by."""
+    record = artifacts.Record.read(context.inputs[stage])
+    if record is None:
+        raise Error(f"{context.inputs[stage]}: its record cannot be read")
+    return float(record.summary["temperature"])

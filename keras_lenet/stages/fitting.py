@@ -1,6 +1,6 @@
 """What training and quantization-aware fine-tuning share: epochs that show, keep and resume.
 
-Works on a compiled model of Keras 3 or of tf_keras; the namespace is an argument.
+Works on models of Keras 3 and of tf_keras; the namespace is an argument.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_lenet import artifacts, terminal
+from keras_lenet.data.loading import CLASSES, NO_CLASS
 from keras_lenet.errors import Error
 
 CHECKPOINT = "checkpoint.npz"
@@ -71,8 +73,38 @@ def _rank(row: Row) -> tuple[float, float]:
     return row["val_accuracy"], -row["val_loss"]
 
 
+def cross_entropy(labels: Any, logits: Any, label_smoothing: float = 0.0) -> Any:
+    """Cross-entropy of logits (N, 10) against integer labels; of no class, against an even target.
+
+    Args:
+        labels: integers, (N,) or (N, 1): 0 to 9, or `NO_CLASS`.
+        logits: (N, 10).
+        label_smoothing: share of every target that is spread evenly over the classes.
+    """
+    classes = keras.ops.arange(CLASSES, dtype="int32")
+    column = keras.ops.reshape(keras.ops.cast(labels, "int32"), (-1, 1))
+    one_hot = keras.ops.cast(column == classes, "float32")
+    spread = 1 - keras.ops.sum(one_hot, axis=1, keepdims=True)  # 1 where there is no class
+    even = label_smoothing + (1 - label_smoothing) * spread
+    targets = (1 - label_smoothing) * one_hot + even / CLASSES
+    return keras.losses.categorical_crossentropy(
+        targets, keras.ops.cast(logits, "float32"), from_logits=True
+    )
+
+
+def accuracy(namespace: Any) -> Any:
+    """The metric "accuracy" of `keras` or `tf_keras`, over the images that have a class."""
+
+    class Accuracy(namespace.metrics.SparseCategoricalAccuracy):
+        def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+            known = keras.ops.cast(keras.ops.reshape(y_true, (-1,)) != NO_CLASS, "float32")
+            return super().update_state(y_true, y_pred, known)
+
+    return Accuracy(name="accuracy")
+
+
 def fit(
-    keras: Any,
+    namespace: Any,
     model: Any,
     batches: Callable[[range], Any],
     validation: Any,
@@ -91,7 +123,7 @@ def fit(
     there until `finish` is called.
 
     Args:
-        keras: the model's namespace, `keras` or `tf_keras`.
+        namespace: the model's, `keras` or `tf_keras`.
         model: compiled, with the metric "accuracy"; its optimizer built.
         batches: gives the training batches of a range of epochs, one epoch after the other.
         validation: batches of the validation split.
@@ -113,11 +145,11 @@ def fit(
             task = bar.add_task(title, total=epochs * steps, completed=start * steps)
             watch = _Watch(model, state, out, title, schedule, epochs, steps, bar, task)
             hooks = [
-                keras.callbacks.LambdaCallback(
+                namespace.callbacks.LambdaCallback(
                     on_train_batch_end=watch.batch_end, on_epoch_end=watch.save_running
                 ),
-                *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if averaged else []),
-                keras.callbacks.LambdaCallback(on_epoch_end=watch.epoch_end),
+                *([namespace.callbacks.SwapEMAWeights(swap_on_epoch=True)] if averaged else []),
+                namespace.callbacks.LambdaCallback(on_epoch_end=watch.epoch_end),
                 *callbacks,
             ]
             model.fit(

@@ -18,7 +18,7 @@ import tf_keras
 from keras_lenet import models, terminal
 from keras_lenet.artifacts import replacing
 from keras_lenet.data import loading
-from keras_lenet.stages import Context, fitting, train
+from keras_lenet.stages import Context, confidence, fitting, train
 
 WEIGHTS = "qat.h5"  # the legacy format, by its suffix: one file, the same bytes every time
 CALIBRATION_BATCHES = 20
@@ -31,9 +31,10 @@ def run(context: Context) -> dict[str, Any]:
     train.prepare_devices()
     terminal.say(f"device: {train.device()}")
     training, validation = train.load_splits(context, settings.batch_size)
+    mixed = loading.with_outliers(training, recipe.data.outliers, recipe.seed)
     # Its own order and warps, not those of the first epochs of training again.
-    batches = train.augmented(context, training, settings.batch_size, recipe.seed + 1)
-    steps = loading.steps_per_epoch(training, settings.batch_size)
+    batches = train.augmented(context, mixed, settings.batch_size, recipe.seed + 1)
+    steps = loading.steps_per_epoch(mixed, settings.batch_size)
     tf_keras.utils.set_random_seed(recipe.seed)
     trained = keras.models.load_model(context.inputs["train"] / train.MODEL, compile=False)
     float_model = to_tf_keras(trained, recipe.model.name)
@@ -44,21 +45,23 @@ def run(context: Context) -> dict[str, Any]:
     )
     model.compile(
         optimizer=tf_keras.optimizers.Adam(schedule),
-        loss=tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        loss=fitting.cross_entropy,
+        metrics=[fitting.accuracy(tf_keras)],
     )
     model.optimizer.build(model.trainable_variables)
+    plain = loading.plain_batches(validation, size)
     state = fitting.fit(
         tf_keras,
         model,
         batches,
-        loading.plain_batches(validation, size),
+        plain,
         epochs=settings.epochs,
         steps=steps,
         out=context.out,
         title="quantize",
         schedule=schedule,
     )
+    temperature = confidence.calibrate(model, plain, validation.labels)
     with replacing(context.out / WEIGHTS) as temporary:
         model.save_weights(temporary)
     fitting.finish(context.out)
@@ -68,6 +71,7 @@ def run(context: Context) -> dict[str, Any]:
         "best_epoch": state.best + 1,
         "validation_accuracy": best["val_accuracy"],
         "validation_images": len(validation),
+        "temperature": temperature,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from keras_lenet import artifacts, models, plots, terminal
 from keras_lenet.data import loading
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Train
-from keras_lenet.stages import Context, fitting
+from keras_lenet.stages import Context, confidence, fitting
 
 MODEL = "model.keras"
 CONTACT_SHEET = "augmentation.png"
@@ -35,9 +36,10 @@ def run(context: Context) -> dict[str, Any]:
     prepare_devices()
     terminal.say(f"device: {device()}")
     training, validation = load_splits(context, settings.batch_size)
-    batches = augmented(context, training, settings.batch_size, recipe.seed)
+    mixed = loading.with_outliers(training, recipe.data.outliers, recipe.seed)
+    batches = augmented(context, mixed, settings.batch_size, recipe.seed)
     plots.contact_sheet(_first_images(batches(range(1))), context.out / CONTACT_SHEET)
-    steps = loading.steps_per_epoch(training, settings.batch_size)
+    steps = loading.steps_per_epoch(mixed, settings.batch_size)
     keras.utils.set_random_seed(recipe.seed)
     devices = strategy()
     if settings.batch_size % devices.num_replicas_in_sync:
@@ -63,6 +65,9 @@ def run(context: Context) -> dict[str, Any]:
     )
     kept = architecture.build(keras)  # uncompiled, and in float32 whatever it was trained in
     kept.set_weights(state.best_weights)
+    temperature = confidence.calibrate(
+        kept, loading.plain_batches(validation, size), validation.labels
+    )
     with artifacts.replacing(context.out / MODEL) as temporary:
         kept.save(temporary)
     fitting.finish(context.out)
@@ -72,7 +77,9 @@ def run(context: Context) -> dict[str, Any]:
         "best_epoch": state.best + 1,
         "validation_accuracy": best["val_accuracy"],
         "validation_images": len(validation),
+        "temperature": temperature,
         "training_images": len(training),
+        "outliers": len(mixed) - len(training),
     }
 
 
@@ -156,8 +163,8 @@ def compile_model(model: keras.Model, settings: Train, steps: int) -> None:
     single_gpu = len(tf.config.list_physical_devices("GPU")) == 1
     model.compile(
         optimizer=_optimizer(settings, steps),
-        loss=_loss(settings.label_smoothing),
-        metrics=["accuracy"],
+        loss=functools.partial(fitting.cross_entropy, label_smoothing=settings.label_smoothing),
+        metrics=[fitting.accuracy(keras)],
         jit_compile=single_gpu,
     )
     model.optimizer.build(model.trainable_variables)
@@ -197,19 +204,6 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         else:
             factor = 1.0
         return settings.learning_rate * tf.where(epoch < settings.warmup_epochs, warming, factor)
-
-
-def _loss(label_smoothing: float) -> Any:
-    """Cross-entropy on logits against integer labels, smoothed where asked for."""
-    sparse = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    if not label_smoothing:
-        return sparse
-    dense = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
-
-    def smoothed(labels: Any, logits: Any) -> Any:
-        return dense(tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), 10), logits)
-
-    return smoothed
 
 
 def _first_images(batches: tf.data.Dataset) -> Any:

@@ -1,0 +1,175 @@
+"""Pictures that show no digit, for a classifier to learn to doubt, and others to try it with.
+
+A network trained on digits alone is as sure of a letter as of a digit. Shown outliers with the
+even distribution as their target, it learns to answer them with low confidence (outlier exposure:
+Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection with Outlier Exposure", ICLR 2019).
+As they demand, what it is tried with is made otherwise than what it has learnt from: letters of
+other typefaces, scribbles of another hand.
+
+All of them are drawn here, from the fonts that matplotlib carries: there is nothing to download.
+What could be taken for a digit, such as O, l, Z, S, B or a plain circle, is not learnt from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from keras_lenet.edge.prepare import prepare
+
+Page = NDArray[np.uint8]
+"""(72, 72) or (28, 28), 0 = background, 255 = ink."""
+
+SIZE = 28
+LETTERS = "AEFHKLMNPRTUVWXYadefhkmnprtuvwxy"
+"""Latin letters that are nobody's digits."""
+AMBIGUOUS = "COQDISZBGJocijlsqzbg"
+"""Latin letters that are, or nearly."""
+SIGNS = "ΔΘΛΞΠΣΦΨΩηκλμπφχψωЖШЩЮФЯЦДЫЙ#&@%+=<>*^~€£¶♥♦♠♣☺→←↑↓∞∫√∇∈∀∃⊕△□◇"
+LEARNT_FONTS = (
+    "DejaVuSans",
+    "DejaVuSans-Bold",
+    "DejaVuSans-Oblique",
+    "DejaVuSansMono",
+    "DejaVuSerif",
+)
+OTHER_FONTS = ("STIXGeneral", "STIXGeneralItalic", "cmr10", "cmss10", "cmtt10")
+
+_CANVAS = 72  # pixels a side, before it is brought to MNIST's size
+
+
+def draw(count: int, seed: int) -> NDArray[np.uint8]:
+    """Draw what a model learns from: half letters and signs, the rest scribbles, and some noise.
+
+    Args:
+        count: how many.
+        seed: decides all of them.
+
+    Returns:
+        uint8, (count, 28, 28), 0 = background, 255 = ink, fitted and centred as MNIST's digits are.
+    """
+    generator = np.random.default_rng(seed)
+    images = np.zeros((count, SIZE, SIZE), np.uint8)
+    for image in images:
+        kind = generator.random()
+        if kind < 0.5:
+            page = _glyph(generator, LETTERS * 2 + SIGNS, LEARNT_FONTS)
+        elif kind < 0.9:
+            page = _curves(generator)
+        else:
+            page = _texture(generator)
+        image[:] = fitted(page)
+    return images
+
+
+def probes(count: int, seed: int) -> dict[str, list[Page]]:
+    """Draw what a model is tried with: `count` pages of each kind, none of which `draw` draws."""
+    generator = np.random.default_rng(seed)
+    kinds: dict[str, Callable[[], Page]] = {
+        "blank": lambda: _level(generator, 0),
+        "full ink": lambda: _level(generator, 255),
+        "noise": lambda: _noise(generator),
+        "letters": lambda: _glyph(generator, LETTERS, OTHER_FONTS),
+        "scribbles": lambda: _wander(generator),
+        "letters like digits": lambda: _glyph(generator, AMBIGUOUS, OTHER_FONTS),
+    }
+    return {kind: [page() for _ in range(count)] for kind, page in kinds.items()}
+
+
+def fitted(page: Page) -> NDArray[np.uint8]:
+    """A page as a model gets it: as it is where it has MNIST's size, else prepared."""
+    return page if page.shape == (SIZE, SIZE) else prepare(page).image
+
+
+def _glyph(generator: np.random.Generator, characters: str, fonts: tuple[str, ...]) -> Page:
+    """A letter or a sign, turned, sheared, squeezed, and sometimes written thicker."""
+    folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
+    font = ImageFont.truetype(folder / f"{fonts[generator.integers(len(fonts))]}.ttf", 40)
+    character = characters[generator.integers(len(characters))]
+    page = Image.new("L", (_CANVAS, _CANVAS))
+    ImageDraw.Draw(page).text((_CANVAS / 2, _CANVAS / 2), character, 255, font, anchor="mm")
+    if generator.integers(2):
+        page = page.filter(ImageFilter.MaxFilter(3))
+    turn, shear = np.deg2rad(generator.uniform(-15, 15)), generator.uniform(-0.3, 0.3)
+    across, down = generator.uniform(0.8, 1.25, 2)
+    a = across * (np.cos(turn) + shear * np.sin(turn))
+    b = across * (shear * np.cos(turn) - np.sin(turn))
+    c, d = down * np.sin(turn), down * np.cos(turn)
+    middle = _CANVAS / 2
+    matrix = (a, b, middle * (1 - a - b), c, d, middle * (1 - c - d))
+    return np.asarray(
+        page.transform(page.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    )
+
+
+def _curves(generator: np.random.Generator) -> Page:
+    """One long stroke or several short ones, each a smooth curve through random points."""
+    strokes = generator.integers(1, 5)
+    curves = []
+    for _ in range(strokes):
+        points = generator.integers(7, 12) if strokes == 1 else generator.integers(3, 7)
+        curves.append(_spline(generator.uniform(10, _CANVAS - 10, (points, 2))))
+    return _draw_lines(curves, int(generator.integers(3, 9)))
+
+
+def _spline(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A Catmull-Rom curve through `points`, (N, 2), twelve positions from one to the next."""
+    padded = np.concatenate([points[:1], points, points[-1:]])
+    before, start, end, after = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
+    t = np.linspace(0, 1, 12)[:, np.newaxis, np.newaxis]
+    cubic = 3 * (start - end) + after - before
+    curve = start + t / 2 * (
+        end - before + t * (2 * before - 5 * start + 4 * end - after + t * cubic)
+    )
+    return curve.transpose(1, 0, 2).reshape(-1, 2)
+
+
+def _wander(generator: np.random.Generator) -> Page:
+    """A pen that is pushed about and turned back at the page's edge, lifted now and then."""
+    place, speed = generator.uniform(20, _CANVAS - 20, 2), np.zeros(2)
+    lines: list[list[NDArray[np.float64]]] = [[]]
+    for _ in range(generator.integers(60, 200)):
+        speed = 0.85 * speed + generator.normal(0, 1.6, 2)
+        outside = (place + speed < 10) | (place + speed > _CANVAS - 10)
+        speed = np.where(outside, -speed, speed)
+        place = place + speed
+        if generator.random() < 0.01:
+            lines.append([])
+            place = generator.uniform(20, _CANVAS - 20, 2)
+        lines[-1].append(place)
+    return _draw_lines([np.array(line) for line in lines if len(line) > 1], 4)
+
+
+def _draw_lines(lines: list[NDArray[np.float64]], width: int) -> Page:
+    page = Image.new("L", (_CANVAS, _CANVAS))
+    pen = ImageDraw.Draw(page)
+    for line in lines:
+        pen.line([tuple(point) for point in line], 255, width, joint="curve")
+    return np.asarray(page)
+
+
+def _texture(generator: np.random.Generator) -> Page:
+    """No mark at all: an even grey, or cells of random greys, fine or coarse, dense or sparse."""
+    grain = int(generator.choice([1, 2, 4, 7, 28]))
+    cells = generator.uniform(0, 1, (SIZE // grain, SIZE // grain))
+    if generator.integers(2):
+        cells = (cells < generator.uniform(0.02, 1)).astype(float)
+    level = generator.uniform(0, 255)
+    return np.rint(level * cells.repeat(grain, 0).repeat(grain, 1)).astype(np.uint8)
+
+
+def _level(generator: np.random.Generator, level: int) -> Page:
+    """One level, with what a sensor adds to it."""
+    values = generator.normal(level, generator.uniform(0, 4), (SIZE, SIZE))
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _noise(generator: np.random.Generator) -> Page:
+    """Normal noise about any grey."""
+    values = generator.normal(generator.uniform(0, 255), generator.uniform(20, 120), (SIZE, SIZE))
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
