@@ -123,6 +123,12 @@ def test_the_page_is_the_same_wherever_the_file_lies(page, tmp_path):
     assert budget.page(tmp_path / REFERENCE.name) == page
 
 
+def test_export_leaves_it_beside_the_model(finished):
+    folder = finished.folder / "export"
+    written = (folder / "budget.md").read_text(encoding="utf-8")
+    assert written == budget.page(folder / "lenet5_int8.tflite")
+
+
 @pytest.mark.parametrize("variant", ["float32", "uint8"])
 def test_only_an_int8_file_is_taken(variant):
     with pytest.raises(Error, match="takes an int8 file"):

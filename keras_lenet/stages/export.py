@@ -18,12 +18,12 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from keras_lenet import __version__, artifacts, models, terminal
 from keras_lenet.data import augment, datasets, loading
-from keras_lenet.edge import metadata, microcontroller
+from keras_lenet.edge import budget, metadata, microcontroller
 from keras_lenet.edge.classifier import Tensor, open_interpreter
 from keras_lenet.errors import Error
 from keras_lenet.stages import Context, quantize, train
 
-SAVED_MODEL = "saved_model"
+SAVED_MODEL, BUDGET = "saved_model", "budget.md"
 VARIANTS = ("float32", "int8_ptq", "int8", "uint8")
 LABELS = tuple("0123456789")
 
@@ -60,7 +60,7 @@ CONTRACT["int8_ptq"] = CONTRACT["int8"]
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Write the SavedModel, the four .tflite files, `labels.txt`, `manifest.json`, the C++ bundle.
+    """Write the SavedModel, the four .tflite files, what describes them, and the C++ bundle.
 
     Raises:
         Error: a converted file doesn't keep its contract.
@@ -92,13 +92,14 @@ def run(context: Context) -> dict[str, Any]:
         artifacts.write_bytes(path, described)
         check(path, variant)
     artifacts.write_bytes(context.out / metadata.LABELS_FILE, labels)
+    int8 = context.out / file_name(name, "int8")
+    terminal.say("export: budget card")
+    budget.write(int8, context.out / BUDGET)
     terminal.say("export: microcontroller bundle")
     # Not of the run's own dataset, whose licence may not let its images be handed on.
     digits = datasets.load(datasets.DIGITS, "train")
     images, names = microcontroller.golden_images(digits.images, digits.labels)
-    microcontroller.write(
-        context.out / file_name(name, "int8"), images, names, context.out / "microcontroller"
-    )
+    microcontroller.write(int8, images, names, context.out / "microcontroller")
     artifacts.write_json(context.out / "calibration.json", _describe(calibration))
     artifacts.write_json(context.out / "manifest.json", _manifest(context))
     return {
