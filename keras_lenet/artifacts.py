@@ -50,6 +50,7 @@ def versions() -> dict[str, str]:
         "numpy",
         "scikit-learn",
         "tflite-micro",
+        "ethos-u-vela",
     )
     found = {"python": platform.python_version()}
     for package in packages:

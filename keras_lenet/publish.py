@@ -143,7 +143,8 @@ size and the softmax are inside the file.
 | `model.keras` | float32 in [0, 1], resized to the model's own size | logits |
 
 Shapes are (1, 28, 28, 1) and (1, 10). 0 is background, 255 is ink: white on black, as in MNIST.
-`manifest.json` has the contract, the sizes and the hashes for programs.
+`manifest.json` has the contract, the sizes and the hashes for programs; `budget.md` has the flash,
+RAM, arithmetic and estimated time of the int8 file on microcontrollers.
 
 ## Intended use
 

@@ -40,6 +40,8 @@ def test_the_folder_holds_what_the_manifest_and_the_card_name(published):
         assert (folder / picture).exists()
     assert (folder / "saved_model" / "saved_model.pb").exists()
     assert results.markdown(results.read(folder)) in card
+    assert (folder / "budget.md").exists()
+    assert "`budget.md`" in card
     assert not (folder / "stage.json").exists()
 
 

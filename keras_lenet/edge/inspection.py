@@ -59,13 +59,23 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Op:
-    """One operator: its inputs without the constants, its multiply-accumulates and parameters."""
+    """One operator: its inputs without the constants, its multiply-accumulates and weights.
+
+    Attributes:
+        name: as the TFLite schema has it.
+        inputs: without the constants.
+        outputs: what it computes.
+        macs: multiply-accumulates of one inference.
+        parameters: weights and biases.
+        weight_bytes: what these take in the file.
+    """
 
     name: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     macs: int
     parameters: int
+    weight_bytes: int
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,12 @@ def inspect(path: Path) -> Report:
         raise Error(f"{path}: damaged .tflite file, or of a newer schema ({error})") from error
 
 
+def op_name(code: Any) -> str:
+    """The name of one of a file's operator codes; CUSTOM for what is no built-in."""
+    # Old files have the code in a byte of its own, new ones where it overflows that.
+    return _OPS.get(max(code.builtinCode, code.deprecatedBuiltinCode), "UNKNOWN")
+
+
 def _report(path: Path, content: bytes) -> Report:
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = model.subgraphs[0]
@@ -162,18 +178,17 @@ def _tensor(tensor: Any, model: Any) -> TensorInfo:
 
 
 def _op(operator: Any, model: Any, tensors: list[TensorInfo]) -> Op:
-    code = model.operatorCodes[operator.opcodeIndex]
-    # Old files have the code in a byte of its own, new ones where it overflows that.
-    name = _OPS.get(max(code.builtinCode, code.deprecatedBuiltinCode), "UNKNOWN")
+    name = op_name(model.operatorCodes[operator.opcodeIndex])
     inputs = [tensors[i] for i in operator.inputs if i >= 0]
     outputs = tuple(tensors[i] for i in operator.outputs if i >= 0)
-    constants = [tensor for tensor in inputs if tensor.constant]
+    weights = [tensor for tensor in inputs if tensor.constant and name in _WEIGHTED]
     return Op(
         name=name,
         inputs=tuple(tensor for tensor in inputs if not tensor.constant),
         outputs=outputs,
         macs=_macs(name, inputs, outputs),
-        parameters=sum(t.elements for t in constants) if name in _WEIGHTED else 0,
+        parameters=sum(tensor.elements for tensor in weights),
+        weight_bytes=sum(tensor.bytes for tensor in weights),
     )
 
 

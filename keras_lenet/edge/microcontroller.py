@@ -6,10 +6,8 @@ exactly the ops it uses, its contract as constants, golden vectors, and a self-t
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +79,8 @@ def write(model: Path, images: NDArray[np.uint8], names: list[str], folder: Path
     stem = model.stem.removesuffix("_int8")
     content = model.read_bytes()
     inputs, outputs = classifier.quantize(images), classifier.raw(images, batch_size=1)
-    arena, how = _arena(model, inputs)
+    used, how = parity.arena(model)
+    arena = -(-used // 1024) * 1024
     files = {
         f"{stem}_model.h": _model_header(stem, content),
         f"{stem}_model.cc": _model_source(stem, content),
@@ -102,17 +101,6 @@ def fnv1a(content: bytes) -> int:
     for byte in content:
         value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
     return value
-
-
-def _arena(model: Path, inputs: NDArray[Any]) -> tuple[int, str]:
-    """Bytes to reserve for the interpreter, a multiple of 1 KiB, and where the figure is from."""
-    if importlib.util.find_spec("tflite_micro"):
-        _, used = parity.run_micro(model, inputs[:1])
-        how = f"TensorFlow Lite Micro used {used} bytes on a 64-bit host; a 32-bit core uses fewer"
-    else:
-        used = 2 * inspection.inspect(model).peak_activation_bytes
-        how = "an estimate, twice the activations at their peak: tflite-micro was not installed"
-    return -(-used // 1024) * 1024, how
 
 
 def _rows(values: Iterable[int], width: int = 16) -> str:

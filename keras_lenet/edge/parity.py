@@ -170,3 +170,19 @@ def run_micro(path: Path, inputs: NDArray[Any]) -> tuple[NDArray[Any], int]:
     if used is None:
         raise Error("TensorFlow Lite Micro did not say how much of its arena it used")
     return np.array(outputs), int(used[1])
+
+
+def arena(path: Path) -> tuple[int, str]:
+    """Bytes of RAM that the interpreter takes for a file, and where the figure is from.
+
+    Raises:
+        Error: the interpreter is installed, but lacks an op of the file, or memory.
+    """
+    report = inspection.inspect(path)
+    if importlib.util.find_spec("tflite_micro"):
+        image = report.inputs[0]
+        _, used = run_micro(path, np.zeros(image.shape, image.dtype))  # the same for any image
+        how = f"TensorFlow Lite Micro used {used} bytes on a 64-bit host; a 32-bit core uses fewer"
+        return used, how
+    how = "an estimate, twice the activations at their peak: tflite-micro was not installed"
+    return 2 * report.peak_activation_bytes, how

@@ -18,12 +18,12 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from keras_lenet import __version__, artifacts, models, terminal
 from keras_lenet.data import augment, datasets, loading
-from keras_lenet.edge import metadata, microcontroller
+from keras_lenet.edge import budget, metadata, microcontroller
 from keras_lenet.edge.classifier import Classifier, Tensor, open_interpreter
 from keras_lenet.errors import Error
 from keras_lenet.stages import Context, confidence, quantize, train
 
-SAVED_MODEL = "saved_model"
+SAVED_MODEL, BUDGET = "saved_model", "budget.md"
 VARIANTS = ("float32", "int8_ptq", "int8", "uint8")
 LABELS = tuple("0123456789")
 
@@ -60,7 +60,7 @@ CONTRACT["int8_ptq"] = CONTRACT["int8"]
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Write the SavedModel, the four .tflite files, `labels.txt`, `manifest.json`, the C++ bundle.
+    """Write the SavedModel, the four .tflite files, what describes them, and the C++ bundle.
 
     Raises:
         Error: a converted file doesn't keep its contract.
@@ -88,27 +88,17 @@ def run(context: Context) -> dict[str, Any]:
         terminal.say(f"export: {path.name}")
         artifacts.write_bytes(path, converter())
         check(path, variant)
-        with terminal.without_information():
-            probabilities = Classifier(path).predict(validation.images)
-        threshold = thresholds[variant] = confidence.threshold(probabilities, recipe.export.refuse)
-        description = metadata.describe(
-            name,
-            f"{context.dataset} in ten classes, recipe {recipe.name}",
-            __version__,
-            "keras_lenet",
-            threshold,
-        )
-        described = metadata.attach(path.read_bytes(), description, {metadata.LABELS_FILE: labels})
-        artifacts.write_bytes(path, described)
+        thresholds[variant] = _describe(path, labels, context, validation)
     artifacts.write_bytes(context.out / metadata.LABELS_FILE, labels)
+    int8 = context.out / file_name(name, "int8")
+    terminal.say("export: budget card")
+    budget.write(int8, context.out / BUDGET)
     terminal.say("export: microcontroller bundle")
     # Not of the run's own dataset, whose licence may not let its images be handed on.
     digits = datasets.load(datasets.DIGITS, "train")
     images, names = microcontroller.golden_images(digits.images, digits.labels)
-    microcontroller.write(
-        context.out / file_name(name, "int8"), images, names, context.out / "microcontroller"
-    )
-    artifacts.write_json(context.out / "calibration.json", _describe(calibration))
+    microcontroller.write(int8, images, names, context.out / "microcontroller")
+    artifacts.write_json(context.out / "calibration.json", _identify(calibration))
     artifacts.write_json(context.out / "manifest.json", _manifest(context, thresholds))
     return {
         variant: (context.out / file_name(name, variant)).stat().st_size for variant in VARIANTS
@@ -206,7 +196,24 @@ def _save_model(model: keras.Model, size: int, folder: Path) -> None:
     tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
 
 
-def _describe(calibration: loading.Examples) -> dict[str, Any]:
+def _describe(path: Path, labels: bytes, context: Context, validation: loading.Examples) -> float:
+    """Give a .tflite its metadata, and in them its confidence threshold, which is returned."""
+    with terminal.without_information():
+        probabilities = Classifier(path).predict(validation.images)
+    threshold = confidence.threshold(probabilities, context.recipe.export.refuse)
+    description = metadata.describe(
+        context.recipe.model.name,
+        f"{context.dataset} in ten classes, recipe {context.recipe.name}",
+        __version__,
+        "keras_lenet",
+        threshold,
+    )
+    described = metadata.attach(path.read_bytes(), description, {metadata.LABELS_FILE: labels})
+    artifacts.write_bytes(path, described)
+    return threshold
+
+
+def _identify(calibration: loading.Examples) -> dict[str, Any]:
     """Which training images calibrated the post-training file: positions and pixels' SHA-256."""
     return {
         "indices": calibration.indices.tolist(),
