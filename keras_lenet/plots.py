@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,6 +14,7 @@ from keras_lenet.artifacts import replacing
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00")
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -106,6 +108,36 @@ def confusion_matrices(matrices: dict[str, NDArray[np.int64]], title: str, path:
         axis.set_yticks(range(len(matrix)))
         axis.set_xlabel("answer")
         axis.set_ylabel("true digit")
+    _save(figure, path)
+
+
+def rejection(measured: dict[str, Any], path: Path) -> None:
+    """Draw what each threshold refuses: of the digits along, of everything else upwards.
+
+    Args:
+        measured: what `confidence.rejection` returned.
+        path: the PNG file.
+    """
+    curve, digits = measured["curve"], measured["digits"]
+    lost = 100 * np.array(curve["digits"])
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axis = figure.subplots()
+    for kind, colour, style in zip(
+        measured["outliers"], PALETTE, ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1))), strict=True
+    ):
+        axis.plot(lost, 100 * np.array(curve[kind]), color=colour, linestyle=style, label=kind)
+    chosen = 100 * digits["refused"] / digits["total"]
+    axis.axvline(chosen, color="grey", linewidth=1)
+    axis.annotate(
+        f" threshold {measured['threshold']:.3f}", (chosen, 2), color="dimgrey", fontsize=9
+    )
+    axis.set_xlim(0, max(3.0, 1.5 * chosen))
+    axis.set_ylim(0, 102)
+    axis.set_xlabel("digits refused, %")
+    axis.set_ylabel("other pictures refused, %")
+    axis.set_title("What refusing costs, by confidence threshold")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
     _save(figure, path)
 
 

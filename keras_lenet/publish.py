@@ -16,7 +16,7 @@ from keras_lenet.recipe import Recipe
 CARD, MANIFEST = "README.md", "manifest.json"
 FILES = {
     "train": ("model.keras",),
-    "evaluate": ("metrics.json", "confusion.png"),
+    "evaluate": ("metrics.json", "confusion.png", "rejection.png"),
     "report": ("training.png",),  # the other pictures show the dataset's images
 }
 
@@ -167,10 +167,20 @@ The published one is seed {recipe.seed}: of these it has the best accuracy on th
 
 ![Confusion matrices](confusion.png)
 
+## What is no digit
+
+{results.rejection(metrics)}
+The threshold is in the file's metadata and in `manifest.json`. It refuses
+{recipe.export.refuse:.1%} of the validation images.
+
+![Digits refused against other pictures refused, by threshold](rejection.png)
+
 ## Training
 
 - Data: the training set of {metrics["dataset"]}, less {data.validation_split:.0%} of every class
   for validation, the same images for every seed.
+- Mixed in, {data.outliers:.0%} as many: drawn letters, signs, scribbles and noise, with the even
+  distribution as their target.
 - Augmentation: rotation ±{augment.rotate:g}°, shift ±{augment.shift:g} pixels,
   zoom ±{augment.zoom:.0%}, shear ±{augment.shear:g}.
 - In float: {train.epochs} epochs of {train.optimizer}, learning rate {train.learning_rate:g},
@@ -186,8 +196,8 @@ file in `calibration.json`.
 
 ## Limits
 
-- The file answers with a digit to anything, also to a letter, a scribble or a blank page;
-  `keras-lenet classify` says "no digit" to a blank page alone.
+- To a letter or a scribble, too, the file gives ten probabilities. Whoever reads them has to refuse
+  what lies below the threshold; some of it lies above, and letters that look like digits mostly do.
 - Ink must be bright on dark, and centred: other pictures need preparing first.
 - It has learnt from {metrics["dataset"]} alone. MNIST's writers were American census employees and
   school pupils, about 1990; digits written otherwise, such as a 7 with a bar, are rarer there.

@@ -127,7 +127,9 @@ class Export(Section):
 
 
 class Evaluate(Section):
-    """Gates: limits that the finished evaluation must meet. Those left out are not checked.
+    """What is measured beside accuracy, and gates: limits that the figures must meet.
+
+    Gates that are left out are not checked.
 
     Attributes:
         min_accuracy: of the int8 model, as a fraction.
@@ -135,12 +137,19 @@ class Evaluate(Section):
         min_agreement: share of images on which the int8 file and the fake-quantized model it was
             made from give one class.
         max_model_bytes: of the int8 file.
+        max_digits_refused: share of the test images that the int8 file's threshold refuses.
+        min_outliers_refused: share of the pictures of no digit that `classify` refuses, for the
+            kind of which it refuses least; of letters that look like digits nothing is demanded.
+        probes: how many pictures of no digit of each kind are drawn to measure that.
     """
 
     min_accuracy: Fraction | None = None
     max_accuracy_drop: Fraction | None = None
     min_agreement: Fraction | None = None
     max_model_bytes: Count | None = None
+    max_digits_refused: Fraction | None = None
+    min_outliers_refused: Fraction | None = None
+    probes: Count = 500
 
 
 class Report(Section):

@@ -94,6 +94,28 @@ def markdown(metrics: dict[str, Any]) -> str:
     return f"{table}\n\n{caption(metrics)}\n\n{paired(metrics)}\n"
 
 
+def rejection(metrics: dict[str, Any]) -> str:
+    """What the int8 file's threshold refuses, as a Markdown table with a caption."""
+    found = metrics["rejection"]
+    digits = found["digits"]
+    lines = [
+        "| picture of | refused by `classify` | by the threshold alone | of |",
+        "|---|---:|---:|---:|",
+        *(
+            f"| {kind} | {counts['refused'] / counts['total']:.1%} | "
+            f"{counts['refused_by_threshold'] / counts['total']:.1%} | {counts['total']:,} |"
+            for kind, counts in found["outliers"].items()
+        ),
+        f"| test digits | | {digits['refused'] / digits['total']:.2%} | {digits['total']:,} |",
+    ]
+    kept = digits["accuracy_of_accepted"]
+    right = f" Of the digits it accepts, {kept:.2%} are right." if kept is not None else ""
+    return (
+        "\n".join(lines) + f"\n\nAccepted is what has a confidence of {found['threshold']:.4g} or "
+        f"more.{right} Letters and scribbles are drawn otherwise than those in training.\n"
+    )
+
+
 def check_gates(metrics: dict[str, Any]) -> None:
     """Raise if any gate was missed.
 

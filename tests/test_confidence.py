@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_lenet.edge.prepare import prepare
 from keras_lenet.models import lenet5
 from keras_lenet.stages import confidence
 
@@ -44,3 +45,38 @@ def test_the_threshold_refuses_at_most_its_share():
         refused = (probabilities.max(1) < found).mean()
         assert refused <= share < refused + 0.02
         assert found * 256 == round(found * 256)
+
+
+class Inked:
+    """A stand-in for a classifier: the more ink, the more confident that it is a 3."""
+
+    threshold = 0.5
+
+    def predict(self, images):
+        top = np.maximum(images.mean((1, 2)) / 255, 0.1)
+        probabilities = np.repeat((1 - top)[:, np.newaxis] / 9, 10, 1)
+        probabilities[:, 3] = top
+        return probabilities.astype(np.float32)
+
+
+def test_rejection_counts_what_is_refused():
+    full, blank = np.full((28, 28), 255, np.uint8), np.zeros((28, 28), np.uint8)
+    mark = np.zeros((72, 72), np.uint8)
+    mark[20:50, 30:40] = 255
+    digits = np.stack([full, full, blank, blank])
+    found = confidence.rejection(
+        Inked(),
+        Inked().predict(digits),
+        np.array([3, 5, 3, 3], np.uint8),
+        {"full": [full] * 2, "blank": [blank] * 3, "mark": [mark]},
+    )
+    assert found["digits"] == {"total": 4, "refused": 2, "accuracy_of_accepted": 0.5}
+    # prepare() finds nothing on a full page, though the model alone would be sure.
+    assert found["outliers"]["full"] == {"total": 2, "refused": 2, "refused_by_threshold": 0}
+    assert found["outliers"]["blank"] == {"total": 3, "refused": 3, "refused_by_threshold": 3}
+    assert prepare(mark).found
+    curve = found["curve"]
+    assert curve["digits"][0] == 0
+    assert curve["digits"][-1] == 0.5
+    assert curve["mark"][curve["threshold"].index(0.5)] == 1
+    assert all(np.diff(curve[kind]).min() >= 0 for kind in ("digits", *found["outliers"]))

@@ -79,6 +79,16 @@ def test_the_command_answers_in_json(model, folder):
     assert (blank["digit"], blank["accepted"], blank["confidence"]) == (None, False, 0)
 
 
+def test_an_answer_that_is_not_accepted_is_none(model, folder):
+    engine = Classifier(model)
+    engine.threshold = 1.0
+    answer = engine.classify(Image.open(folder / "7.png"))
+    assert pictures.in_words(folder / "7.png", answer).startswith(
+        f"{folder / '7.png'}: no digit, or none that is clear: at best 7 ("
+    )
+    assert pictures.as_dict(folder / "7.png", answer)["accepted"] is False
+
+
 def test_without_a_name_the_reference_model_answers(folder):
     assert classifier.reference_model().name == "lenet5_int8.tflite"
     assert Classifier().classify(Image.open(folder / "7.png")).digit == 7

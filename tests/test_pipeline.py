@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 
 from keras_lenet import artifacts, pipeline, recipe
 from keras_lenet.artifacts import Record
-from keras_lenet.data import datasets
+from keras_lenet.data import datasets, outliers
 from keras_lenet.edge.classifier import Classifier, open_interpreter
 from keras_lenet.errors import Error
 from keras_lenet.stages import evaluate, export, quantize
@@ -106,6 +107,42 @@ def test_the_manifest_tells_the_truth(finished):
     assert manifest["settings"]["train"]["epochs"] == 8
 
 
+def test_the_threshold_is_where_a_device_and_a_program_look_for_it(finished):
+    manifest = json.loads((finished.folder / "export" / "manifest.json").read_text())
+    for name, described in manifest["files"].items():
+        assert Classifier(finished.folder / "export" / name).threshold == described["threshold"] > 0
+    assert set(manifest["temperature"]) == {"train", "quantize"}
+    assert (
+        metrics_of(finished)["rejection"]["threshold"]
+        == (manifest["files"]["lenet5_int8.tflite"]["threshold"])
+    )
+
+
+def test_gates_on_what_is_refused(finished):
+    metrics = metrics_of(finished)
+    rejection = {
+        "digits": {"total": 200, "refused": 3},
+        "outliers": {
+            "letters": {"total": 10, "refused": 8},
+            "noise": {"total": 10, "refused": 10},
+            outliers.LIKE_DIGITS: {"total": 10, "refused": 1},
+        },
+    }
+    limits = recipe.Evaluate(max_digits_refused=0.02, min_outliers_refused=0.9)
+    context = SimpleNamespace(recipe=SimpleNamespace(evaluate=limits))
+    found = {
+        gate["gate"]: gate for gate in evaluate.gates(context, metrics["models"], 1, rejection)
+    }
+    assert (
+        found["max_digits_refused"] | {"met": True, "figure": 0.015}
+        == (found["max_digits_refused"])
+    )
+    assert (
+        found["min_outliers_refused"] | {"met": False, "figure": 0.8}
+        == (found["min_outliers_refused"])
+    )
+
+
 def test_calibration_images_are_recorded(finished, synthetic):
     described = json.loads((finished.folder / "export" / "calibration.json").read_text())
     images = datasets.load(str(synthetic), "train").images
@@ -157,6 +194,7 @@ def test_the_report_shows_every_picture_it_links(finished):
         "augmentation.png",
         "confusion.png",
         "mistakes.png",
+        "rejection.png",
         "training.png",
     ]
     for picture in pictures:

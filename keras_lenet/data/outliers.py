@@ -30,6 +30,8 @@ LETTERS = "AEFHKLMNPRTUVWXYadefhkmnprtuvwxy"
 """Latin letters that are nobody's digits."""
 AMBIGUOUS = "COQDISZBGJocijlsqzbg"
 """Latin letters that are, or nearly."""
+LIKE_DIGITS = "letters like digits"
+"""The one kind of probe that a classifier may take for digits."""
 SIGNS = "ΔΘΛΞΠΣΦΨΩηκλμπφχψωЖШЩЮФЯЦДЫЙ#&@%+=<>*^~€£¶♥♦♠♣☺→←↑↓∞∫√∇∈∀∃⊕△□◇"
 LEARNT_FONTS = (
     "DejaVuSans",
@@ -76,7 +78,7 @@ def probes(count: int, seed: int) -> dict[str, list[Page]]:
         "noise": lambda: _noise(generator),
         "letters": lambda: _glyph(generator, LETTERS, OTHER_FONTS),
         "scribbles": lambda: _wander(generator),
-        "letters like digits": lambda: _glyph(generator, AMBIGUOUS, OTHER_FONTS),
+        LIKE_DIGITS: lambda: _glyph(generator, AMBIGUOUS, OTHER_FONTS),
     }
     return {kind: [page() for _ in range(count)] for kind, page in kinds.items()}
 

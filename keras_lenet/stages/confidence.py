@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from keras_lenet.data import outliers
+from keras_lenet.edge.classifier import Classifier
+from keras_lenet.edge.prepare import prepare
+
 STEPS = 256
 """Of probability in an int8 or uint8 file; a threshold between two would be neither's."""
 
@@ -55,3 +59,57 @@ def threshold(probabilities: NDArray[np.float32], share: float) -> float:
     """
     confidence = np.sort(probabilities.max(axis=1))
     return float(np.floor(confidence[int(share * len(confidence))] * STEPS) / STEPS)
+
+
+def rejection(
+    classifier: Classifier,
+    probabilities: NDArray[np.float32],
+    labels: NDArray[np.uint8],
+    pages: dict[str, list[NDArray[np.uint8]]],
+) -> dict[str, Any]:
+    """Count what a file's threshold refuses of the digits, and of what is none.
+
+    Args:
+        classifier: the file.
+        probabilities: its answers to the digits, (N, 10).
+        labels: uint8, (N,): which digits they are.
+        pages: pictures of no digit, by kind.
+
+    Returns:
+        Counts at the file's threshold; of each kind of page both what the threshold alone refuses
+        and what `Classifier.classify` does, which also says "no digit" where no ink is found. And
+        the same as shares by threshold.
+    """
+    accepted = probabilities.max(axis=1) >= classifier.threshold
+    right = probabilities.argmax(axis=1) == labels
+    thresholds = np.arange(0, STEPS + 1, 4) / STEPS
+    curve = {"threshold": thresholds.tolist(), "digits": _below(probabilities, thresholds)}
+    kinds = {}
+    for kind, drawn in pages.items():
+        prepared = [prepare(page) for page in drawn]
+        seen = classifier.predict(np.stack([one.image for one in prepared]))
+        # Where there is no ink, classify() doesn't ask the model.
+        seen[[not one.found for one in prepared]] = 0
+        alone = classifier.predict(np.stack([outliers.fitted(page) for page in drawn]))
+        kinds[kind] = {
+            "total": len(drawn),
+            "refused": int((seen.max(axis=1) < classifier.threshold).sum()),
+            "refused_by_threshold": int((alone.max(axis=1) < classifier.threshold).sum()),
+        }
+        curve[kind] = _below(seen, thresholds)
+    return {
+        "threshold": classifier.threshold,
+        "digits": {
+            "total": len(labels),
+            "refused": int((~accepted).sum()),
+            "accuracy_of_accepted": float(right[accepted].mean()) if accepted.any() else None,
+        },
+        "outliers": kinds,
+        "curve": curve,
+    }
+
+
+def _below(probabilities: NDArray[np.float32], thresholds: NDArray[np.float64]) -> list[float]:
+    """The share of answers whose confidence lies below each threshold."""
+    confidence = probabilities.max(axis=1)
+    return [float((confidence < threshold).mean()) for threshold in thresholds]

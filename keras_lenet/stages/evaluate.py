@@ -21,12 +21,12 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
 from keras_lenet import artifacts, models, plots, results, terminal
-from keras_lenet.data import loading
+from keras_lenet.data import loading, outliers
 from keras_lenet.edge.classifier import Classifier
-from keras_lenet.stages import Context, export, quantize, train
+from keras_lenet.stages import Context, confidence, export, quantize, train
 
 PREDICTIONS = "predictions.npz"
-CONFUSION = "confusion.png"
+CONFUSION, REJECTION = "confusion.png", "rejection.png"
 FLOAT, FAKE_QUANTIZED, POST_TRAINING, DEPLOYED = "keras", "qat", "int8_ptq", "int8"
 REPETITIONS = 200
 
@@ -65,6 +65,13 @@ def run(context: Context) -> dict[str, Any]:
     }
     same = probabilities[FAKE_QUANTIZED].argmax(1) == probabilities[DEPLOYED].argmax(1)
     agreement = float(same.mean())
+    terminal.say("evaluate: what is no digit")
+    rejection = confidence.rejection(
+        Classifier(subjects[DEPLOYED].path),
+        probabilities[DEPLOYED],
+        test.labels,
+        outliers.probes(context.recipe.evaluate.probes, context.recipe.seed),
+    )
     right = {key: scores.argmax(1) == test.labels for key, scores in probabilities.items()}
     metrics = {
         "schema": artifacts.SCHEMA,
@@ -77,7 +84,8 @@ def run(context: Context) -> dict[str, Any]:
             for other in (FLOAT, POST_TRAINING)
         ],
         "fake_quantized_agreement": agreement,
-        "gates": gates(context, scores, agreement),
+        "rejection": rejection,
+        "gates": gates(context, scores, agreement, rejection),
         "timings": {
             "cpu": cpu_name(),
             "device": train.device(),
@@ -92,6 +100,7 @@ def run(context: Context) -> dict[str, Any]:
         f"{context.dataset}, {len(test):,} test images",
         context.out / CONFUSION,
     )
+    plots.rejection(rejection, context.out / REJECTION)
     return {key: model["accuracy"] for key, model in scores.items()}
 
 
@@ -154,7 +163,10 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> dict[str, An
 
 
 def gates(
-    context: Context, scores: dict[str, dict[str, Any]], agreement: float
+    context: Context,
+    scores: dict[str, dict[str, Any]],
+    agreement: float,
+    rejection: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Each gate that the recipe sets, with the int8 file's figure."""
     deployed, settings = scores[DEPLOYED], context.recipe.evaluate
@@ -163,6 +175,12 @@ def gates(
         "max_accuracy_drop": -deployed["difference"],
         "min_agreement": agreement,
         "max_model_bytes": deployed["bytes"],
+        "max_digits_refused": rejection["digits"]["refused"] / rejection["digits"]["total"],
+        "min_outliers_refused": min(
+            counts["refused"] / counts["total"]
+            for kind, counts in rejection["outliers"].items()
+            if kind != outliers.LIKE_DIGITS
+        ),
     }
     checked = []
     for gate, figure in figures.items():

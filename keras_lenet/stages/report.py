@@ -15,7 +15,7 @@ from keras_lenet.stages import Context
 PAGE = "report.md"
 CURVES, MISTAKES = "training.png", "mistakes.png"
 # As their stages name them; importing those would load TensorFlow for two words.
-CONTACT_SHEET, CONFUSION = "augmentation.png", "confusion.png"
+CONTACT_SHEET, CONFUSION, REJECTION = "augmentation.png", "confusion.png", "rejection.png"
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -26,7 +26,8 @@ def run(context: Context) -> dict[str, Any]:
     }
     plots.training_curves(histories, context.out / CURVES)
     shutil.copyfile(context.inputs["train"] / CONTACT_SHEET, context.out / CONTACT_SHEET)
-    shutil.copyfile(context.inputs["evaluate"] / CONFUSION, context.out / CONFUSION)
+    for picture in (CONFUSION, REJECTION):
+        shutil.copyfile(context.inputs["evaluate"] / picture, context.out / picture)
     shown = _draw_mistakes(context, metrics)
     page = _page(context, metrics, histories, shown)
     artifacts.write_bytes(context.out / PAGE, page.encode())
@@ -95,6 +96,11 @@ Best validation accuracy: {best["train"]:.2%} in float, {best["quantize"]:.2%} f
 ![Confusion matrices of the float and the int8 model]({CONFUSION})
 
 ![The {shown} most confident mistakes of the int8 model]({MISTAKES})
+
+## What is no digit
+
+{results.rejection(metrics)}
+![Digits refused against other pictures refused, by threshold]({REJECTION})
 
 ## Recipe
 
