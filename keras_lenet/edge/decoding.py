@@ -1,0 +1,186 @@
+"""Files and arrays to the pixels that are looked at: upright, opaque, grey or RGB.
+
+Pillow only decodes files and converts their pixel modes.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from keras_lenet.errors import Error
+
+MAX_PIXELS = 50_000_000
+"""Images that declare more are refused before they are decoded."""
+MAX_BYTES = 256 << 20
+"""Files larger than this are not read."""
+
+_ORIENTATION = 0x0112  # EXIF tag
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+"""What `load` decodes. Others are left out: EPS, for one, would start a PostScript interpreter."""
+
+
+def load(path: Path | str) -> Image.Image:
+    """Read an image file and decode it; of an animation, the first frame.
+
+    Raises:
+        Error: the file can't be read, is no image in one of `FORMATS`, is damaged or truncated,
+            or declares more than `MAX_PIXELS`; the last is found before anything is decoded.
+    """
+    content = _read(Path(path))
+    with warnings.catch_warnings():
+        # Pillow warns of odd metadata, which is no concern of ours, and of large images, which
+        # the check below refuses.
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise Error(f"{path}: {_too_large()}") from error
+        except Exception as error:  # a damaged header makes Pillow raise nearly anything
+            known = ", ".join(FORMATS)
+            raise Error(f"{path}: not an image, or damaged; expected one of {known}") from error
+        _check_size(image.width, image.height, f"{path}: ")
+        try:
+            image.load()
+        except Exception as error:  # and so does damaged data
+            raise Error(f"{path}: damaged or truncated image ({error}); save it again") from error
+    return image
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Error(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not content:
+        raise Error(f"{path}: the file is empty; expected an image")
+    if len(content) > MAX_BYTES:
+        raise Error(f"{path}: larger than {MAX_BYTES >> 20} MiB; save a smaller image")
+    return content
+
+
+def _check_size(width: int, height: int, source: str = "") -> None:
+    if width * height > MAX_PIXELS:
+        raise Error(f"{source}{_too_large(f'{width}×{height} pixels')}")
+
+
+def _too_large(found: str = "too many pixels") -> str:
+    return f"{found}, where at most {MAX_PIXELS // 10**6} million are read; scale the image down"
+
+
+def to_pixels(image: Image.Image | NDArray[Any], notes: list[str]) -> NDArray[Any]:
+    """The pixels of a Pillow image or an array, upright and opaque: (H, W) or (H, W, 3).
+
+    Args:
+        image: whatever `prepare` takes.
+        notes: what was done is added here.
+
+    Raises:
+        Error: the array has another shape, type or range, or is larger than `MAX_PIXELS`.
+    """
+    if isinstance(image, Image.Image):
+        return _decode(image, notes)
+    return _from_array(np.asarray(image), notes)
+
+
+def _from_array(array: NDArray[Any], notes: list[str]) -> NDArray[Any]:
+    """An array as it came, but opaque: (H, W) or (H, W, 3)."""
+    _check_array(array)
+    if array.ndim == 3 and array.shape[2] == 4:
+        return _flatten(Image.fromarray(_to_uint8(array)), notes)
+    return array
+
+
+def _check_array(array: NDArray[Any]) -> None:
+    shape_ok = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if not shape_ok or 0 in array.shape:
+        raise Error(f"expected an image (H, W), (H, W, 3) or (H, W, 4), got shape {array.shape}")
+    if array.dtype.kind not in "fb" and array.dtype not in (np.uint8, np.uint16):
+        raise Error(f"expected an image of uint8, uint16, bool or float, got {array.dtype}")
+    _check_size(array.shape[1], array.shape[0])
+    if array.dtype.kind == "f" and not (array.min() >= 0 and array.max() <= 255):  # also for NaN
+        raise Error(
+            "expected float pixels in [0, 1] or [0, 255], got "
+            f"{array.min():g} to {array.max():g}; scale them first"
+        )
+
+
+def full_scale(pixels: NDArray[Any]) -> float:
+    """The value of white. Sensors put 10, 12 or 14 bits into 16, so the data tells how many."""
+    if pixels.dtype == np.uint8:
+        return 255.0
+    peak = float(pixels.max())
+    if pixels.dtype.kind != "f":
+        return float(2 ** max(8, int(peak).bit_length()) - 1) if peak > 1 else 1.0
+    return 1.0 if peak <= 1 else 255.0
+
+
+def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
+    if array.dtype == np.uint8:
+        return array
+    scaled = array.astype(np.float32) * np.float32(255 / full_scale(array))
+    return np.rint(scaled).astype(np.uint8)
+
+
+def _decode(image: Image.Image, notes: list[str]) -> NDArray[Any]:
+    """A Pillow image, upright and opaque: (H, W) or (H, W, 3)."""
+    _check_size(image.width, image.height)
+    upright = _upright(image, notes)
+    if upright.mode.startswith(("I", "F")):  # 16-bit or float grey, which convert() would clip
+        array = _sixteen_bit(np.asarray(upright))
+        _check_array(array)
+        return array
+    if upright.has_transparency_data:
+        return _flatten(upright.convert("RGBA"), notes)
+    return np.asarray(upright.convert("L" if upright.mode in ("1", "L") else "RGB"))
+
+
+def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
+    """The image turned as its EXIF data say, its frames counted in a note."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            frames = getattr(image, "n_frames", 1)
+            turned = image.getexif().get(_ORIENTATION, 1) != 1
+            upright = ImageOps.exif_transpose(image)
+        except Exception:  # damaged metadata makes Pillow raise nearly anything
+            return image
+    if frames > 1:
+        notes.append(f"holds {frames} frames: frame {image.tell() + 1} used")
+    if turned:
+        notes.append("turned upright as its EXIF orientation says")
+    return upright
+
+
+def _sixteen_bit(array: NDArray[Any]) -> NDArray[Any]:
+    """Pillow's 32-bit integers as the 16 bits that files hold; floats as they are."""
+    if array.dtype.kind == "f":
+        return array
+    if array.min() < 0 or array.max() > 65535:
+        raise Error(f"expected grey levels of at most 16 bits, got {array.min()} to {array.max()}")
+    return array.astype(np.uint16)
+
+
+def _flatten(image: Image.Image, notes: list[str]) -> NDArray[np.uint8]:
+    """RGBA over white or black, whichever is farther from the colours that show.
+
+    So ink of either colour on a transparent page stands out.
+    """
+    alpha = image.getchannel("A")
+    if alpha.getextrema() == (255, 255):
+        return np.asarray(image.convert("RGB"))
+    counts = np.asarray(image.convert("L").histogram(alpha), np.float64)  # of what shows
+    mean = float(counts @ np.arange(256)) / max(1.0, float(counts.sum()))
+    page = "white" if mean < 127.5 else "black"
+    notes.append(f"transparent: laid over {page}")
+    opaque = Image.new("RGB", image.size, page)
+    opaque.paste(image, mask=alpha)
+    return np.asarray(opaque)

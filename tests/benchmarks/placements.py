@@ -1,0 +1,126 @@
+"""What preparation costs: MNIST's test digits, as pictures of many kinds, prepared and classified.
+
+    python tests/benchmarks/placements.py [COUNT]
+
+Prints a Markdown table: the accuracy of the reference int8 model on the first COUNT test images
+(all 10,000 by default) in each kind of picture, against the same images scored as they are; fails
+where more than 0.7 points are lost. Where no digit is found, that counts as a mistake.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from keras_lenet import terminal
+from keras_lenet.data import datasets
+from keras_lenet.edge.classifier import Classifier
+from keras_lenet.edge.prepare import prepare
+
+LIMIT = 0.7  # points
+LUMA = (0.299, 0.587, 0.114)
+CONTRAST = 64  # least difference in luma between ink and paper, of 255
+SHADE = 0.4  # share of the light that is left at the dark end of the page
+
+
+def off_centre(image, draw):
+    """Anywhere on a page of 44×44, up to 8 pixels from the centre; in proportion if scaled."""
+    room = round(len(image) * 16 / 28)
+    top, left = draw.integers(0, room, 2, endpoint=True)
+    return np.pad(image, ((top, room - top), (left, room - left)))
+
+
+def inverted(image, draw):
+    """Black on white."""
+    return 255 - image
+
+
+def scaled(image, draw):
+    """Half to three times as large."""
+    side = round(len(image) * draw.uniform(0.5, 3))
+    method = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)[draw.integers(2)]
+    return np.asarray(Image.fromarray(image).resize((side, side), method))
+
+
+def coloured(image, draw):
+    """Ink of one colour on paper of another, either of them lighter: (H, W, 3)."""
+    while True:
+        ink, paper = draw.integers(0, 256, (2, 3))
+        if abs((ink - paper) @ LUMA) >= CONTRAST:
+            return painted(image, ink, paper)
+
+
+def lit(image, draw):
+    """Near black on near white or the reverse, darker towards one side."""
+    ink, paper = draw.permutation([(20, 20, 20), (235, 235, 235)])
+    return shaded(painted(image, ink, paper), draw)
+
+
+def together(image, draw):
+    """All of these at once."""
+    return shaded(coloured(off_centre(scaled(image, draw), draw), draw), draw)
+
+
+def painted(image, ink, paper):
+    """Colours by how much of each pixel the ink covers: (H, W, 3)."""
+    share = image[..., np.newaxis] / 255
+    return np.rint(share * ink + (1 - share) * paper).astype(np.uint8)
+
+
+def shaded(picture, draw):
+    """The light falls off evenly along a random direction."""
+    angle = draw.uniform(0, 2 * np.pi)
+    y, x = np.indices(picture.shape[:2])
+    along = x * np.cos(angle) + y * np.sin(angle)
+    light = SHADE + (1 - SHADE) * (along - along.min()) / np.ptp(along)
+    return np.rint(picture * light[..., np.newaxis]).astype(np.uint8)
+
+
+CONDITIONS = {
+    "clean": lambda image, draw: image,
+    "off-centre by up to 8 pixels": off_centre,
+    "inverted": inverted,
+    "scaled by 0.5 to 3": scaled,
+    "coloured ink on coloured paper": coloured,
+    "light falling off to 40 %": lit,
+    "all of these together": together,
+}
+
+
+def answers(classifier, name, images):
+    """The digit in a picture of each image under one condition; -1 where none was found.
+
+    The same images always make the same pictures.
+    """
+    draw = np.random.default_rng(0)
+    found = [prepare(CONDITIONS[name](image, draw)) for image in images]
+    digits = classifier.predict(np.stack([result.image for result in found])).argmax(axis=1)
+    return np.where([result.found for result in found], digits, -1)
+
+
+def main():
+    """Print a row a condition; exit with 1 where one costs more than `LIMIT`."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else None
+    folder = os.environ.get("KERAS_LENET_DATA")
+    test = datasets.load("mnist", "test", Path(folder) if folder else None)
+    images, labels = test.images[:count], test.labels[:count]
+    classifier = Classifier()
+    plain = 100 * np.mean(classifier.predict(images).argmax(axis=1) == labels)
+    print("| picture | accuracy | difference | no digit found |\n|---|---:|---:|---:|")
+    print(f"| none: the image itself, not prepared | {plain:.2f} % | | |")
+    worst = 0.0
+    with terminal.progress() as bar:
+        for name in CONDITIONS:
+            digits = answers(classifier, name, bar.track(images, description=name))
+            accuracy = 100 * np.mean(digits == labels)
+            missed = np.count_nonzero(digits < 0)
+            print(f"| {name} | {accuracy:.2f} % | {accuracy - plain:+.2f} | {missed} |", flush=True)
+            worst = max(worst, plain - accuracy)
+    if worst > LIMIT:
+        raise SystemExit(f"a picture should cost at most {LIMIT} points")
+
+
+if __name__ == "__main__":
+    main()
