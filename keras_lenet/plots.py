@@ -17,13 +17,14 @@ BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG."""
     with replacing(path) as temporary:
         # Without the version of matplotlib in it, the same figure gives the same bytes.
         figure.savefig(temporary, dpi=120, metadata={"Software": None})
 
 
-def contact_sheet(images: NDArray[np.float32], path: Path, columns: int = 16) -> None:
+def contact_sheet(images: NDArray[np.float32], columns: int = 16) -> Figure:
     """Draw training images as the model sees them: float32, (N, H, W), in [0, 1]."""
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(columns * 0.6, rows * 0.6 + 0.4), layout="constrained")
@@ -33,15 +34,14 @@ def contact_sheet(images: NDArray[np.float32], path: Path, columns: int = 16) ->
         axis.set_axis_off()
     for axis, image in zip(axes.flat, images, strict=False):
         axis.imshow(image, cmap="gray", vmin=0, vmax=1)
-    _save(figure, path)
+    return figure
 
 
-def training_curves(histories: dict[str, dict[str, list[float]]], path: Path) -> None:
+def training_curves(histories: dict[str, dict[str, list[float]]]) -> Figure:
     """Draw loss, accuracy and learning rate by epoch, one row of panels for each stage.
 
     Args:
         histories: by stage, the columns of its `history.csv`.
-        path: the PNG file.
     """
     figure = Figure(figsize=(12, 3.6 * len(histories)), layout="constrained")
     panels = figure.subplots(len(histories), 3, squeeze=False)
@@ -65,10 +65,10 @@ def training_curves(histories: dict[str, dict[str, list[float]]], path: Path) ->
             axis.grid(alpha=0.3)
             if len(epochs) <= 10:
                 axis.set_xticks(epochs)
-    _save(figure, path)
+    return figure
 
 
-def confusion_matrices(matrices: dict[str, NDArray[np.int64]], title: str, path: Path) -> None:
+def confusion_matrices(matrices: dict[str, NDArray[np.int64]], title: str) -> Figure:
     """Draw confusion matrices side by side: rows are the true digit, columns the answer.
 
     Colour follows the mistakes alone, on one scale; the diagonal would drown them.
@@ -76,7 +76,6 @@ def confusion_matrices(matrices: dict[str, NDArray[np.int64]], title: str, path:
     Args:
         matrices: int64, (10, 10), by model.
         title: above them all.
-        path: the PNG file.
     """
     figure = Figure(figsize=(6 * len(matrices), 6.9), layout="constrained")
     figure.suptitle(title)
@@ -108,15 +107,14 @@ def confusion_matrices(matrices: dict[str, NDArray[np.int64]], title: str, path:
         axis.set_yticks(range(len(matrix)))
         axis.set_xlabel("answer")
         axis.set_ylabel("true digit")
-    _save(figure, path)
+    return figure
 
 
-def rejection(measured: dict[str, Any], path: Path) -> None:
+def rejection(measured: dict[str, Any]) -> Figure:
     """Draw what each threshold refuses: of the digits along, of everything else upwards.
 
     Args:
         measured: what `confidence.rejection` returned.
-        path: the PNG file.
     """
     curve, digits = measured["curve"], measured["digits"]
     lost = 100 * np.array(curve["digits"])
@@ -138,19 +136,18 @@ def rejection(measured: dict[str, Any], path: Path) -> None:
     axis.set_title("What refusing costs, by confidence threshold")
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
-    _save(figure, path)
+    return figure
 
 
 def mistakes(
-    images: NDArray[np.uint8], captions: Sequence[str], title: str, path: Path, columns: int = 10
-) -> None:
+    images: NDArray[np.uint8], captions: Sequence[str], title: str, columns: int = 10
+) -> Figure:
     """Draw misclassified images with what they are and what they were taken for.
 
     Args:
         images: uint8, (N, 28, 28).
         captions: one an image.
         title: above them all.
-        path: the PNG file.
         columns: images in a row.
     """
     rows = max(-(-len(images) // columns), 1)
@@ -162,4 +159,4 @@ def mistakes(
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
         axis.imshow(255 - image, cmap="gray", vmin=0, vmax=255)
         axis.set_title(caption, fontsize=8)
-    _save(figure, path)
+    return figure

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from keras_lenet.artifacts import SCHEMA
 from keras_lenet.errors import Error, GateError
 
 METRICS = "metrics.json"
+SCHEMA = 2
 HEADER = (
     "model",
     "correct",
@@ -77,12 +77,8 @@ def caption(metrics: dict[str, Any]) -> str:
 
 def paired(metrics: dict[str, Any]) -> str:
     """The paired comparisons, a Markdown list item each."""
-    titles = {key: model["title"] for key, model in metrics["models"].items()}
-    return "\n".join(
-        f"- Images that only {titles[pair['first']]} gets right: {pair['only_first']}; only "
-        f"{titles[pair['second']]}: {pair['only_second']}; p = {pair['p']:.2g} "
-        "(exact McNemar test)."
-        for pair in metrics["paired"]
+    return "\n".join(f"- {pair['verdict']}" for pair in metrics["paired"]) + (
+        "\n\nExact McNemar tests, on paired predictions." if metrics["paired"] else ""
     )
 
 

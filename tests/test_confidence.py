@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import softmax
 
 from keras_lenet.edge.prepare import prepare
 from keras_lenet.models import lenet5
@@ -45,6 +46,34 @@ def test_the_threshold_refuses_at_most_its_share():
         refused = (probabilities.max(1) < found).mean()
         assert refused <= share < refused + 0.02
         assert found * 256 == round(found * 256)
+
+
+def test_calibration_error_by_hand():
+    top = np.array([0.95, 0.95, 0.55, 0.55])
+    probabilities = np.zeros((4, 10))
+    probabilities[:, 0], probabilities[:, 1] = top, 1 - top
+    found = confidence.calibration(probabilities, np.array([0, 0, 0, 1], np.uint8))
+    # Two bins: two at 0.95, both right; two at 0.55, one right.
+    assert found["error"] == pytest.approx((2 * 0.05 + 2 * 0.05) / 4)
+    assert [one["count"] for one in found["bins"]] == [2, 2]
+    assert [one["accuracy"] for one in found["bins"]] == [0.5, 1.0]
+
+
+def test_a_calibrated_model_has_little_calibration_error():
+    logits, labels = overconfident(1.0, 20_000)
+    probabilities = softmax(logits, axis=1)
+    assert confidence.calibration(probabilities, labels)["error"] < 0.02
+    assert confidence.calibration(softmax(3 * logits, axis=1), labels)["error"] > 0.1
+
+
+def test_coverage_takes_the_most_confident_first():
+    top = np.linspace(0.6, 0.99, 10)
+    probabilities = np.zeros((10, 10))
+    probabilities[:, 0], probabilities[:, 1] = top, 1 - top
+    labels = np.array([1, 1, 0, 0, 0, 0, 0, 0, 0, 0], np.uint8)  # wrong where least sure
+    found = confidence.coverage(probabilities, labels, points=5)
+    assert found["coverage"] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert found["accuracy"] == [1, 1, 1, 1, 0.8]
 
 
 class Inked:

@@ -4,7 +4,6 @@ import csv
 import json
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -13,11 +12,11 @@ import tensorflow as tf
 from conftest import SMOKE, draw_digits, keras_lenet
 from PIL import Image
 
-from keras_lenet import artifacts, pipeline, recipe
+from keras_lenet import artifacts, pipeline, recipe, results
 from keras_lenet.artifacts import Record
 from keras_lenet.data import datasets, outliers
 from keras_lenet.edge.classifier import Classifier, open_interpreter
-from keras_lenet.errors import Error
+from keras_lenet.errors import Error, GateError
 from keras_lenet.stages import evaluate, export, quantize
 
 MODELS = ["keras", "saved_model", "qat", "float32", "int8_ptq", "int8", "uint8"]
@@ -118,9 +117,9 @@ def test_the_threshold_is_where_a_device_and_a_program_look_for_it(finished):
     )
 
 
-def test_gates_on_what_is_refused(finished):
+def test_every_missed_gate_is_named_with_its_figure(finished):
     metrics = metrics_of(finished)
-    rejection = {
+    metrics["rejection"] = {
         "digits": {"total": 200, "refused": 3},
         "outliers": {
             "letters": {"total": 10, "refused": 8},
@@ -128,19 +127,29 @@ def test_gates_on_what_is_refused(finished):
             outliers.LIKE_DIGITS: {"total": 10, "refused": 1},
         },
     }
-    limits = recipe.Evaluate(max_digits_refused=0.02, min_outliers_refused=0.9)
-    context = SimpleNamespace(recipe=SimpleNamespace(evaluate=limits))
-    found = {
-        gate["gate"]: gate for gate in evaluate.gates(context, metrics["models"], 1, rejection)
+    metrics["paired"][0]["differ_by_class"] = [0, 3, 1, 0, 0, 0, 0, 0, 0, 0]
+    settings = recipe.Evaluate(
+        max_digits_refused=0.02,
+        min_outliers_refused=0.9,
+        max_flips_per_digit=2,
+        max_arena_bytes=metrics["arena"]["bytes"],
+    )
+    found = {gate["gate"]: gate for gate in evaluate.gates(settings, metrics)}
+    assert {gate: (one["figure"], one["met"]) for gate, one in found.items()} == {
+        "max_digits_refused": (0.015, True),
+        "min_outliers_refused": (0.8, False),
+        "max_flips_per_digit": (3, False),
+        "max_arena_bytes": (metrics["arena"]["bytes"], True),
     }
-    assert (
-        found["max_digits_refused"] | {"met": True, "figure": 0.015}
-        == (found["max_digits_refused"])
-    )
-    assert (
-        found["min_outliers_refused"] | {"met": False, "figure": 0.8}
-        == (found["min_outliers_refused"])
-    )
+    with pytest.raises(GateError, match=r"max_flips_per_digit: 3, limit 2; .*min_outliers_refused"):
+        results.check_gates(metrics | {"gates": list(found.values())})
+
+
+def test_a_gate_on_what_was_not_measured_is_refused(finished):
+    metrics = metrics_of(finished)
+    del metrics["arena"]
+    with pytest.raises(Error, match=r"evaluate\.max_arena_bytes is set, but was not measured"):
+        evaluate.gates(recipe.Evaluate(max_arena_bytes=1), metrics)
 
 
 def test_calibration_images_are_recorded(finished, synthetic):
@@ -384,32 +393,6 @@ def test_a_fallback_does_not_replace_a_model_of_the_real_data(finished, tmp_path
     run = mnist_run(tmp_path, "data.fallback=digits")
     with pytest.raises(Error, match="mnist cannot be had"):
         pipeline.execute(run, pipeline.select(None, None))
-
-
-@pytest.mark.parametrize(
-    ("correct", "total", "expected"),
-    [
-        # Computed with statsmodels.stats.proportion.proportion_confint(method="wilson").
-        (9_950, 10_000, (0.99341437, 0.99620526)),
-        (0, 10, (0.0, 0.27753280)),
-        (10, 10, (0.72246720, 1.0)),
-    ],
-)
-def test_wilson_interval(correct, total, expected):
-    assert evaluate.wilson_interval(correct, total) == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("only_first", "only_second", "p"),
-    # By hand: twice the tail of a fair coin, (1 + 10 + 45) / 1024 * 2 for 2 against 8.
-    [(0, 0, 1.0), (5, 5, 1.0), (2, 8, 112 / 1024), (0, 6, 2 / 64)],
-)
-def test_mcnemar_is_exact(only_first, only_second, p):
-    first = np.array([True] * only_first + [False] * only_second + [True, False])
-    second = np.array([False] * only_first + [True] * only_second + [True, False])
-    found = evaluate.mcnemar(first, second)
-    assert (found["only_first"], found["only_second"]) == (only_first, only_second)
-    assert found["p"] == pytest.approx(p)
 
 
 @pytest.mark.mnist

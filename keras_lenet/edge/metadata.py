@@ -101,11 +101,16 @@ def attach(model: bytes, metadata: dict[str, Any], files: dict[str, bytes]) -> b
     entry = schema.MetadataT()
     entry.name, entry.buffer = ENTRY.decode(), len(contents.buffers) - 1
     contents.metadata.append(entry)
+    return _append_files(pack(contents), files)
+
+
+def pack(contents: schema.ModelT) -> bytes:
+    """The .tflite of a model's unpacked contents, its buffers on the boundaries that they need."""
     for buffer in contents.buffers:
         buffer.__class__ = _AlignedBuffer
-    builder = flatbuffers.Builder(len(model))
+    builder = flatbuffers.Builder(1024)
     builder.Finish(contents.Pack(builder), b"TFL3")
-    return _append_files(bytes(builder.Output()), files)
+    return bytes(builder.Output())
 
 
 class _AlignedBuffer(schema.BufferT):

@@ -61,6 +61,54 @@ def threshold(probabilities: NDArray[np.float32], share: float) -> float:
     return float(np.floor(confidence[int(share * len(confidence))] * STEPS) / STEPS)
 
 
+def calibration(
+    probabilities: NDArray[np.float32], labels: NDArray[np.uint8], bins: int = 15
+) -> dict[str, Any]:
+    """How far confidence and accuracy lie apart.
+
+    Args:
+        probabilities: (N, 10).
+        labels: uint8, (N,).
+        bins: of equal width, over [0, 1].
+
+    Returns:
+        `error`, the expected calibration error (Guo et al. 2017, section 2), and of each bin that
+        has any its `count`, mean `confidence` and `accuracy`: the reliability diagram.
+    """
+    top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    # A bin is open below and closed above, as in the paper.
+    places = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)
+    filled = [
+        {
+            "count": int((places == place).sum()),
+            "confidence": float(top[places == place].mean()),
+            "accuracy": float(right[places == place].mean()),
+        }
+        for place in np.unique(places)
+    ]
+    gaps = [one["count"] * abs(one["confidence"] - one["accuracy"]) for one in filled]
+    return {"error": sum(gaps) / len(labels), "bins": filled}
+
+
+def coverage(
+    probabilities: NDArray[np.float32], labels: NDArray[np.uint8], points: int = 50
+) -> dict[str, list[float]]:
+    """Accuracy on the most confident answers, by their share of all.
+
+    Args:
+        probabilities: (N, 10).
+        labels: uint8, (N,).
+        points: how many shares, evenly from 1 / points to 1.
+    """
+    top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    running = np.cumsum(right[np.argsort(-top, kind="stable")]) / np.arange(1, len(labels) + 1)
+    counts = np.maximum(np.arange(1, points + 1) * len(labels) // points, 1)
+    return {
+        "coverage": (counts / len(labels)).tolist(),
+        "accuracy": running[counts - 1].tolist(),
+    }
+
+
 def rejection(
     classifier: Classifier,
     probabilities: NDArray[np.float32],

@@ -1,107 +1,158 @@
-"""Score every artifact on every test image, each through its own runtime.
+"""Score every artifact on every test image, and find out what quantization cost, and where.
 
 The one stage that opens the test set. Nothing is chosen here.
 """
 
 from __future__ import annotations
 
-import math
 import platform
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
 from keras_lenet import artifacts, models, plots, results, terminal
 from keras_lenet.data import loading, outliers
+from keras_lenet.edge import parity
 from keras_lenet.edge.classifier import Classifier
-from keras_lenet.stages import Context, confidence, export, quantize, train
+from keras_lenet.errors import Error
+from keras_lenet.recipe import Evaluate
+from keras_lenet.stages import (
+    Context,
+    comparison,
+    confidence,
+    export,
+    layers,
+    quantize,
+    subjects,
+    train,
+)
+from keras_lenet.stages.subjects import Subject
 
 PREDICTIONS = "predictions.npz"
 CONFUSION, REJECTION = "confusion.png", "rejection.png"
-FLOAT, FAKE_QUANTIZED, POST_TRAINING, DEPLOYED = "keras", "qat", "int8_ptq", "int8"
+FLOAT, FAKE_QUANTIZED, FLOAT_FILE = "keras", "qat", "float32"
+POST_TRAINING, DEPLOYED = "int8_ptq", "int8"
 REPETITIONS = 200
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Something to score.
-
-    Attributes:
-        title: its name in tables.
-        path: its file or folder, for its size.
-        predict: from uint8 (N, 28, 28) to float32 (N, 10) probabilities.
-        kernels: the kernel set that computes.
-    """
-
-    title: str
-    path: Path
-    predict: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-    kernels: str
+TRACED = 500
+"""Test images that go through the network tensor by tensor."""
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Write `metrics.json`, `predictions.npz` and the confusion matrices."""
+    """Write `metrics.json`, `predictions.npz` and the pictures that a model card shows."""
     train.prepare_devices()
+    settings, seed = context.recipe.evaluate, context.recipe.seed
     test = loading.load_test(context.dataset, context.data_dir)
     with terminal.without_information():
-        subjects = _subjects(context)
+        scored = _subjects(context)
+    probabilities = predict(scored, test)
+    pairs = ((DEPLOYED, FLOAT), (POST_TRAINING, FLOAT), (DEPLOYED, POST_TRAINING))
+    metrics = measure(scored, probabilities, test, context.dataset, FLOAT, pairs)
+    same = probabilities[FAKE_QUANTIZED].argmax(1) == probabilities[DEPLOYED].argmax(1)
+    metrics |= {
+        "fake_quantized_agreement": float(same.mean()),
+        "layers": _layers(context, scored, test),
+        **_behaviour(scored, probabilities, test, DEPLOYED, settings, seed),
+    }
+    metrics["gates"] = gates(settings, metrics)
+    write(context.out, metrics, probabilities, test)
+    return {key: model["accuracy"] for key, model in metrics["models"].items()}
+
+
+def evaluate_files(
+    paths: list[Path], test: loading.Examples, dataset: str, settings: Evaluate, out: Path
+) -> dict[str, Any]:
+    """Score model files as `run` does those of a recipe, each beside the first.
+
+    Args:
+        paths: Keras files, SavedModel folders, .tflite files.
+        test: the test examples.
+        dataset: their dataset's name.
+        settings: how much is measured; gates are checked on the last file.
+        out: folder for `metrics.json`, `predictions.npz` and the pictures.
+
+    Raises:
+        Error: a file can't be read or doesn't keep the contract, or two have one name.
+    """
+    scored: dict[str, Subject] = {}
+    for path in paths:
+        if path.name in scored:
+            raise Error(f"{path}: a second file called {path.name}; rename one of them")
+        scored[path.name] = subjects.open_file(path)
+    first, last = paths[0].name, paths[-1].name
+    probabilities = predict(scored, test)
+    pairs = tuple((path.name, first) for path in paths[1:])
+    metrics = measure(scored, probabilities, test, dataset, first, pairs)
+    traced = test.images[:TRACED]
+    metrics["layers"] = {
+        path.name: layers.losses(paths[0], path, traced)
+        for path in paths[1:]
+        if layers.comparable(paths[0], path)
+    }
+    metrics |= _behaviour(scored, probabilities, test, last, settings, seed=0)
+    metrics["gates"] = gates(settings, metrics)
+    write(out, metrics, probabilities, test)
+    return metrics
+
+
+def predict(scored: dict[str, Subject], test: loading.Examples) -> dict[str, NDArray[np.float32]]:
+    """Every subject's probabilities for every test image."""
     probabilities = {}
     with terminal.progress() as bar:
-        for key, subject in bar.track(subjects.items(), description="evaluate"):
+        for key, subject in bar.track(scored.items(), description="evaluate"):
             terminal.say(f"evaluate: {subject.title}, {len(test):,} images")
             probabilities[key] = subject.predict(test.images)
-    scores = {
-        key: score(subject, probabilities[key], probabilities[FLOAT], test.labels)
-        for key, subject in subjects.items()
-    }
-    same = probabilities[FAKE_QUANTIZED].argmax(1) == probabilities[DEPLOYED].argmax(1)
-    agreement = float(same.mean())
-    terminal.say("evaluate: what is no digit")
-    rejection = confidence.rejection(
-        Classifier(subjects[DEPLOYED].path),
-        probabilities[DEPLOYED],
-        test.labels,
-        outliers.probes(context.recipe.evaluate.probes, context.recipe.seed),
-    )
-    right = {key: scores.argmax(1) == test.labels for key, scores in probabilities.items()}
-    metrics = {
-        "schema": artifacts.SCHEMA,
-        "dataset": context.dataset,
+    return probabilities
+
+
+def measure(
+    scored: dict[str, Subject],
+    probabilities: dict[str, NDArray[np.float32]],
+    test: loading.Examples,
+    dataset: str,
+    reference: str,
+    pairs: tuple[tuple[str, str], ...],
+) -> dict[str, Any]:
+    """What the answers say: every subject's score, and the paired comparisons.
+
+    Args:
+        scored: the subjects.
+        probabilities: their answers, (N, 10) each.
+        test: the test examples.
+        dataset: their dataset's name.
+        reference: the subject that the others are held against.
+        pairs: which two to compare.
+    """
+    answers = {key: found.argmax(axis=1) for key, found in probabilities.items()}
+    compared = []
+    for first, second in pairs:
+        pair = comparison.compare(answers[first], answers[second], test.labels)
+        titles = scored[first].title, scored[second].title
+        sentence = comparison.verdict(pair, *titles, len(test))
+        compared.append({"first": first, "second": second, **pair, "verdict": sentence})
+    return {
+        "schema": results.SCHEMA,
+        "dataset": dataset,
         "images": len(test),
         "labels": list(export.LABELS),
-        "models": scores,
-        "paired": [
-            {"first": DEPLOYED, "second": other} | mcnemar(right[DEPLOYED], right[other])
-            for other in (FLOAT, POST_TRAINING)
-        ],
-        "fake_quantized_agreement": agreement,
-        "rejection": rejection,
-        "gates": gates(context, scores, agreement, rejection),
+        "reference": reference,
+        "models": {
+            key: score(subject, probabilities[key], probabilities[reference], test.labels)
+            for key, subject in scored.items()
+        },
+        "paired": compared,
         "timings": {
             "cpu": cpu_name(),
             "device": train.device(),
             "threads": 1,
-            "models": {key: _time(subject, test.images) for key, subject in subjects.items()},
+            "models": {key: _time(subject, test.images) for key, subject in scored.items()},
         },
     }
-    artifacts.write_json(context.out / results.METRICS, metrics)
-    _keep_predictions(context.out / PREDICTIONS, test, probabilities)
-    plots.confusion_matrices(
-        {subjects[key].title: np.array(scores[key]["confusion"]) for key in (FLOAT, DEPLOYED)},
-        f"{context.dataset}, {len(test):,} test images",
-        context.out / CONFUSION,
-    )
-    plots.rejection(rejection, context.out / REJECTION)
-    return {key: model["accuracy"] for key, model in scores.items()}
 
 
 def score(
@@ -110,12 +161,12 @@ def score(
     reference: NDArray[np.float32],
     labels: NDArray[np.uint8],
 ) -> dict[str, Any]:
-    """Count what one model got right, and how it differs from the float model.
+    """Count what one model got right, and how it differs from the reference.
 
     Args:
         subject: the model.
         probabilities: its answers, (N, 10).
-        reference: the float model's answers to the same images, (N, 10).
+        reference: the reference's answers to the same images, (N, 10).
         labels: uint8, (N,).
     """
     answers, expected = probabilities.argmax(1), reference.argmax(1)
@@ -125,69 +176,96 @@ def score(
         "correct": correct,
         "total": total,
         "accuracy": correct / total,
-        "interval": wilson_interval(correct, total),
+        "interval": comparison.wilson_interval(correct, total),
         "difference": (correct - int((expected == labels).sum())) / total,
         "agreement": float((answers == expected).mean()),
-        "bytes": _size(subject.path),
+        "bytes": subject.bytes,
         "confusion": confusion_matrix(labels, answers, labels=range(10)).tolist(),
+        "calibration": confidence.calibration(probabilities, labels),
+        "coverage": confidence.coverage(probabilities, labels),
     }
 
 
-def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """The score interval of a proportion, 95 % by default (Wilson 1927).
+def _behaviour(
+    scored: dict[str, Subject],
+    probabilities: dict[str, NDArray[np.float32]],
+    test: loading.Examples,
+    deployed: str,
+    settings: Evaluate,
+    seed: int,
+) -> dict[str, Any]:
+    """What the deployed model does beyond the test images: corrupted ones, and what is no digit."""
+    subject = scored[deployed]
+    found: dict[str, Any] = {"deployed": deployed}
+    if subject.path.suffix == ".tflite":
+        terminal.say("evaluate: what is no digit")
+        classifier = Classifier(subject.path)
+        pages = outliers.probes(settings.probes, seed)
+        found["rejection"] = confidence.rejection(
+            classifier, probabilities[deployed], test.labels, pages
+        )
+        if classifier.input.scale:
+            arena, how = parity.arena(subject.path)
+            found["arena"] = {"bytes": arena, "how": how}
+    return found
 
-    It stays inside [0, 1] near 100 %, where the textbook interval does not.
+
+def _layers(
+    context: Context, scored: dict[str, Subject], test: loading.Examples
+) -> dict[str, list[dict[str, Any]]]:
+    """Each int8 file beside what it was made from: the same weights, in float."""
+    name, traced = context.recipe.model.name, test.images[:TRACED]
+    fine_tuned = quantize.unquantized(quantize.load(context.inputs["quantize"], name), name)
+    with terminal.without_information(), tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "float32.tflite"
+        path.write_bytes(export.convert(fine_tuned, models.find(name).input_size))
+        return {
+            POST_TRAINING: layers.losses(
+                scored[FLOAT_FILE].path, scored[POST_TRAINING].path, traced
+            ),
+            DEPLOYED: layers.losses(path, scored[DEPLOYED].path, traced),
+        }
+
+
+def gates(settings: Evaluate, metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each gate that is set, with the deployed model's figure.
+
+    Raises:
+        Error: a gate is set on something that was not measured.
     """
-    share = correct / total
-    centre = share + z * z / (2 * total)
-    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    return max((centre - spread) / scale, 0.0), min((centre + spread) / scale, 1.0)
-
-
-def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> dict[str, Any]:
-    """Compare two models on the same images by McNemar's test (1947), exact.
-
-    Args:
-        first: where the first model is right, (N,).
-        second: where the second is.
-
-    Returns:
-        On how many images only the one or only the other is right, and the two-sided probability
-        of so uneven a division if neither is better.
-    """
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    discordant = only_first + only_second
-    p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
-    return {"only_first": only_first, "only_second": only_second, "p": p}
-
-
-def gates(
-    context: Context,
-    scores: dict[str, dict[str, Any]],
-    agreement: float,
-    rejection: dict[str, Any],
-) -> list[dict[str, Any]]:
-    """Each gate that the recipe sets, with the int8 file's figure."""
-    deployed, settings = scores[DEPLOYED], context.recipe.evaluate
-    figures = {
+    deployed = metrics["models"][metrics["deployed"]]
+    differ = [
+        max(pair["differ_by_class"])
+        for pair in metrics["paired"]
+        if (pair["first"], pair["second"]) == (metrics["deployed"], metrics["reference"])
+    ]
+    figures: dict[str, float | None] = {
         "min_accuracy": deployed["accuracy"],
-        "max_accuracy_drop": -deployed["difference"],
-        "min_agreement": agreement,
+        "max_accuracy_drop": 0 - deployed["difference"],
+        "max_flips_per_digit": differ[0] if differ else None,
+        "min_agreement": metrics.get("fake_quantized_agreement", deployed["agreement"]),
         "max_model_bytes": deployed["bytes"],
-        "max_digits_refused": rejection["digits"]["refused"] / rejection["digits"]["total"],
-        "min_outliers_refused": min(
-            counts["refused"] / counts["total"]
-            for kind, counts in rejection["outliers"].items()
-            if kind != outliers.LIKE_DIGITS
-        ),
+        "max_arena_bytes": metrics["arena"]["bytes"] if "arena" in metrics else None,
+        "max_digits_refused": None,
+        "min_outliers_refused": None,
     }
+    if "rejection" in metrics:
+        digits, kinds = metrics["rejection"]["digits"], metrics["rejection"]["outliers"]
+        figures["max_digits_refused"] = digits["refused"] / digits["total"]
+        figures["min_outliers_refused"] = min(
+            counts["refused"] / counts["total"]
+            for kind, counts in kinds.items()
+            if kind != outliers.LIKE_DIGITS
+        )
     checked = []
     for gate, figure in figures.items():
         limit = getattr(settings, gate)
-        if limit is not None:
-            met = figure >= limit if gate.startswith("min_") else figure <= limit
-            checked.append({"gate": gate, "figure": figure, "limit": limit, "met": met})
+        if limit is None:
+            continue
+        if figure is None:
+            raise Error(f"evaluate.{gate} is set, but was not measured for this model")
+        met = figure >= limit if gate.startswith("min_") else figure <= limit
+        checked.append({"gate": gate, "figure": figure, "limit": limit, "met": met})
     return checked
 
 
@@ -200,57 +278,48 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
+def write(
+    out: Path,
+    metrics: dict[str, Any],
+    probabilities: dict[str, NDArray[np.float32]],
+    test: loading.Examples,
+) -> None:
+    """Write an evaluation's files; pages are made from these alone."""
+    artifacts.write_json(out / results.METRICS, metrics)
+    _keep_predictions(out / PREDICTIONS, test, probabilities, metrics)
+    plots.save(
+        plots.confusion_matrices(
+            {
+                metrics["models"][key]["title"]: np.array(metrics["models"][key]["confusion"])
+                for key in dict.fromkeys((metrics["reference"], metrics["deployed"]))
+            },
+            f"{metrics['dataset']}, {len(test):,} test images",
+        ),
+        out / CONFUSION,
+    )
+    if "rejection" in metrics:
+        plots.save(plots.rejection(metrics["rejection"]), out / REJECTION)
+
+
 def _subjects(context: Context) -> dict[str, Subject]:
     name = context.recipe.model.name
-    size = models.find(name).input_size
     keras_path = context.inputs["train"] / train.MODEL
     qat_path = context.inputs["quantize"] / quantize.WEIGHTS
-    saved_path = context.inputs["export"] / export.SAVED_MODEL
     trained = keras.models.load_model(keras_path, compile=False)
     fake_quantized = quantize.load(context.inputs["quantize"], name)
-    saved = tf.saved_model.load(str(saved_path))
-    serve = saved.signatures["serving_default"]
-
-    def served(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        # The loaded object has to outlive its signature.
-        return saved and serve(images=tf.constant(images[..., np.newaxis]))["probabilities"].numpy()
-
-    subjects = {
-        FLOAT: Subject("Keras float32", keras_path, _predictor(trained, size), "TensorFlow"),
-        "saved_model": Subject("SavedModel", saved_path, _in_batches(served), "TensorFlow"),
-        FAKE_QUANTIZED: Subject(
-            "Keras QAT", qat_path, _predictor(fake_quantized, size), "TensorFlow"
-        ),
+    saved_model = context.inputs["export"] / export.SAVED_MODEL
+    return {
+        FLOAT: subjects.of_keras(trained, keras_path, "Keras float32"),
+        "saved_model": subjects.of_saved_model(saved_model, "SavedModel"),
+        FAKE_QUANTIZED: subjects.of_keras(fake_quantized, qat_path, "Keras QAT"),
+    } | {
+        variant: subjects.of_tflite(context.inputs["export"] / export.file_name(name, variant))
+        for variant in export.VARIANTS
     }
-    for variant in export.VARIANTS:
-        path = context.inputs["export"] / export.file_name(name, variant)
-        subjects[variant] = Subject(path.name, path, Classifier(path).predict, "XNNPACK")
-    return subjects
-
-
-def _predictor(model: Any, size: int) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """A Keras model, with the resize and the softmax that its exports have inside."""
-    probabilities = tf.function(export.deployed(model, size))
-
-    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        unit = tf.constant(images[..., np.newaxis], tf.float32) / 255
-        return np.asarray(probabilities(unit))
-
-    return _in_batches(predict)
-
-
-def _in_batches(
-    predict: Callable[[NDArray[np.uint8]], NDArray[np.float32]], batch_size: int = 1000
-) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    def whole(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        starts = range(0, len(images), batch_size)
-        return np.concatenate([predict(images[i : i + batch_size]) for i in starts])
-
-    return whole
 
 
 def _time(subject: Subject, images: NDArray[np.uint8]) -> dict[str, Any]:
-    """Time one image at a time, the Python call included."""
+    """Time one image at a time, the Python call included, and a whole batch."""
     seconds = []
     for position in range(REPETITIONS + 20):
         image = images[position % len(images)][np.newaxis]
@@ -258,25 +327,37 @@ def _time(subject: Subject, images: NDArray[np.uint8]) -> dict[str, Any]:
         subject.predict(image)
         seconds.append(time.perf_counter() - start)
     low, high = np.percentile(seconds[20:], [50, 95]) * 1e6  # the first ones warm up
-    return {"kernels": subject.kernels, "p50_us": round(low, 1), "p95_us": round(high, 1)}
-
-
-def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    batch = images[: subjects.BATCH]
+    subject.predict(batch)
+    start = time.perf_counter()
+    subject.predict(batch)
+    throughput = len(batch) / (time.perf_counter() - start)
+    return {
+        "kernels": subject.kernels,
+        "p50_us": round(low, 1),
+        "p95_us": round(high, 1),
+        "batched_images_per_second": round(throughput),
+    }
 
 
 def _keep_predictions(
-    path: Path, test: loading.Examples, probabilities: dict[str, NDArray[np.float32]]
+    path: Path,
+    test: loading.Examples,
+    probabilities: dict[str, NDArray[np.float32]],
+    metrics: dict[str, Any],
 ) -> None:
-    """Every model's probabilities, and the images that the int8 model gets wrong."""
-    wrong = np.flatnonzero(probabilities[DEPLOYED].argmax(1) != test.labels)
+    """Every model's probabilities, and the images that a report may show.
+
+    These are the ones that the deployed model gets wrong, or puts elsewhere than the reference.
+    """
+    answers = probabilities[metrics["deployed"]].argmax(1)
+    elsewhere = answers != probabilities[metrics["reference"]].argmax(1)
+    shown = np.flatnonzero(elsewhere | (answers != test.labels))
     with artifacts.replacing(path) as temporary:
         np.savez_compressed(
             temporary,
             labels=test.labels,
-            mistakes=wrong,
-            mistake_images=test.images[wrong],
+            shown=shown,
+            shown_images=test.images[shown],
             **probabilities,  # type: ignore[arg-type]
         )

@@ -90,6 +90,19 @@ def load(folder: Path, name: str) -> Any:
     return model
 
 
+def unquantized(model: Any, name: str) -> Any:
+    """A fake-quantized model's own weights without the rounding: tf_keras."""
+    plain = models.find(name).build(tf_keras)
+    for layer in plain.layers:
+        if layer.weights:
+            own = {
+                weight.name: weight.numpy()
+                for weight in model.get_layer(f"quant_{layer.name}").weights
+            }
+            layer.set_weights([own[weight.name] for weight in layer.weights])
+    return plain
+
+
 def set_ranges(model: Any, float_model: Any, batches: tf.data.Dataset) -> None:
     """Start every activation's range where it belongs, from the float model's own activations.
 

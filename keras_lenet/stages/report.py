@@ -24,7 +24,7 @@ def run(context: Context) -> dict[str, Any]:
     histories = {
         stage: _history(context.inputs[stage] / "history.csv") for stage in ("train", "quantize")
     }
-    plots.training_curves(histories, context.out / CURVES)
+    plots.save(plots.training_curves(histories), context.out / CURVES)
     shutil.copyfile(context.inputs["train"] / CONTACT_SHEET, context.out / CONTACT_SHEET)
     for picture in (CONFUSION, REJECTION):
         shutil.copyfile(context.inputs["evaluate"] / picture, context.out / picture)
@@ -43,15 +43,17 @@ def _history(path: Path) -> dict[str, list[float]]:
 def _draw_mistakes(context: Context, metrics: dict[str, Any]) -> int:
     """Draw the int8 model's most confident mistakes; returns how many."""
     with np.load(context.inputs["evaluate"] / "predictions.npz") as stored:
-        wrong, images = stored["mistakes"], stored["mistake_images"]
-        scores, labels = stored["int8"][wrong], stored["labels"][wrong]
+        shown, images = stored["shown"], stored["shown_images"]
+        scores, labels = stored["int8"][shown], stored["labels"][shown]
+    mistaken = scores.argmax(1) != labels
+    wrong, images, scores, labels = (part[mistaken] for part in (shown, images, scores, labels))
     order = np.argsort(-scores.max(1), kind="stable")[: context.recipe.report.mistakes]
     captions = [
         f"{labels[i]} taken for {scores[i].argmax()}\n{scores[i].max():.0%}, nr. {wrong[i]}"
         for i in order
     ]
     title = f"int8, {metrics['dataset']}: the most confident mistakes"
-    plots.mistakes(images[order], captions, title, context.out / MISTAKES)
+    plots.save(plots.mistakes(images[order], captions, title), context.out / MISTAKES)
     return len(order)
 
 

@@ -1,0 +1,141 @@
+"""What can be scored: any model file that keeps the contract, each through its own runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from keras_lenet import terminal
+from keras_lenet.data import loading
+from keras_lenet.edge.classifier import Classifier
+from keras_lenet.errors import Error
+from keras_lenet.stages import export
+
+Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""From uint8 (N, 28, 28) to float32 (N, 10) probabilities."""
+
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something to score.
+
+    Attributes:
+        title: its name in tables.
+        path: its file or folder.
+        predict: gives its probabilities.
+        kernels: the kernel set that computes.
+    """
+
+    title: str
+    path: Path
+    predict: Predict
+    kernels: str
+
+    @property
+    def bytes(self) -> int:
+        """The size of its file, or of all files in its folder."""
+        if self.path.is_file():
+            return self.path.stat().st_size
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+
+def open_file(path: Path) -> Subject:
+    """Open a Keras file, a SavedModel folder or a .tflite.
+
+    Raises:
+        Error: it is none of these, can't be read, or doesn't keep the contract.
+    """
+    if not path.exists():
+        raise Error(f"{path}: not found; expected a .keras file, a SavedModel folder or a .tflite")
+    with terminal.without_information():
+        if path.is_dir():
+            return of_saved_model(path, path.name)
+        if path.suffix == ".keras":
+            return of_keras(_load_keras(path), path, path.name)
+        return of_tflite(path)
+
+
+def of_tflite(path: Path) -> Subject:
+    """A .tflite file, on one thread.
+
+    Raises:
+        Error: it can't be read or doesn't keep the contract.
+    """
+    return Subject(path.name, path, Classifier(path).predict, "XNNPACK")
+
+
+def of_keras(model: Any, path: Path, title: str) -> Subject:
+    """A Keras or tf_keras model that gives logits; resize and softmax are added here.
+
+    Raises:
+        Error: its shapes are others than (N, side, side, 1) and (N, 10).
+    """
+    entrance, exit_ = model.input_shape, model.output_shape
+    square = isinstance(entrance, tuple) and len(entrance) == 4 and entrance[1] == entrance[2]
+    if not square or entrance[3] != 1 or not entrance[1] or exit_ != (None, loading.CLASSES):
+        raise Error(
+            f"{path}: expected a model from (N, side, side, 1) to logits (N, 10), found "
+            f"{entrance} to {exit_}; not a digit classifier of this kind"
+        )
+    probabilities = tf.function(export.deployed(model, entrance[1]))
+
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        unit = tf.constant(images[..., np.newaxis], tf.float32) / 255
+        return np.asarray(probabilities(unit))
+
+    return Subject(title, path, _in_batches(predict), "TensorFlow")
+
+
+def of_saved_model(path: Path, title: str) -> Subject:
+    """A SavedModel whose signature takes uint8 images and gives probabilities, as ours does.
+
+    Raises:
+        Error: it can't be read, or its signature is another.
+    """
+    try:
+        saved = tf.saved_model.load(str(path))
+        serve = saved.signatures["serving_default"]
+        takes = serve.structured_input_signature[1]["images"]
+        gives = serve.structured_outputs["probabilities"]
+    except (OSError, KeyError, ValueError, AttributeError) as error:
+        raise Error(
+            f"{path}: expected a SavedModel with the signature serving_default, from images to "
+            f"probabilities ({' '.join(str(error).split())[:200]})"
+        ) from error
+    shapes = (takes.shape.as_list(), gives.shape.as_list())
+    if takes.dtype != tf.uint8 or shapes != ([None, 28, 28, 1], [None, 10]):
+        raise Error(
+            f"{path}: expected uint8 (N, 28, 28, 1) to (N, 10), found {takes.dtype.name} "
+            f"{shapes[0]} to {shapes[1]}"
+        )
+
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        # The loaded object has to outlive its signature.
+        return saved and serve(images=tf.constant(images[..., np.newaxis]))["probabilities"].numpy()
+
+    return Subject(title, path, _in_batches(predict), "TensorFlow")
+
+
+def _load_keras(path: Path) -> Any:
+    try:
+        return keras.models.load_model(path, compile=False)  # in safe mode: no code from the file
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise Error(f"{path}: cannot be read as a Keras model ({reason})") from error
+
+
+def _in_batches(predict: Predict) -> Predict:
+    def whole(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        starts = range(0, len(images), BATCH)
+        return np.concatenate([predict(images[i : i + BATCH]) for i in starts])
+
+    return whole
