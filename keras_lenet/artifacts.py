@@ -155,6 +155,20 @@ def _previous(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.previous")
 
 
+def replaceable(folder: Path, marker: str) -> Path:
+    """A folder that may be replaced, resolved: new, empty, or one of ours, which has `marker`.
+
+    Raises:
+        Error: it holds something else, which would be lost.
+    """
+    folder = folder.resolve()
+    if folder.exists() and any(folder.iterdir()) and not (folder / marker).exists():
+        raise Error(
+            f"{folder} holds something else: it has no {marker}; name an empty or a new folder"
+        )
+    return folder
+
+
 def recover(folder: Path) -> None:
     """Finish what a process killed in the middle of `commit` left undone."""
     previous = _previous(folder)

@@ -113,15 +113,97 @@ _stage_command(
     "pipelines/mnist.toml",
 )
 _stage_command(
-    "evaluate",
-    "Score every model on every test image.\n\nExit status 3 if a gate is missed.",
-    "pipelines/mnist.toml --set evaluate.min_accuracy=0.99",
-)
-_stage_command(
     "report",
     "Draw curves, confusion matrices and mistakes.",
     "pipelines/mnist.toml",
 )
+
+
+@app.command()
+def evaluate(
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="[RECIPE]", help="A recipe file, or:")
+    ] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--model",
+            metavar="FILE",
+            help="A .keras file, a SavedModel folder or a .tflite; repeatable. The others are "
+            "held against the first, and gates against the last.",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option("--dataset", help="Whose test images to score the files on.")
+    ] = "mnist",
+    folder: Annotated[
+        Path, typer.Option("--to", help="Folder for what is found out about the files.")
+    ] = Path("runs/evaluated"),
+    force: Force = False,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    data_dir: DataDir = None,
+) -> None:
+    """Score every model of a recipe, or any model files, on every test image.
+
+    Exit status 3 if a gate is missed.
+
+    Example: keras-lenet evaluate --model model.keras --model exported/lenet5_int8.tflite
+    """
+    if (recipe is None) == (not files):
+        raise Error("evaluate takes a recipe, or one --model FILE or more; see --help")
+    if recipe is not None:
+        _run_stages(recipe, "evaluate", "evaluate", force, overrides, runs, data_dir)
+        return
+    from keras_lenet import artifacts, results, terminal
+    from keras_lenet import recipe as recipes
+    from keras_lenet.data import datasets as known
+
+    settings = recipes.from_overrides("evaluate", overrides or ()).evaluate
+    folder = artifacts.replaceable(folder, results.METRICS)
+    known.obtain(dataset, "test", data_dir)
+    with terminal.without_information():
+        from keras_lenet.data import loading
+        from keras_lenet.stages import evaluate as evaluating
+    test = loading.load_test(dataset, data_dir)
+    out = artifacts.begin(folder, {}, resume=False)
+    metrics = evaluating.evaluate_files(files or [], test, dataset, settings, out)
+    artifacts.commit(folder)
+    _print_results(folder, folder.name)
+    results.check_gates(metrics)
+
+
+@app.command()
+def compare(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of finished runs.")
+    ],
+) -> None:
+    """Show runs side by side.
+
+    What their recipes differ in, their figures, and a paired test where the test set is the same.
+
+    Example: keras-lenet compare runs/mnist runs/quickstart
+    """
+    from rich import box
+    from rich.table import Table
+
+    from keras_lenet import compare as comparing
+
+    if len(folders) < 2:
+        raise Error(f"compare takes two runs or more, got {len(folders)}")
+    read = [comparing.read(folder) for folder in folders]
+    comparing.check(read)
+    for title, rows in (
+        ("Settings that differ", comparing.settings(read)),
+        ("Figures of the deployed models", comparing.figures(read)),
+    ):
+        table = Table("", *(run.name for run in read), title=title, box=box.SIMPLE)
+        for row in rows:
+            table.add_row(*row)
+        _print_table(table)
+    for sentence in comparing.verdicts(read):
+        typer.echo(sentence)
 
 
 def _run_stages(
@@ -272,8 +354,7 @@ def parity(
     from keras_lenet.data import datasets as known
     from keras_lenet.edge import parity as comparing
 
-    if dataset in known.DATASETS and not known.is_here(dataset, "test", data_dir):
-        known.download(dataset)
+    known.obtain(dataset, "test", data_dir)
     images = known.load(dataset, "test", data_dir).images
     with terminal.without_information():
         found = comparing.compare(file, images)
@@ -299,11 +380,12 @@ def publish(
 
     Example: keras-lenet publish pipelines/mnist.toml --seeds 3
     """
+    from keras_lenet import artifacts
     from keras_lenet import publish as publishing
     from keras_lenet import recipe as recipes
 
     loaded = recipes.load(recipe, overrides or ())
-    folder = publishing.target(folder)  # before the work, not after it
+    folder = artifacts.replaceable(folder, publishing.MANIFEST)  # before the work, not after it
     finished = publishing.run_seeds(loaded, seeds, runs, data_dir)
     typer.echo(publishing.spread(finished))
     settings = "".join(f" --set {setting}" for setting in overrides or ())
@@ -360,9 +442,11 @@ def main() -> None:
 
 
 _TRAINING_PACKAGES = {
+    "jinja2",
     "keras",
     "matplotlib",
     "pydantic",
+    "scipy",
     "sklearn",
     "tensorflow",
     "tensorflow_model_optimization",

@@ -82,20 +82,6 @@ def write(finished: list[Finished], folder: Path, command: str) -> None:
     artifacts.commit(folder)
 
 
-def target(folder: Path) -> Path:
-    """The folder to publish to, resolved.
-
-    Raises:
-        Error: it holds something other than published files, which would be lost.
-    """
-    folder = folder.resolve()
-    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
-        raise Error(
-            f"{folder} holds something else: it has no {MANIFEST}; name an empty or a new folder"
-        )
-    return folder
-
-
 def spread(finished: list[Finished]) -> str:
     """Each model's test accuracy over the seeds, as a Markdown table."""
     lines = [

@@ -123,7 +123,7 @@ class Export(Section):
     """
 
     calibration_images: Annotated[int, Field(ge=10)] = 500
-    refuse: Annotated[float, Field(ge=0, lt=1)] = 0.005
+    refuse: Annotated[float, Field(ge=0, lt=1)] = 0.0075
 
 
 class Evaluate(Section):
@@ -197,12 +197,25 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Error(f"recipe {path} is not TOML: {error}") from error
     settings.setdefault("name", path.stem)
+    return _validated(settings, overrides, f"recipe {path}")
+
+
+def from_overrides(name: str, overrides: Iterable[str]) -> Recipe:
+    """The default recipe with `key.path=value` overrides.
+
+    Raises:
+        Error: as `load`.
+    """
+    return _validated({"name": name}, overrides, "--set")
+
+
+def _validated(settings: dict[str, Any], overrides: Iterable[str], source: str) -> Recipe:
     for override in overrides:
         _apply(settings, override)
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
-        raise Error(f"recipe {path}: {_explain(error)}") from error
+        raise Error(f"{source}: {_explain(error)}") from error
 
 
 def _apply(settings: dict[str, Any], override: str) -> None:

@@ -15,7 +15,7 @@ HEADER = (
     "correct",
     "accuracy",
     "95 % interval",
-    "from float",
+    "difference",
     "agreement",
     "bytes",
     "1 image",
@@ -68,10 +68,12 @@ def caption(metrics: dict[str, Any]) -> str:
     """What the rows stand on: dataset, images, machine."""
     timings = metrics["timings"]
     threads = "1 thread" if timings["threads"] == 1 else f"{timings['threads']} threads"
+    reference = metrics["models"][metrics["reference"]]["title"]
     return (
-        f"Test set of {metrics['dataset']}, {metrics['images']:,} images. Keras QAT is the "
-        "fake-quantized model. Agreement: the same class as Keras float32. Time: median of one "
-        f"image at a time, on {timings['device']}; .tflite: {threads}, {timings['cpu']}."
+        f"Test set of {metrics['dataset']}, {metrics['images']:,} images. "
+        + ("Keras QAT is the fake-quantized model. " if "qat" in metrics["models"] else "")
+        + f"Difference and agreement: from {reference}, and share of the same class. Time: median "
+        f"of one image at a time, on {timings['device']}; .tflite: {threads}, {timings['cpu']}."
     )
 
 

@@ -58,6 +58,18 @@ def test_every_model_is_scored_on_every_test_image(finished):
     assert all(0 < timed[name]["p50_us"] <= timed[name]["p95_us"] for name in MODELS)
 
 
+def test_two_evaluations_differ_in_their_timings_alone(finished, tmp_path):
+    _, _, *arguments = finished.copy(tmp_path)
+    result = keras_lenet("evaluate", SMOKE, *arguments, "--force")
+    assert result.returncode == 0, result.stderr
+    first, second = (
+        json.loads((folder / "evaluate" / "metrics.json").read_text())
+        for folder in (finished.folder, tmp_path / "smoke")
+    )
+    assert first.pop("timings") != second.pop("timings")
+    assert json.dumps(first) == json.dumps(second)
+
+
 def test_the_table_is_on_stdout_and_the_story_on_stderr(finished):
     out, err = finished.result.stdout, finished.result.stderr
     for title in ("Keras float32", "SavedModel", "Keras QAT", "lenet5_int8.tflite"):

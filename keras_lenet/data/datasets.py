@@ -284,6 +284,16 @@ def cache_dir() -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "keras_lenet"
 
 
+def obtain(name: str, split: Split, data_dir: Path | None = None) -> None:
+    """Download a dataset, unless it is here, or none of the known ones.
+
+    Raises:
+        Error: as `download`.
+    """
+    if name in DATASETS and not is_here(name, split, data_dir):
+        download(name)
+
+
 def download(name: str) -> None:
     """Fetch the files of a dataset that the cache lacks, each verified before it counts.
 

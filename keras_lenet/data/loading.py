@@ -96,8 +96,14 @@ def with_outliers(examples: Examples, share: float, seed: int) -> Examples:
 
 
 def load_test(dataset: str, data_dir: Path | None) -> Examples:
-    """The test examples, for the final score alone."""
+    """The test examples, for the final score alone.
+
+    Raises:
+        Error: as `datasets.load`, or there are none.
+    """
     data = datasets.load(dataset, "test", data_dir)
+    if not len(data.labels):
+        raise Error(f"{dataset}: its test set is empty; expected at least one image to score")
     return Examples(data.images, data.labels, np.arange(len(data.labels)), "test")
 
 

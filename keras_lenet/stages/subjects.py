@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from keras_lenet import terminal
 from keras_lenet.data import loading
+from keras_lenet.edge import metadata
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
 from keras_lenet.stages import export
@@ -68,9 +69,14 @@ def of_tflite(path: Path) -> Subject:
     """A .tflite file, on one thread.
 
     Raises:
-        Error: it can't be read or doesn't keep the contract.
+        Error: it can't be read, doesn't keep the contract, or has labels other than the digits.
     """
-    return Subject(path.name, path, Classifier(path).predict, "XNNPACK")
+    classifier = Classifier(path)
+    labels = metadata.files(path.read_bytes()).get(metadata.LABELS_FILE)
+    if labels is not None and tuple(labels.decode(errors="replace").split()) != export.LABELS:
+        found = ", ".join(labels.decode(errors="replace").split())[:100]
+        raise Error(f"{path}: its labels are {found}; expected {', '.join(export.LABELS)}")
+    return Subject(path.name, path, classifier.predict, "XNNPACK")
 
 
 def of_keras(model: Any, path: Path, title: str) -> Subject:
