@@ -18,7 +18,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from keras_lenet import __version__, artifacts, models, terminal
 from keras_lenet.data import augment, datasets, loading
-from keras_lenet.edge import budget, metadata, microcontroller
+from keras_lenet.edge import budget, metadata, metadata_writer, microcontroller
 from keras_lenet.edge.classifier import Classifier, Tensor, open_interpreter
 from keras_lenet.errors import Error
 from keras_lenet.stages import Context, confidence, quantize, train
@@ -208,7 +208,9 @@ def _describe(path: Path, labels: bytes, context: Context, validation: loading.E
         "keras_lenet",
         threshold,
     )
-    described = metadata.attach(path.read_bytes(), description, {metadata.LABELS_FILE: labels})
+    described = metadata_writer.attach(
+        path.read_bytes(), description, {metadata.LABELS_FILE: labels}
+    )
     artifacts.write_bytes(path, described)
     return threshold
 
