@@ -182,16 +182,16 @@ def classify(
 
     Example: keras-lenet classify photo.jpg scans/ --show seen/
     """
-    from keras_lenet import terminal
+    from keras_lenet import streams
     from keras_lenet.edge import pictures
     from keras_lenet.edge.classifier import Classifier
 
-    with terminal.without_information():
+    with streams.without_information():
         classifier = Classifier(model)
     failed = 0
     for path, answer in pictures.classify(classifier, images):
         if isinstance(answer, Error):
-            terminal.say(f"keras-lenet: {answer}")
+            click.echo(f"keras-lenet: {answer}", err=True)
             failed += 1
             continue
         typer.echo(
@@ -216,10 +216,10 @@ def inspect(
 
     Example: keras-lenet inspect exported/lenet5_int8.tflite
     """
-    from keras_lenet import terminal
+    from keras_lenet import streams
     from keras_lenet.edge import inspection
 
-    with terminal.without_information():
+    with streams.without_information():
         report = inspection.inspect(file)
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
@@ -268,14 +268,14 @@ def parity(
 
     Example: keras-lenet parity exported/lenet5_int8.tflite
     """
-    from keras_lenet import terminal
+    from keras_lenet import streams
     from keras_lenet.data import datasets as known
     from keras_lenet.edge import parity as comparing
 
     if dataset in known.DATASETS and not known.is_here(dataset, "test", data_dir):
         known.download(dataset)
     images = known.load(dataset, "test", data_dir).images
-    with terminal.without_information():
+    with streams.without_information():
         found = comparing.compare(file, images)
         bound = comparing.softmax_bound(file)
     typer.echo(f"{file.name}, {len(images):,} test images of {dataset}, against XNNPACK\n")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
-from keras_lenet import artifacts, models, plots, results, terminal
+from keras_lenet import artifacts, models, plots, results, streams, terminal
 from keras_lenet.data import loading, outliers
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.stages import Context, confidence, export, quantize, train
@@ -52,7 +52,7 @@ def run(context: Context) -> dict[str, Any]:
     """Write `metrics.json`, `predictions.npz` and the confusion matrices."""
     train.prepare_devices()
     test = loading.load_test(context.dataset, context.data_dir)
-    with terminal.without_information():
+    with streams.without_information():
         subjects = _subjects(context)
     probabilities = {}
     with terminal.progress() as bar:
