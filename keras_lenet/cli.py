@@ -182,6 +182,9 @@ def classify(
 
     Example: keras-lenet classify photo.jpg scans/ --show seen/
     """
+    # NumPy's OpenBLAS would start a thread for every core; the matrices here are too small for it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
     from keras_lenet import streams
     from keras_lenet.edge import pictures
     from keras_lenet.edge.classifier import Classifier
