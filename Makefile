@@ -16,6 +16,7 @@ test: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python tests/benchmarks/input_pipeline.py
+	$(BIN)/python tests/benchmarks/startup.py
 
 .venv/installed: pyproject.toml .constraints.txt
 	$(PYTHON) -m venv .venv

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,8 @@ def digest(data: bytes) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of this package, of Python and of what decides results, for the records."""
+    from importlib import metadata  # slow, and only records need it
+
     packages = (
         "keras-lenet",
         "tensorflow",

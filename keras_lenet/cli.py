@@ -155,14 +155,14 @@ def evaluate(
     if recipe is not None:
         _run_stages(recipe, "evaluate", "evaluate", force, overrides, runs, data_dir)
         return
-    from keras_lenet import artifacts, results, terminal
+    from keras_lenet import artifacts, results, streams
     from keras_lenet import recipe as recipes
     from keras_lenet.data import datasets as known
 
     settings = recipes.from_overrides("evaluate", overrides or ()).evaluate
     folder = artifacts.replaceable(folder, results.METRICS)
     known.obtain(dataset, "test", data_dir)
-    with terminal.without_information():
+    with streams.without_information():
         from keras_lenet.data import loading
         from keras_lenet.stages import evaluate as evaluating
     test = loading.load_test(dataset, data_dir)
@@ -264,16 +264,19 @@ def classify(
 
     Example: keras-lenet classify photo.jpg scans/ --show seen/
     """
-    from keras_lenet import terminal
+    # NumPy's OpenBLAS would start a thread for every core; the matrices here are too small for it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+    from keras_lenet import streams
     from keras_lenet.edge import pictures
     from keras_lenet.edge.classifier import Classifier
 
-    with terminal.without_information():
+    with streams.without_information():
         classifier = Classifier(model)
     failed = 0
     for path, answer in pictures.classify(classifier, images):
         if isinstance(answer, Error):
-            terminal.say(f"keras-lenet: {answer}")
+            typer.echo(f"keras-lenet: {answer}", err=True)
             failed += 1
             continue
         typer.echo(
@@ -298,10 +301,10 @@ def inspect(
 
     Example: keras-lenet inspect exported/lenet5_int8.tflite
     """
-    from keras_lenet import terminal
+    from keras_lenet import streams
     from keras_lenet.edge import inspection
 
-    with terminal.without_information():
+    with streams.without_information():
         report = inspection.inspect(file)
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
@@ -350,13 +353,13 @@ def parity(
 
     Example: keras-lenet parity exported/lenet5_int8.tflite
     """
-    from keras_lenet import terminal
+    from keras_lenet import streams
     from keras_lenet.data import datasets as known
     from keras_lenet.edge import parity as comparing
 
     known.obtain(dataset, "test", data_dir)
     images = known.load(dataset, "test", data_dir).images
-    with terminal.without_information():
+    with streams.without_information():
         found = comparing.compare(file, images)
         bound = comparing.softmax_bound(file)
     typer.echo(f"{file.name}, {len(images):,} test images of {dataset}, against XNNPACK\n")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from keras_lenet import artifacts, models, results, terminal
+from keras_lenet import artifacts, models, results, streams, terminal
 from keras_lenet.artifacts import Record
 from keras_lenet.data import datasets
 from keras_lenet.errors import Error
@@ -251,7 +251,7 @@ def _execute_stage(run: Run, stage: Stage, force: bool) -> None:
     folder = run.stage_folder(stage.name)
     identity = {"settings": settings, "inputs": inputs}
     out = artifacts.begin(folder, identity, resume=not force)
-    with terminal.without_information():
+    with streams.without_information():
         module = importlib.import_module(f"keras_lenet.stages.{stage.name}")
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
     earlier = {name: run.stage_folder(name) for name in stage.inputs}

@@ -87,3 +87,73 @@ class Finished:
         """Copy the run below `runs`; returns the arguments that continue it there."""
         shutil.copytree(self.folder, runs / self.folder.name)
         return tuple(runs if item == self.folder.parent else item for item in self.arguments)
+
+
+@pytest.fixture
+def bundle(finished, tmp_path) -> Path:
+    """A copy of the finished run's C++ files for microcontrollers."""
+    folder = tmp_path / "microcontroller"
+    shutil.copytree(finished.folder / "export" / "microcontroller", folder)
+    return folder
+
+
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="g++ is not installed")
+needs_arm_compiler = pytest.mark.skipif(
+    not shutil.which("arm-none-eabi-g++"), reason="arm-none-eabi-g++ is not installed"
+)
+WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror")
+CORTEX_M = (*WARNINGS, "-Os", "-mcpu=cortex-m0plus", "-mthumb", "--specs=nosys.specs")
+
+_TFLM = {
+    "tensorflow/lite/micro/micro_mutable_op_resolver.h": """
+        #pragma once
+        constexpr int kTfLiteOk = 0;
+        namespace tflite {
+        template <int N> struct MicroMutableOpResolver {
+          int added = 0;
+          int add() { return ++added > N; }
+          int AddConv2D() { return add(); }
+          int AddFullyConnected() { return add(); }
+          int AddMaxPool2D() { return add(); }
+          int AddResizeBilinear() { return add(); }
+          int AddSoftmax() { return add(); }
+        };
+        }
+    """,
+    "tensorflow/lite/schema/schema_generated.h": """
+        #pragma once
+        namespace tflite { inline const void* GetModel(const void* data) { return data; } }
+    """,
+    "tensorflow/lite/micro/micro_interpreter.h": """
+        #pragma once
+        #include "../../../../lenet5_golden.h"
+        namespace tflite {
+        struct Tensor { struct { signed char* int8; } data; };
+        struct MicroInterpreter {
+          signed char image[784], scores[10];
+          Tensor in{{image}}, out{{scores}};
+          int calls = 0;
+          template <class R> MicroInterpreter(const void*, R&, unsigned char*, int) {}
+          int AllocateTensors() { return 0; }
+          Tensor* input(int) { return &in; }
+          Tensor* output(int) { return &out; }
+          int Invoke() {
+            for (int k = 0; k < 784; ++k)
+              if (image[k] != lenet5_golden_images[calls][k]) return 1;
+            for (int k = 0; k < 10; ++k) scores[k] = lenet5_golden_outputs[calls][k];
+            if (calls++ == WRONG) scores[3] += 1;
+            return 0;
+          }
+        };
+        }
+    """,
+}
+"""Stands for TensorFlow Lite Micro's headers: answers as the vectors say, but for image WRONG."""
+
+
+def write_tflm(folder: Path) -> None:
+    """Write headers that stand for TensorFlow Lite Micro's, beside a bundle's own."""
+    for name, text in _TFLM.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from conftest import draw_digits
 
-from keras_lenet.edge import metadata
+from keras_lenet.edge import metadata, metadata_writer
 from keras_lenet.edge.classifier import Classifier, Tensor, open_interpreter
 from keras_lenet.errors import Error
 
@@ -107,7 +107,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_an_answer_below_the_files_threshold_is_not_accepted(path, tmp_path):
     content, picture = path.read_bytes(), 255 - draw_digits(8, 3)[0][7]
     for threshold, accepted in ((0.0, True), (1.0, False)):
-        described = metadata.attach(
+        described = metadata_writer.attach(
             content, metadata.describe("lenet5", "", "1", "", threshold), {}
         )
         (tmp_path / "model.tflite").write_bytes(described)
@@ -119,6 +119,6 @@ def test_an_answer_below_the_files_threshold_is_not_accepted(path, tmp_path):
 
 
 def test_a_file_without_metadata_accepts_every_answer(path, tmp_path):
-    bare = path.read_bytes().replace(metadata.ENTRY, b"SOME_OTHER_NAME")
+    bare = path.read_bytes().replace(metadata.ENTRY.encode(), b"SOME_OTHER_NAME")
     (tmp_path / "model.tflite").write_bytes(bare)
     assert Classifier(tmp_path / "model.tflite").threshold == 0

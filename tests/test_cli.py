@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SMOKE, keras_lenet
+from conftest import SMOKE, draw_digits, keras_lenet
+from PIL import Image
 
 from keras_lenet import cli
 
@@ -31,6 +32,20 @@ def test_help_and_the_edge_load_no_tensorflow():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_classify_imports_nothing_that_it_has_no_use_for(tmp_path):
+    images, _ = draw_digits(1, 0)
+    Image.fromarray(images[0]).save(tmp_path / "digit.png")
+    code = (
+        "import sys\n"
+        "from keras_lenet import cli\n"
+        f"cli.app(['classify', {str(tmp_path / 'digit.png')!r}], standalone_mode=False)\n"
+        "print(sorted({'flatbuffers', 'http', 'importlib.metadata', 'numpy.ma', 'pydantic', "
+        "'rich', 'tensorflow', 'zipfile'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr
 
 
 def fails(*arguments, status=1):

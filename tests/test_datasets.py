@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import draw_digits, write_dataset
 
-from keras_lenet.data import datasets, idx
+from keras_lenet.data import datasets, idx, network
 from keras_lenet.errors import Error
 
 
@@ -214,7 +214,7 @@ def test_an_archive_is_unpacked(published, monkeypatch):
 
 
 def test_an_unreachable_network_is_noticed_within_seconds(monkeypatch):
-    monkeypatch.setattr(datasets, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(network, "CONNECT_SECONDS", 0.5)
 
     release = threading.Event()
 
@@ -222,7 +222,7 @@ def test_an_unreachable_network_is_noticed_within_seconds(monkeypatch):
         release.wait(20)
         raise OSError("released")
 
-    monkeypatch.setattr(datasets, "_open", hang)
+    monkeypatch.setattr(network, "_open", hang)
     start = time.monotonic()
     with pytest.raises(Error, match=r"no mirror could be reached: .*\(no answer in time\)"):
         datasets.download("mnist")

@@ -5,7 +5,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from conftest import draw_digits
 
-from keras_lenet.edge import metadata
+from keras_lenet.edge import metadata_writer
 from keras_lenet.stages import layers
 
 
@@ -46,7 +46,7 @@ def damage(path, position, target, factor):
     graph = model.subgraphs[0]
     weights = graph.tensors[graph.operators[position].inputs[1]]
     weights.quantization.scale = weights.quantization.scale * factor
-    packed = metadata.pack(model)
+    packed = metadata_writer.pack(model)
     target.write_bytes(packed)
     return target
 

@@ -1,23 +1,12 @@
-import shutil
 import subprocess
 
 import numpy as np
 import pytest
-from conftest import draw_digits
+from conftest import CORTEX_M, draw_digits, needs_arm_compiler, needs_compiler, write_tflm
 
 from keras_lenet.edge import microcontroller
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
-
-
-@pytest.fixture
-def bundle(finished, tmp_path):
-    folder = tmp_path / "microcontroller"
-    shutil.copytree(finished.folder / "export" / "microcontroller", folder)
-    return folder
-
-
-needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="g++ is not installed")
 
 
 def make(folder, *arguments):
@@ -46,60 +35,11 @@ def test_a_changed_byte_of_the_model_fails_it(bundle):
     assert result.returncode != 0
 
 
-@pytest.mark.skipif(
-    not shutil.which("arm-none-eabi-g++"), reason="arm-none-eabi-g++ is not installed"
-)
+@needs_arm_compiler
 def test_it_compiles_for_a_cortex_m(bundle):
-    flags = "-std=c++17 -Os -Wall -Wextra -Werror -mcpu=cortex-m0plus -mthumb --specs=nosys.specs"
-    result = make(bundle, "self_test", "CXX=arm-none-eabi-g++", f"CXXFLAGS={flags}")
+    flags = f"CXXFLAGS={' '.join(CORTEX_M)}"
+    result = make(bundle, "self_test", "CXX=arm-none-eabi-g++", flags)
     assert result.returncode == 0, result.stderr
-
-
-INTERPRETER = {
-    "tensorflow/lite/micro/micro_mutable_op_resolver.h": """
-        #pragma once
-        constexpr int kTfLiteOk = 0;
-        namespace tflite {
-        template <int N> struct MicroMutableOpResolver {
-          int added = 0;
-          int add() { return ++added > N; }
-          int AddConv2D() { return add(); }
-          int AddFullyConnected() { return add(); }
-          int AddMaxPool2D() { return add(); }
-          int AddResizeBilinear() { return add(); }
-          int AddSoftmax() { return add(); }
-        };
-        }
-    """,
-    "tensorflow/lite/schema/schema_generated.h": """
-        #pragma once
-        namespace tflite { inline const void* GetModel(const void* data) { return data; } }
-    """,
-    "tensorflow/lite/micro/micro_interpreter.h": """
-        #pragma once
-        #include "../../../../lenet5_golden.h"
-        namespace tflite {
-        struct Tensor { struct { signed char* int8; } data; };
-        struct MicroInterpreter {
-          signed char image[784], scores[10];
-          Tensor in{{image}}, out{{scores}};
-          int calls = 0;
-          template <class R> MicroInterpreter(const void*, R&, unsigned char*, int) {}
-          int AllocateTensors() { return 0; }
-          Tensor* input(int) { return &in; }
-          Tensor* output(int) { return &out; }
-          int Invoke() {
-            for (int k = 0; k < 784; ++k)
-              if (image[k] != lenet5_golden_images[calls][k]) return 1;
-            for (int k = 0; k < 10; ++k) scores[k] = lenet5_golden_outputs[calls][k];
-            if (calls++ == WRONG) scores[3] += 1;
-            return 0;
-          }
-        };
-        }
-    """,
-}
-"""Stands for TensorFlow Lite Micro's headers: answers as the vectors say, but for image WRONG."""
 
 
 @needs_compiler
@@ -111,10 +51,7 @@ INTERPRETER = {
     ],
 )
 def test_with_an_interpreter_every_output_is_compared(bundle, wrong, expected):
-    for name, text in INTERPRETER.items():
-        path = bundle / "tflm" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    write_tflm(bundle / "tflm")
     result = make(bundle, "TFLM=tflm", f"CPPFLAGS=-isystem tflm -DWRONG={wrong}")
     assert result.stdout.startswith(expected), result.stderr
     assert (result.returncode == 0) == (wrong == -1)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from conftest import draw_digits, keras_lenet
 
-from keras_lenet.edge import metadata
+from keras_lenet.edge import metadata, metadata_writer
 from keras_lenet.errors import Error
 from keras_lenet.stages import subjects
 
@@ -90,7 +90,7 @@ def test_other_labels_are_refused(files, tmp_path):
     content = files[2].read_bytes()
     bare = content[: content.rindex(b"PK\x03\x04")]
     (tmp_path / "letters.tflite").write_bytes(
-        metadata.attach(bare, described, {metadata.LABELS_FILE: labels})
+        metadata_writer.attach(bare, described, {metadata.LABELS_FILE: labels})
     )
     with pytest.raises(Error, match=r"its labels are a, b, .*; expected 0, 1"):
         subjects.open_file(tmp_path / "letters.tflite")

@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import http.client
 import importlib.util
 import os
 import shutil
 import tempfile
-import threading
-import time
-import urllib.request
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_lenet import terminal
 from keras_lenet.artifacts import replacing, sha256
 from keras_lenet.data import idx
 from keras_lenet.errors import Error
 
 Split = Literal["train", "test"]
-
-CONNECT_SECONDS = 5.0
-STALL_SECONDS = 20.0
-_CHUNK = 1 << 18
-_NETWORK_ERRORS = (OSError, ValueError, http.client.HTTPException)  # URLError is an OSError
 
 
 @dataclass(frozen=True)
@@ -301,6 +291,8 @@ def download(name: str) -> None:
         Error: no mirror can be reached, or none serves the published bytes. What the cache held
             before is untouched.
     """
+    from keras_lenet.data import network  # slow to import, and seldom needed
+
     dataset, folder = find(name), cache_dir() / name
     files = [*dataset.images.values(), *dataset.labels.values()]
     missing = [file for file in files if locate(name, file, None) is None]
@@ -309,11 +301,11 @@ def download(name: str) -> None:
     if dataset.archive:
         _download_archive(dataset.archive, missing, folder)
         return
-    mirrors = _reachable([f"{mirror}{missing[0].name}.gz" for mirror in dataset.mirrors])
+    mirrors = network.reachable([f"{mirror}{missing[0].name}.gz" for mirror in dataset.mirrors])
     for file in missing:
         urls = [url.rpartition("/")[0] + f"/{file.name}.gz" for url in mirrors]
         path = folder / f"{file.name}.gz"
-        _download(urls, path, functools.partial(_verified, file=file))
+        network.download(urls, path, functools.partial(_verified, file=file))
 
 
 def _not_here(name: str, missing: str, data_dir: Path | None) -> str:
@@ -354,71 +346,18 @@ def _check(
         raise Error(f"{labels_path}: expected labels 0 to 9, found {labels.max()}")
 
 
-def _open(url: str, timeout: float = STALL_SECONDS) -> Any:
-    request = urllib.request.Request(url, headers={"User-Agent": "keras-lenet"})
-    return urllib.request.urlopen(request, timeout=timeout)
-
-
-def _reachable(urls: list[str]) -> list[str]:
-    """Those of `urls` that answer within `CONNECT_SECONDS`, all asked at once.
-
-    Looking a name up has no time limit of its own, so threads that may be abandoned do the asking.
-    """
-    problems = dict.fromkeys(urls, "no answer in time")
-
-    def ask(url: str) -> None:
-        try:
-            with _open(url, CONNECT_SECONDS):
-                problems[url] = ""
-        except _NETWORK_ERRORS as error:
-            problems[url] = str(error)
-
-    threads = [threading.Thread(target=ask, args=(url,), daemon=True) for url in urls]
-    for thread in threads:
-        thread.start()
-    deadline = time.monotonic() + CONNECT_SECONDS
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    answers = dict(problems)
-    if all(answers.values()):
-        tried = "; ".join(f"{url} ({problem})" for url, problem in answers.items())
-        raise Error(f"no mirror could be reached: {tried}")
-    return [url for url, problem in answers.items() if not problem]
-
-
-def _download(urls: list[str], path: Path, verify: Callable[[Path], object]) -> None:
-    """Fetch `path` from the first of `urls` whose bytes pass `verify`."""
-    problems = []
-    for url in urls:
-        try:
-            with replacing(path) as temporary:
-                _fetch(url, temporary)
-                verify(temporary)
-            return
-        except (*_NETWORK_ERRORS, Error) as error:
-            problems.append(f"{url} ({error})")
-    raise Error(f"{path.name} could not be downloaded: " + "; ".join(problems))
-
-
-def _fetch(url: str, path: Path) -> None:
-    with _open(url) as answer, path.open("wb") as file, terminal.progress(of_bytes=True) as bar:
-        size = int(answer.headers.get("Content-Length") or 0) or None
-        task = bar.add_task(f"Downloading {url.rpartition('/')[2]}", total=size)
-        while chunk := answer.read(_CHUNK):
-            file.write(chunk)
-            bar.advance(task, len(chunk))
-
-
 def _download_archive(archive: Archive, files: list[File], folder: Path) -> None:
+    from keras_lenet.data import network
+
     def verify(path: Path) -> None:
         if sha256(path) != archive.sha256:
             raise Error("its checksum is not the published one")
 
-    urls = _reachable(list(archive.urls))
+    urls = network.reachable(list(archive.urls))
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         whole = Path(scratch) / "archive.zip"
-        _download(urls, whole, verify)
+        network.download(urls, whole, verify)
         with zipfile.ZipFile(whole) as members:
             for file in files:
                 with (

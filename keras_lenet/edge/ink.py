@@ -196,7 +196,7 @@ def _rise(grey: Grey, page: Grey, light: bool) -> Grey:
 
 def _unevenness(page: Grey, light: bool) -> float:
     """What the page's own dark parts would stand out by if they were ink."""
-    dark, bright = (float(level) for level in np.percentile(page, [5, 95]))
+    dark, bright = _percentiles(page, 5, 95)
     return bright - dark if light else (bright - dark) / max(bright, _BLACK)
 
 
@@ -204,8 +204,8 @@ def _strength(rise: Grey, mask: Mask, around: Mask) -> Grey:
     """Grey levels of the strokes, 0 to 1, with the page and its noise below 0."""
     page = rise[~around]
     # Where little page is left to judge by, it is taken for clean.
-    middle, upper = np.percentile(page, [50, 84]) if page.size > rise.size / 4 else (0.0, 0.0)
-    low, full = middle + 2 * (upper - middle), float(np.percentile(rise[mask], 75))
+    middle, upper = _percentiles(page, 50, 84) if page.size > rise.size / 4 else (0.0, 0.0)
+    low, full = middle + 2 * (upper - middle), _percentiles(rise[mask], 75)[0]
     strength = np.clip((rise - low) / max(full - low, 1e-6), 0, 1) * around
     return strength.astype(np.float32)
 
@@ -261,14 +261,24 @@ def _page_level(rise: Grey) -> tuple[float, float]:
     From the low quantiles, which ink does not reach, or from the differences between neighbours,
     whichever is more: noise around black is cut off below.
     """
-    low, high = np.percentile(rise, [5, 20])
-    spread = float(high - low) / 0.80
-    return float(high) + 0.84 * spread, max(spread, _grain(rise), 1 / 512)
+    low, high = _percentiles(rise, 5, 20)
+    spread = (high - low) / 0.80
+    return high + 0.84 * spread, max(spread, _grain(rise), 1 / 512)
 
 
 def _grain(grey: Grey) -> float:
     """Noise from the differences between neighbours, which ink and lighting hardly change."""
-    return 1.56 * float(np.percentile(np.abs(np.diff(grey, axis=1)), 35))
+    return 1.56 * _percentiles(np.abs(np.diff(grey, axis=1)), 35)[0]
+
+
+def _percentiles(values: Grey, *ranks: float) -> list[float]:
+    """Of all `values`; between two of them, linearly.
+
+    np.percentile imports numpy.ma, which takes longer than to prepare a small picture.
+    """
+    ordered = np.sort(values, axis=None)
+    places = np.array(ranks) / 100 * (len(ordered) - 1)
+    return np.interp(places, np.arange(len(ordered)), ordered).tolist()
 
 
 def _split(rise: Grey, base: float, noise: float) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_lenet import terminal
+from keras_lenet import streams
 from keras_lenet.edge import inspection
 from keras_lenet.edge.classifier import Classifier, Kernels
 from keras_lenet.errors import Error
@@ -164,7 +164,7 @@ def run_micro(path: Path, inputs: NDArray[Any]) -> tuple[NDArray[Any], int]:
         interpreter.set_input(image[np.newaxis], 0)
         interpreter.invoke()
         outputs.append(interpreter.get_output(0)[0].copy())
-    with terminal.captured(1, 2) as lines:
+    with streams.captured(1, 2) as lines:
         interpreter.print_allocations()
     used = re.search(r"Arena allocation total (\d+) bytes", "".join(lines))
     if used is None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from PIL import Image
 
-from keras_lenet.artifacts import replacing
 from keras_lenet.edge import prepare
 from keras_lenet.edge.classifier import Answer, Classifier
 from keras_lenet.errors import Error
@@ -87,6 +86,8 @@ def write_seen(path: Path, answer: Answer, folder: Path) -> Path:
     Raises:
         OSError: the folder can't be written to.
     """
+    from keras_lenet.artifacts import replacing  # most calls write nothing
+
     name = "_".join(part for part in path.parts if part not in (path.anchor, ".", ".."))
     target = folder / f"{name}-seen.png"
     with replacing(target) as temporary:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
-from keras_lenet import artifacts, models, plots, results, terminal
+from keras_lenet import artifacts, models, plots, results, streams, terminal
 from keras_lenet.data import loading, outliers
 from keras_lenet.edge import parity
 from keras_lenet.edge.classifier import Classifier
@@ -48,7 +48,7 @@ def run(context: Context) -> dict[str, Any]:
     train.prepare_devices()
     settings, seed = context.recipe.evaluate, context.recipe.seed
     test = loading.load_test(context.dataset, context.data_dir)
-    with terminal.without_information():
+    with streams.without_information():
         scored = _subjects(context)
     probabilities = predict(scored, test)
     pairs = ((DEPLOYED, FLOAT), (POST_TRAINING, FLOAT), (DEPLOYED, POST_TRAINING))
@@ -216,7 +216,7 @@ def _layers(
     """Each int8 file beside what it was made from: the same weights, in float."""
     name, traced = context.recipe.model.name, test.images[:TRACED]
     fine_tuned = quantize.unquantized(quantize.load(context.inputs["quantize"], name), name)
-    with terminal.without_information(), tempfile.TemporaryDirectory() as folder:
+    with streams.without_information(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float32.tflite"
         path.write_bytes(export.convert(fine_tuned, models.find(name).input_size))
         return {

@@ -16,9 +16,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from keras_lenet import __version__, artifacts, models, terminal
+from keras_lenet import __version__, artifacts, models, streams, terminal
 from keras_lenet.data import augment, datasets, loading
-from keras_lenet.edge import budget, metadata, microcontroller
+from keras_lenet.edge import budget, metadata, metadata_writer, microcontroller
 from keras_lenet.edge.classifier import Classifier, Tensor, open_interpreter
 from keras_lenet.errors import Error
 from keras_lenet.stages import Context, confidence, quantize, train
@@ -145,7 +145,7 @@ def convert(
         images = (calibration[:, np.newaxis, :, :, np.newaxis] / 255).astype(np.float32)
         converter.representative_dataset = lambda: ([image] for image in images)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    with terminal.without_information(), warnings.catch_warnings():
+    with streams.without_information(), warnings.catch_warnings():
         # The input's statistics are inside the graph, or come from the representative dataset.
         warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
         return bytes(converter.convert())
@@ -198,7 +198,7 @@ def _save_model(model: keras.Model, size: int, folder: Path) -> None:
 
 def _describe(path: Path, labels: bytes, context: Context, validation: loading.Examples) -> float:
     """Give a .tflite its metadata, and in them its confidence threshold, which is returned."""
-    with terminal.without_information():
+    with streams.without_information():
         probabilities = Classifier(path).predict(validation.images)
     threshold = confidence.threshold(probabilities, context.recipe.export.refuse)
     description = metadata.describe(
@@ -208,7 +208,9 @@ def _describe(path: Path, labels: bytes, context: Context, validation: loading.E
         "keras_lenet",
         threshold,
     )
-    described = metadata.attach(path.read_bytes(), description, {metadata.LABELS_FILE: labels})
+    described = metadata_writer.attach(
+        path.read_bytes(), description, {metadata.LABELS_FILE: labels}
+    )
     artifacts.write_bytes(path, described)
     return threshold
 

@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_lenet import terminal
+from keras_lenet import streams
 from keras_lenet.data import loading
-from keras_lenet.edge import metadata
+from keras_lenet.edge import metadata, metadata_writer
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
 from keras_lenet.stages import export
@@ -57,7 +57,7 @@ def open_file(path: Path) -> Subject:
     """
     if not path.exists():
         raise Error(f"{path}: not found; expected a .keras file, a SavedModel folder or a .tflite")
-    with terminal.without_information():
+    with streams.without_information():
         if path.is_dir():
             return of_saved_model(path, path.name)
         if path.suffix == ".keras":
@@ -72,7 +72,7 @@ def of_tflite(path: Path) -> Subject:
         Error: it can't be read, doesn't keep the contract, or has labels other than the digits.
     """
     classifier = Classifier(path)
-    labels = metadata.files(path.read_bytes()).get(metadata.LABELS_FILE)
+    labels = metadata_writer.files(path.read_bytes()).get(metadata.LABELS_FILE)
     if labels is not None and tuple(labels.decode(errors="replace").split()) != export.LABELS:
         found = ", ".join(labels.decode(errors="replace").split())[:100]
         raise Error(f"{path}: its labels are {found}; expected {', '.join(export.LABELS)}")

@@ -1,0 +1,53 @@
+"""What C++ writes to stdout and stderr: captured, or held back where it is mere information."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+
+_INFORMATION = re.compile(
+    r"I\d{4} |INFO: |WARNING: All log messages before absl|To enable the following|fully_quantize: "
+)
+
+
+@contextlib.contextmanager
+def captured(*descriptors: int) -> Iterator[list[str]]:
+    """Divert stdout (1) or stderr (2), what C++ writes there too; yields a list, filled at the end.
+
+    C++ knows nothing of `sys.stderr`, so the file descriptors are what has to be moved.
+    """
+    lines: list[str] = []
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with tempfile.TemporaryFile("w+", errors="replace") as held:
+        saved = [os.dup(descriptor) for descriptor in descriptors]
+        for descriptor in descriptors:
+            os.dup2(held.fileno(), descriptor)
+        try:
+            yield lines
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, copy in zip(descriptors, saved, strict=True):
+                os.dup2(copy, descriptor)
+                os.close(copy)
+            held.seek(0)
+            lines += held
+
+
+@contextlib.contextmanager
+def without_information() -> Iterator[None]:
+    """Hold back what TensorFlow's C++ logs to stderr as information; warnings and errors show.
+
+    It logs before any setting of its own is read.
+    """
+    lines: list[str] = []
+    try:
+        with captured(2) as lines:
+            yield
+    finally:
+        sys.stderr.writelines(line for line in lines if not _INFORMATION.match(line))

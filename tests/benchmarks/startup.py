@@ -1,0 +1,119 @@
+"""From process start to answer: the command against a bare process that opens the model.
+
+    python tests/benchmarks/startup.py
+
+Needs the base install alone. Prints medians over interleaved rounds as Markdown tables: whole
+processes, and the steps of `keras-lenet classify`; fails where it takes 1.5 times the bare cost.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROUNDS, LIMIT = 15, 1.5
+MODEL = Path(__file__).parents[2] / "exported" / "lenet5_int8.tflite"
+COMMAND = str(Path(sys.executable).with_name("keras-lenet"))
+
+NUMPY = "import numpy"
+INTERPRETER = f"{NUMPY}; from ai_edge_litert.interpreter import Interpreter"
+BARE = "NumPy, the interpreter, the model opened"
+
+# In the order in which the command comes to them.
+STEPS = {
+    "the command line, with Typer": "from keras_lenet import cli, streams",
+    "NumPy": "import numpy",
+    "LiteRT's interpreter": "import ai_edge_litert.interpreter",
+    "Pillow": "from PIL import Image, ImageOps",
+    "`keras_lenet.edge`": "from keras_lenet.edge import classifier, pictures, prepare",
+    "open the model": "with streams.without_information(): opened = classifier.Classifier()",
+    "read the picture": "picture = prepare.load(path)",
+    "prepare and classify": "opened.classify(picture)",
+}
+TIMER = f"""
+import os, sys, time
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as the command sets it
+path, seconds = sys.argv[1], []
+for step in {list(STEPS.values())!r}:
+    start = time.perf_counter()
+    exec(step)
+    seconds.append(time.perf_counter() - start)
+import json
+print(json.dumps(seconds))
+"""
+
+
+def processes(picture):
+    """What is measured from start to exit, by name; the answer to `picture` is one of them."""
+    python = [sys.executable, "-c"]
+    return {
+        "Python": [*python, "pass"],
+        "NumPy": [*python, NUMPY],
+        "NumPy, the interpreter": [*python, INTERPRETER],
+        BARE: [*python, f"{INTERPRETER}; Interpreter({str(MODEL)!r})"],
+        "`keras-lenet --help`": [COMMAND, "--help"],
+        "`keras-lenet classify one.png`": [COMMAND, "classify", picture],
+    }
+
+
+def output(command):
+    """What a command prints; Python may keep its bytecode, as an installed package does."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.run(command, check=True, capture_output=True, env=environment).stdout
+
+
+def seconds(command):
+    """How long a command takes, from start to exit."""
+    start = time.perf_counter()
+    output(command)
+    return time.perf_counter() - start
+
+
+def draw(path):
+    """A picture of a one, as dark ink on a light page."""
+    page = np.full((120, 120), 230, np.uint8)
+    page[20:100, 55:65] = 30
+    Image.fromarray(page).save(path)
+
+
+def measure(picture):
+    """Seconds of every process and of every step, by name and round, the first round left out."""
+    commands = processes(picture)
+    whole, steps = {name: [] for name in commands}, {name: [] for name in STEPS}
+    for _ in range(ROUNDS + 1):
+        for name, command in commands.items():
+            whole[name].append(seconds(command))
+        taken = json.loads(output([sys.executable, "-c", TIMER, picture]))
+        for name, step in zip(STEPS, taken, strict=True):
+            steps[name].append(step)
+    return [{name: rounds[1:] for name, rounds in kind.items()} for kind in (whole, steps)]
+
+
+def main():
+    """Print both tables; exit with 1 where `classify` is over the limit."""
+    with tempfile.TemporaryDirectory() as folder:
+        picture = f"{folder}/one.png"
+        draw(picture)
+        whole, steps = measure(picture)
+    print(f"| process | ms, median of {ROUNDS} | ratio |\n|---|---:|---:|")
+    for name, rounds in whole.items():
+        ratios = sorted(a / b for a, b in zip(rounds, whole[BARE], strict=True))
+        ratio = statistics.median(ratios)
+        spread = "" if name == BARE else f" ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        print(f"| {name} | {1000 * statistics.median(rounds):.0f} | {ratio:.2f}{spread} |")
+    print(f"\n| step of `classify` | ms, median of {ROUNDS} |\n|---|---:|")
+    for name, rounds in {"Python": whole["Python"], **steps}.items():
+        print(f"| {name} | {1000 * statistics.median(rounds):.0f} |")
+    if ratio > LIMIT:  # the last: classify
+        raise SystemExit(f"classify should take at most {LIMIT} times the bare cost")
+
+
+if __name__ == "__main__":
+    main()
