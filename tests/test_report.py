@@ -126,6 +126,13 @@ def test_the_worst_layer_is_named(measured):
     assert "the most is lost after CONV_2D 2: 30.0 dB, down to 12.0 dB." in text
 
 
+def test_the_deployed_model_has_the_first_word(measured):
+    metrics, predictions = copy.deepcopy(measured)
+    metrics["paired"].reverse()
+    verdict = metrics["paired"][-1]["verdict"].partition(": ")[0]
+    assert re.search(r'class="lead">([^<]*)', report.page(metrics, predictions))[1] == verdict
+
+
 def test_a_missed_gate_stands_at_the_top(measured):
     metrics, predictions = copy.deepcopy(measured)
     metrics["gates"] = [
@@ -205,6 +212,7 @@ def test_one_file_and_nothing_else(wrong):
     page = check(text)
     assert page.sections == ["models", "mistakes", "confidence", "speed", "origin"]
     assert f"{len(wrong)} of {len(wrong)}, the most confident first." in text
+    assert f"a.keras is right on {20 - len(wrong)} of 20 images." in text
     assert "No gates are set." in text
     assert "disagree" not in text
 

@@ -122,7 +122,8 @@ def page(
         title=f"{name} on {dataset}",
         dataset=dataset,
         asked=asked if asked != dataset else None,
-        verdicts=[pair["verdict"] for pair in metrics["paired"]],
+        verdicts=_verdicts(metrics),
+        compared=bool(metrics["paired"]),
         figures=_key_figures(metrics),
         missed=[gate["gate"] for gate in metrics["gates"] if not gate["met"]],
         gates=_gates(metrics),
@@ -158,6 +159,15 @@ def _titles(metrics: dict[str, Any]) -> dict[str, str]:
 def _compared(metrics: dict[str, Any]) -> list[str]:
     """The keys of the reference and of the deployed model, which may be one."""
     return list(dict.fromkeys((metrics["reference"], metrics["deployed"])))
+
+
+def _verdicts(metrics: dict[str, Any]) -> list[str]:
+    """That of the deployed model against the reference first; of a lone model its score."""
+    wanted = metrics["deployed"], metrics["reference"]
+    pairs = sorted(metrics["paired"], key=lambda pair: (pair["first"], pair["second"]) != wanted)
+    model = metrics["models"][metrics["deployed"]]
+    score = f"{model['title']} is right on {model['correct']:,} of {model['total']:,} images."
+    return [pair["verdict"] for pair in pairs] or [score]
 
 
 def _key_figures(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
