@@ -114,7 +114,7 @@ _stage_command(
 )
 _stage_command(
     "report",
-    "Draw curves, confusion matrices and mistakes.",
+    "Make one HTML page of it all.\n\nVerdict, plots, tables, mistakes; no network needed.",
     "pipelines/mnist.toml",
 )
 
@@ -224,7 +224,7 @@ def _run_stages(
     if "evaluate" in names:
         _print_results(done.stage_folder("evaluate"), done.recipe.name)
     if "report" in names:
-        typer.echo(f"Report: {done.stage_folder('report') / 'report.md'}")
+        typer.echo(f"Report: {done.stage_folder('report') / 'report.html'}")
     pipeline.check_gates(done, stages)
 
 

@@ -44,7 +44,7 @@ STAGES = {
         Stage("quantize", ("data", "augment", "model", "quantize"), ("train",), splits=("train",)),
         Stage("export", ("data", "model", "export"), ("train", "quantize"), splits=("train",)),
         Stage("evaluate", ("model", "evaluate"), ("train", "quantize", "export"), splits=("test",)),
-        Stage("report", ("report",), ("train", "quantize", "evaluate")),
+        Stage("report", ("report",), ("train", "quantize", "export", "evaluate")),
     )
 }
 

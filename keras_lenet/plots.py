@@ -1,13 +1,20 @@
-"""The pictures of a run, as PNG files. Drawn without a display; nothing is ever shown."""
+"""The pictures of a run: PNG files, and SVG for the report. Nothing is ever shown on a display."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from keras_lenet.artifacts import replacing
@@ -15,6 +22,10 @@ from keras_lenet.artifacts import replacing
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00")
+STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+MARKERS = "osD^vP"
+# What matplotlib writes for ink and paper, and what a page that may be dark calls them.
+PAGE_COLOURS = {"#000000": "currentColor", "#ffffff": "var(--paper)"}
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -22,6 +33,44 @@ def save(figure: Figure, path: Path) -> None:
     with replacing(path) as temporary:
         # Without the version of matplotlib in it, the same figure gives the same bytes.
         figure.savefig(temporary, dpi=120, metadata={"Software": None})
+
+
+def svg(draw: Callable[[Axes], None], name: str, size: tuple[float, float] = (3.9, 2.9)) -> str:
+    """Draw one panel as SVG that can stand in an HTML page, light or dark.
+
+    Its text stays text, its ink is the page's, and the same drawing gives the same bytes.
+
+    Args:
+        draw: draws on the axes that it is given.
+        name: unlike any other's on the page; every id begins with it.
+        size: in inches.
+    """
+    style: Any = {
+        "font.size": 9,
+        "legend.edgecolor": "none",
+        "legend.fontsize": 8,
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "text.parse_math": False,  # a file may be called $x$
+    }
+    written = io.StringIO()
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.subplots())
+        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
+    whole = written.getvalue()
+    drawing = re.sub(r"<(metadata|style)\b.*?</\1>", "", whole[whole.index("<svg") :], flags=re.S)
+    return re.sub(r"<[^>]+>", lambda tag: _for_page(tag[0], name), drawing)
+
+
+def _for_page(tag: str, name: str) -> str:
+    tag = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", tag)
+    for written, meant in PAGE_COLOURS.items():
+        tag = tag.replace(written, meant)
+    if tag.startswith("<svg"):  # HTML knows the namespaces, and the page decides on the size
+        tag = re.sub(r' (xmlns|xmlns:xlink|width|height)="[^"]*"', "", tag)
+    # The page's font is narrower than DejaVu Sans, which the layout reckons with.
+    return re.sub(r" font-family: [^;\"]*;", "", tag).replace("xlink:href", "href")
 
 
 def contact_sheet(images: NDArray[np.float32], columns: int = 16) -> Figure:
@@ -44,34 +93,47 @@ def training_curves(histories: dict[str, dict[str, list[float]]]) -> Figure:
         histories: by stage, the columns of its `history.csv`.
     """
     figure = Figure(figsize=(12, 3.6 * len(histories)), layout="constrained")
-    panels = figure.subplots(len(histories), 3, squeeze=False)
+    panels = figure.subplots(len(histories), len(CURVES), squeeze=False)
     for row, (stage, history) in zip(panels, histories.items(), strict=True):
-        epochs = history["epoch"]
-        marker = "o" if len(epochs) < 30 else None
-        for axis, key in zip(row[:2], ("loss", "accuracy"), strict=True):
-            axis.plot(epochs, history[key], color=BLUE, marker=marker, label="training, augmented")
-            axis.plot(
-                epochs, history[f"val_{key}"], color=ORANGE, marker=marker, label="validation"
-            )
-            axis.set_title(f"{stage}: {key}")
-            axis.legend()
-        best = int(np.argmax(history["val_accuracy"]))
-        row[0].set_yscale("log")
-        row[1].axvline(epochs[best], color=GREEN, linestyle=":")
-        row[2].plot(epochs, history["learning_rate"], color=BLUE, marker=marker)
-        row[2].set_title(f"{stage}: learning rate")
-        for axis in row:
-            axis.set_xlabel("epoch")
-            axis.grid(alpha=0.3)
-            if len(epochs) <= 10:
-                axis.set_xticks(epochs)
+        for axis, (key, title) in zip(row, CURVES.items(), strict=True):
+            curve(axis, history, key)
+            axis.set_title(f"{stage}: {title}")
     return figure
 
 
-def confusion_matrices(matrices: dict[str, NDArray[np.int64]], title: str) -> Figure:
-    """Draw confusion matrices side by side: rows are the true digit, columns the answer.
+CURVES = {"loss": "loss", "accuracy": "accuracy", "learning_rate": "learning rate"}
 
-    Colour follows the mistakes alone, on one scale; the diagonal would drown them.
+
+def curve(axis: Axes, history: dict[str, list[float]], key: str) -> None:
+    """Draw one column of a history by epoch, with validation's beside it where there is one.
+
+    Args:
+        axis: to draw on.
+        history: the columns of a stage's `history.csv`.
+        key: one of `CURVES`.
+    """
+    epochs = history["epoch"]
+    marker = "o" if len(epochs) < 30 else None
+    axis.plot(epochs, history[key], color=BLUE, marker=marker, label="training, augmented")
+    if f"val_{key}" in history:
+        validated = history[f"val_{key}"]
+        axis.plot(epochs, validated, color=ORANGE, marker=marker, ls="--", label="validation")
+        axis.legend()
+    if key == "loss":
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    if key == "accuracy":
+        best = int(np.argmax(history["val_accuracy"]))
+        axis.axvline(epochs[best], color=GREEN, linestyle=":")
+    axis.set_xlabel("epoch")
+    axis.grid(alpha=0.3)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def confusion_matrices(matrices: dict[str, NDArray[np.int64]], title: str) -> Figure:
+    """Draw confusion matrices side by side, on one scale of colour.
 
     Args:
         matrices: int64, (10, 10), by model.
@@ -79,84 +141,171 @@ def confusion_matrices(matrices: dict[str, NDArray[np.int64]], title: str) -> Fi
     """
     figure = Figure(figsize=(6 * len(matrices), 6.9), layout="constrained")
     figure.suptitle(title)
-    off_diagonal = {
-        name: matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
-        for name, matrix in matrices.items()
-    }
-    most = max(int(mistakes.max()) for mistakes in off_diagonal.values())
-    for axis, (name, matrix) in zip(
-        figure.subplots(1, len(matrices), squeeze=False).flat, matrices.items(), strict=True
-    ):
-        mistakes = off_diagonal[name]
-        axis.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(most * 1.5, 1))
-        for (true, answer), count in np.ndenumerate(matrix):
-            if count:
-                weight = "bold" if true == answer else "normal"
-                axis.text(
-                    answer,
-                    true,
-                    str(count),
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    fontweight=weight,
-                )
-        wrong = int(mistakes.sum())
+    most = most_confused(matrices.values())
+    panels = figure.subplots(1, len(matrices), squeeze=False).flat
+    for axis, (name, matrix) in zip(panels, matrices.items(), strict=True):
+        confusion(axis, matrix, most)
+        wrong = int(matrix.sum() - matrix.trace())
         axis.set_title(f"{name}: {wrong} of {int(matrix.sum())} wrong")
-        axis.set_xticks(range(len(matrix)))
-        axis.set_yticks(range(len(matrix)))
-        axis.set_xlabel("answer")
-        axis.set_ylabel("true digit")
     return figure
+
+
+def most_confused(matrices: Iterable[NDArray[np.int64]]) -> int:
+    """The greatest count of one mistake in any of several confusion matrices."""
+    return max(int((matrix - np.diag(np.diag(matrix))).max()) for matrix in matrices)
+
+
+def confusion(axis: Axes, matrix: NDArray[np.int64], most: int) -> None:
+    """Draw a confusion matrix: rows are the true digit, columns the answer.
+
+    Colour follows the mistakes alone; the diagonal would drown them.
+
+    Args:
+        axis: to draw on.
+        matrix: int64, (10, 10).
+        most: the count of mistakes that has the full colour.
+    """
+    size = len(matrix)
+    for (true, answer), count in np.ndenumerate(matrix):
+        if not count:
+            continue
+        weight = "bold" if true == answer else "normal"
+        if true != answer:
+            shade = 0.1 + 0.55 * count / most
+            corner = (answer - 0.5, true - 0.5)
+            axis.add_patch(Rectangle(corner, 1, 1, facecolor=ORANGE, alpha=shade, edgecolor="none"))
+        axis.text(answer, true, str(count), ha="center", va="center", size=8, weight=weight)
+    axis.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
+    axis.set(xticks=range(size), yticks=range(size), xlabel="answer", ylabel="true digit")
+
+
+def flips(axis: Axes, counts: dict[str, list[int]]) -> None:
+    """Draw how many images of each digit two models put in different classes.
+
+    Args:
+        axis: to draw on.
+        counts: of each digit, by pair of models.
+    """
+    width = 0.8 / len(counts)
+    colours = itertools.cycle(PALETTE)
+    for place, ((pair, found), colour) in enumerate(zip(counts.items(), colours, strict=False)):
+        left = np.arange(len(found)) - 0.4 + place * width
+        axis.bar(left, found, width, align="edge", color=colour, label=pair)
+    axis.set(xticks=range(10), xlabel="true digit", ylabel="images")
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.grid(alpha=0.3, axis="y")
+    _legend_above(axis)
+
+
+def signal_to_noise(axis: Axes, ratios: dict[str, list[float | None]], ops: list[str]) -> None:
+    """Draw the signal to quantization noise ratio along the network, from top to bottom.
+
+    Args:
+        axis: to draw on.
+        ratios: in dB, one an op, by model; None where there is no noise.
+        ops: their names.
+    """
+    for (model, found), look in zip(ratios.items(), _looks(), strict=False):
+        values = [np.nan if ratio is None else ratio for ratio in found]
+        axis.plot(values, range(len(ops)), label=model, **look)
+    axis.set_yticks(range(len(ops)), ops)
+    axis.set(ylim=(len(ops) - 0.5, -0.5), xlabel="signal to quantization noise ratio, dB")
+    axis.grid(alpha=0.3)
+    _legend_above(axis)
+
+
+def channel_ranges(axis: Axes, extremes: dict[str, list[list[float]]], ops: list[str]) -> None:
+    """Draw the greatest absolute weight of each output channel, a point each.
+
+    Args:
+        axis: to draw on.
+        extremes: for every op those of its channels, by model.
+        ops: their names.
+    """
+    step = 0.6 / len(extremes)
+    for place, ((model, found), look) in enumerate(zip(extremes.items(), _looks(), strict=False)):
+        heights = [row - 0.3 + step * (place + 0.5) for row in range(len(ops))]
+        axis.plot(
+            np.concatenate([np.asarray(channels) for channels in found]),
+            np.repeat(heights, [len(channels) for channels in found]),
+            label=model,
+            alpha=0.6,
+            **(look | {"linestyle": "none"}),
+        )
+    axis.set_yticks(range(len(ops)), ops)
+    axis.set(ylim=(len(ops) - 0.5, -0.5), xlabel="greatest absolute weight")
+    axis.set_xlim(left=0)
+    axis.grid(alpha=0.3, axis="x")
+    _legend_above(axis)
+
+
+def reliability(axis: Axes, bins: list[tuple[float, float, float, float]]) -> None:
+    """Draw accuracy by confidence: on the diagonal a model is as often right as it says.
+
+    Args:
+        axis: to draw on.
+        bins: of each its mean confidence, its accuracy, and the ends of the accuracy's interval.
+    """
+    confidence, accuracy, low, high = 100 * np.array(bins).T
+    axis.plot((0, 100), (0, 100), color="grey", linestyle=":")
+    axis.vlines(confidence, low, high, color=BLUE, alpha=0.5, linewidth=3)
+    axis.plot(confidence, accuracy, color=BLUE, marker="o")
+    axis.set(xlim=(0, 102), ylim=(-2, 102), xlabel="confidence, %", ylabel="accuracy, %")
+    axis.grid(alpha=0.3)
+
+
+def coverage(axis: Axes, measured: dict[str, dict[str, list[float]]]) -> None:
+    """Draw the accuracy of the most confident answers by their share of all.
+
+    Args:
+        axis: to draw on.
+        measured: what `confidence.coverage` returned, by model.
+    """
+    for (model, found), look in zip(measured.items(), _looks(), strict=False):
+        shares, accuracies = (100 * np.array(found[key]) for key in ("coverage", "accuracy"))
+        axis.plot(shares, accuracies, label=model, **(look | {"marker": None}))
+    axis.set(xlabel="most confident answers, % of all", ylabel="accuracy, %")
+    axis.ticklabel_format(useOffset=False)
+    axis.grid(alpha=0.3)
+    _legend_above(axis)
 
 
 def rejection(measured: dict[str, Any]) -> Figure:
+    """Draw `rejection_curve` as a picture of its own."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axis = figure.subplots()
+    rejection_curve(axis, measured)
+    axis.set_title("What refusing costs, by confidence threshold")
+    return figure
+
+
+def rejection_curve(axis: Axes, measured: dict[str, Any]) -> None:
     """Draw what each threshold refuses: of the digits along, of everything else upwards.
 
     Args:
+        axis: to draw on.
         measured: what `confidence.rejection` returned.
     """
-    curve, digits = measured["curve"], measured["digits"]
-    lost = 100 * np.array(curve["digits"])
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axis = figure.subplots()
-    for kind, colour, style in zip(
-        measured["outliers"], PALETTE, ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1))), strict=True
-    ):
-        axis.plot(lost, 100 * np.array(curve[kind]), color=colour, linestyle=style, label=kind)
+    threshold, digits = measured["threshold"], measured["digits"]
+    lost = 100 * np.array(measured["curve"]["digits"])
+    for kind, look in zip(measured["outliers"], _looks(), strict=False):
+        refused = 100 * np.array(measured["curve"][kind])
+        axis.plot(lost, refused, label=kind, **(look | {"marker": None}))
     chosen = 100 * digits["refused"] / digits["total"]
     axis.axvline(chosen, color="grey", linewidth=1)
-    axis.annotate(
-        f" threshold {measured['threshold']:.3f}", (chosen, 2), color="dimgrey", fontsize=9
-    )
-    axis.set_xlim(0, max(3.0, 1.5 * chosen))
-    axis.set_ylim(0, 102)
-    axis.set_xlabel("digits refused, %")
-    axis.set_ylabel("other pictures refused, %")
-    axis.set_title("What refusing costs, by confidence threshold")
+    axis.annotate(f" threshold {threshold:.3f}", (chosen, 2), fontsize=9)
+    axis.set(xlim=(0, max(3.0, 1.5 * chosen)), ylim=(0, 102))
+    axis.set(xlabel="digits refused, %", ylabel="other pictures refused, %")
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
-    return figure
 
 
-def mistakes(
-    images: NDArray[np.uint8], captions: Sequence[str], title: str, columns: int = 10
-) -> Figure:
-    """Draw misclassified images with what they are and what they were taken for.
+def _looks() -> Iterator[dict[str, Any]]:
+    """Colour, line and marker of one series after another: colour alone is not for everyone."""
+    for colour, style, marker in itertools.cycle(zip(PALETTE, STYLES, MARKERS, strict=True)):
+        yield {"color": colour, "linestyle": style, "marker": marker, "markersize": 4}
 
-    Args:
-        images: uint8, (N, 28, 28).
-        captions: one an image.
-        title: above them all.
-        columns: images in a row.
-    """
-    rows = max(-(-len(images) // columns), 1)
-    figure = Figure(figsize=(columns * 1.2, rows * 1.6 + 0.5), layout="constrained")
-    figure.suptitle(title)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, image, caption in zip(axes.flat, images, captions, strict=False):
-        axis.imshow(255 - image, cmap="gray", vmin=0, vmax=255)
-        axis.set_title(caption, fontsize=8)
-    return figure
+
+def _legend_above(axis: Axes) -> None:
+    """Put the legend where no line can run through it."""
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)

