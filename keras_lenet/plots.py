@@ -300,6 +300,30 @@ def rejection_curve(axis: Axes, measured: dict[str, Any]) -> None:
     axis.legend(loc="lower right")
 
 
+def robustness(axis: Axes, means: dict[str, list[float]], names: list[str]) -> None:
+    """Draw mean accuracies under corruption, a row for each corruption, the hardest at the bottom.
+
+    Args:
+        axis: to draw on.
+        means: accuracies, one a corruption, by series: the plain ones first, as many prepared.
+        names: of the corruptions.
+    """
+    places = np.arange(len(names))[::-1]
+    for position, ((title, accuracies), look) in enumerate(
+        zip(means.items(), itertools.cycle(_looks()), strict=False)
+    ):
+        prepared = position >= len(means) / 2
+        axis.plot(
+            100 * np.array(accuracies), places, label=title, linestyle="none",
+            marker=look["marker"], color=look["color"], markersize=6,
+            fillstyle="none" if prepared else "full",
+        )  # fmt: skip
+    axis.set(yticks=places, yticklabels=[name.replace("_", " ") for name in names])
+    axis.set(xlim=(0, 101), xlabel="accuracy, %")
+    axis.grid(alpha=0.3)
+    _legend_above(axis)
+
+
 def _looks() -> Iterator[dict[str, Any]]:
     """Colour, line and marker of one series after another: colour alone is not for everyone."""
     for colour, style, marker in itertools.cycle(zip(PALETTE, STYLES, MARKERS, strict=True)):

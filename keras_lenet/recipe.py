@@ -123,7 +123,7 @@ class Export(Section):
     """
 
     calibration_images: Annotated[int, Field(ge=10)] = 500
-    refuse: Annotated[float, Field(ge=0, lt=1)] = 0.0075
+    refuse: Annotated[float, Field(ge=0, lt=1)] = 0.005
 
 
 class Evaluate(Section):
@@ -140,10 +140,13 @@ class Evaluate(Section):
             different classes.
         max_model_bytes: of the int8 file.
         max_arena_bytes: of the arena that it takes in TensorFlow Lite Micro.
+        min_robustness: its mean accuracy over all corruptions and severities.
         max_digits_refused: share of the test images that the int8 file's threshold refuses.
         min_outliers_refused: share of the pictures of no digit that `classify` refuses, for the
             kind of which it refuses least; of letters that look like digits nothing is demanded.
         probes: how many pictures of no digit of each kind are drawn to measure that.
+        robustness_images: how many of the test images are corrupted, in every way; 0 for none.
+        prepared_images: how many of these also go through `edge.prepare`, which takes longer.
     """
 
     min_accuracy: Fraction | None = None
@@ -152,9 +155,12 @@ class Evaluate(Section):
     max_flips_per_digit: Annotated[int, Field(ge=0)] | None = None
     max_model_bytes: Count | None = None
     max_arena_bytes: Count | None = None
+    min_robustness: Fraction | None = None
     max_digits_refused: Fraction | None = None
     min_outliers_refused: Fraction | None = None
     probes: Count = 500
+    robustness_images: Annotated[int, Field(ge=0)] = 10_000
+    prepared_images: Annotated[int, Field(ge=10)] = 100
 
 
 class Report(Section):

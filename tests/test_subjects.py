@@ -35,7 +35,8 @@ def test_files_are_scored_as_a_recipes_are(files, finished, synthetic, tmp_path)
     arguments = [word for path in files for word in ("--model", path)]
     result = keras_lenet(
         "evaluate", *arguments, "--dataset", synthetic, "--to", tmp_path / "found",
-        "--set", "evaluate.probes=5", "--set", "evaluate.max_model_bytes=1000",
+        "--set", "evaluate.probes=5", "--set", "evaluate.robustness_images=20",
+        "--set", "evaluate.prepared_images=10", "--set", "evaluate.max_model_bytes=1000",
     )  # fmt: skip
     assert result.returncode == 3
     assert "gate missed: evaluate.max_model_bytes" in result.stderr

@@ -29,6 +29,7 @@ from keras_lenet.stages import (
     export,
     layers,
     quantize,
+    robustness,
     subjects,
     train,
 )
@@ -57,7 +58,7 @@ def run(context: Context) -> dict[str, Any]:
     metrics |= {
         "fake_quantized_agreement": float(same.mean()),
         "layers": _layers(context, scored, test),
-        **_behaviour(scored, probabilities, test, DEPLOYED, settings, seed),
+        **_behaviour(scored, probabilities, test, FLOAT_FILE, DEPLOYED, settings, seed),
     }
     metrics["gates"] = gates(settings, metrics)
     write(context.out, metrics, probabilities, test)
@@ -94,7 +95,7 @@ def evaluate_files(
         for path in paths[1:]
         if layers.comparable(paths[0], path)
     }
-    metrics |= _behaviour(scored, probabilities, test, last, settings, seed=0)
+    metrics |= _behaviour(scored, probabilities, test, first, last, settings, seed=0)
     metrics["gates"] = gates(settings, metrics)
     write(out, metrics, probabilities, test)
     return metrics
@@ -190,6 +191,7 @@ def _behaviour(
     scored: dict[str, Subject],
     probabilities: dict[str, NDArray[np.float32]],
     test: loading.Examples,
+    reference: str,
     deployed: str,
     settings: Evaluate,
     seed: int,
@@ -207,6 +209,15 @@ def _behaviour(
         if classifier.input.scale:
             arena, how = parity.arena(subject.path)
             found["arena"] = {"bytes": arena, "how": how}
+    if settings.robustness_images:
+        count = min(settings.robustness_images, len(test))
+        found["robustness"] = robustness.measure(
+            {key: scored[key].predict for key in dict.fromkeys((reference, deployed))},
+            test.images[:count],
+            test.labels[:count],
+            seed,
+            settings.prepared_images,
+        )
     return found
 
 
@@ -246,9 +257,13 @@ def gates(settings: Evaluate, metrics: dict[str, Any]) -> list[dict[str, Any]]:
         "min_agreement": metrics.get("fake_quantized_agreement", deployed["agreement"]),
         "max_model_bytes": deployed["bytes"],
         "max_arena_bytes": metrics["arena"]["bytes"] if "arena" in metrics else None,
+        "min_robustness": None,
         "max_digits_refused": None,
         "min_outliers_refused": None,
     }
+    if "robustness" in metrics:
+        summary = metrics["robustness"]["summary"][metrics["deployed"]]
+        figures["min_robustness"] = summary["mean_accuracy"]
     if "rejection" in metrics:
         digits, kinds = metrics["rejection"]["digits"], metrics["rejection"]["outliers"]
         figures["max_digits_refused"] = digits["refused"] / digits["total"]

@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -137,7 +138,7 @@ def page(
         layers=_layers(metrics) if metrics.get("layers") else None,
         confidence=_confidence(metrics),
         rejection=_rejection(metrics) if "rejection" in metrics else None,
-        robustness=None,
+        robustness=_robustness(metrics) if "robustness" in metrics else None,
         speed=_speed(metrics),
         contact_sheet=_data_uri(contact_sheet) if contact_sheet else None,
         recipe=recipe.model_dump_json(indent=2) if recipe else None,
@@ -396,6 +397,62 @@ def _rejection(metrics: dict[str, Any]) -> dict[str, Any]:
         "table": Table(f"What {title} refuses", header, rows),
         "note": results.rejection_caption(metrics),
         "plots": [_plot("rejection", caption, f"{caption}: {told}", curve, (3.9, 3.4))],
+    }
+
+
+def _robustness(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Accuracy under corruption: a plot of the means, a table by severity, the summary."""
+    found, titles = metrics["robustness"], _titles(metrics)
+    deployed, models = metrics["deployed"], list(found["summary"])
+    order = sorted(
+        found["corruptions"],
+        key=lambda name: statistics.mean(found["corruptions"][name][deployed]["raw"]),
+        reverse=True,
+    )
+    means = {
+        f"{titles[model]}, {words}": [
+            statistics.mean(found["corruptions"][name][model][kind]) for name in order
+        ]
+        for kind, words in (("raw", "as it comes"), ("prepared", "prepared"))
+        for model in models
+    }
+    caption = "Accuracy on corrupted images, the mean over five severities"
+    told = "; ".join(
+        f"{titles[model]} {found['summary'][model]['mean_accuracy']:.1%} as they come, "
+        f"{found['summary'][model]['mean_accuracy_prepared']:.1%} prepared"
+        for model in models
+    )
+    draw = partial(plots.robustness, means=means, names=order)
+    header = ("corruption", *(f"severity {one}" for one in found["severities"]), "mean", "prepared")
+    rows = []
+    for name in order:
+        ours = found["corruptions"][name][deployed]
+        shown = [*ours["raw"], statistics.mean(ours["raw"]), statistics.mean(ours["prepared"])]
+        rows.append([name.replace("_", " "), *(f"{one:.1%}" for one in shown)])
+    summary = [
+        [
+            titles[model],
+            f"{one['mean_accuracy']:.1%}",
+            f"{one['mean_accuracy_prepared']:.1%}",
+            "–" if one["mean_corruption_error"] is None else f"{one['mean_corruption_error']:.3f}",
+        ]
+        for model, one in found["summary"].items()
+    ]
+    return {
+        "plots": [_plot("robustness", caption, f"{caption}: {told}", draw, (5.4, 4.6))],
+        "tables": [
+            Table(
+                "The mean over all corruptions and severities",
+                ("model", "as they come", "prepared", "mean corruption error"),
+                summary,
+            ),
+            Table(
+                f"{titles[deployed]}, images as they come, but for the last column", header, rows
+            ),
+        ],
+        "images": found["images"],
+        "prepared_images": found["prepared_images"],
+        "reference": titles[models[0]],
     }
 
 

@@ -1,0 +1,282 @@
+"""Fifteen corruptions of digit images in five severities, to measure how robust a classifier is.
+
+Names and, where a person can still read severity 5, strengths are those of MNIST-C (Mu and Gilmer,
+"MNIST-C: A Robustness Benchmark for Computer Vision", arXiv:1906.02337, and its `corruptions.py`);
+thin and thicken follow Morpho-MNIST (Castro, Tan, Kainz, Konukoglu and Glocker, JMLR 20(178),
+2019). Inverted polarity is called inverse, as there is no standard name.
+No strength was chosen by looking at what a classifier makes of it.
+
+The seed and the corruption's name decide everything random, such as the direction of a shift or
+where a noisy pixel lies. The severity decides the strength alone, so that each image goes the same
+way, and farther, from one severity to the next. An image's numbers depend on its position, not on
+how many images follow: corrupting the first ten of twenty gives what those ten alone would give.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+SIZE = 28
+SEVERITIES = (1, 2, 3, 4, 5)
+
+Images = NDArray[np.uint8]
+"""(N, 28, 28), 0 = background, 255 = ink."""
+Random = np.random.Generator
+
+_CENTRE = (SIZE - 1) / 2
+_CHUNK = 500  # images; what is computed between the first and the last step stays in the cache
+_OCTAVES = (3, 5, 9, 17)  # nodes a side of fog's random grids, each twice as fine
+
+
+class Corruption(NamedTuple):
+    """A way to corrupt images.
+
+    Attributes:
+        apply: takes images, a strength and a generator, from which it draws at most once, an
+            image's numbers after those of the image before it; gives new images.
+        strengths: its strength at each severity.
+    """
+
+    apply: Callable[[Images, float, Random], Images]
+    strengths: tuple[float, float, float, float, float]
+
+
+def corrupt(images: Images, name: str, severity: int, seed: int) -> Images:
+    """Corrupt images.
+
+    Args:
+        images: uint8, (N, 28, 28), 0 = background, 255 = ink; they stay as they are.
+        name: one of `CORRUPTIONS`.
+        severity: 1 to 5.
+        seed: decides, with the name, what is random.
+
+    Returns:
+        uint8, (N, 28, 28).
+    """
+    corruption = CORRUPTIONS[name]
+    strength = corruption.strengths[SEVERITIES.index(severity)]
+    generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    corrupted = np.empty_like(images)
+    for start in range(0, len(images), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        corrupted[chunk] = corruption.apply(images[chunk], strength, generator)
+    return corrupted
+
+
+def translate(images: Images, strength: float, generator: Random) -> Images:
+    """Shift by `strength` pixels both ways, left or right and up or down."""
+    return _warp_either_way(images, (1, 0, 0, 1, -strength, -strength), generator)
+
+
+def rotate(images: Images, strength: float, generator: Random) -> Images:
+    """Rotate about the centre by `strength` radians, either way."""
+    cos, sin = np.cos(strength), np.sin(strength)
+    return _warp_either_way(images, (cos, -sin, sin, cos, 0, 0), generator)
+
+
+def scale(images: Images, strength: float, generator: Random) -> Images:
+    """Reduce to `strength` of the size about the centre."""
+    return _warp(images, (1 / strength, 0, 0, 1 / strength, 0, 0))
+
+
+def shear(images: Images, strength: float, generator: Random) -> Images:
+    """Slant to the left or right by an angle whose tangent is `strength`, about the centre."""
+    return _warp_either_way(images, (1, 0, strength, 1, 0, 0), generator)
+
+
+def thicken(images: Images, strength: float, generator: Random) -> Images:
+    """Widen strokes by a `strength` of their mean width: 1 doubles it."""
+    return _grow(images, strength * _stroke_width(images) / 2)
+
+
+def thin(images: Images, strength: float, generator: Random) -> Images:
+    """Narrow strokes by a `strength` of their mean width."""
+    return ~_grow(~images, strength * _stroke_width(images) / 2)
+
+
+def gaussian_noise(images: Images, strength: float, generator: Random) -> Images:
+    """Add normal noise with a standard deviation of `strength`, as a share of full ink."""
+    noise = generator.standard_normal(images.shape, np.float32)
+    return _to_pixels(images + 255 * np.float32(strength) * noise)
+
+
+def impulse_noise(images: Images, strength: float, generator: Random) -> Images:
+    """Turn a `strength` of all pixels to black or white ("salt and pepper"), as many to each."""
+    chance = generator.random(images.shape, np.float32)
+    salted = np.where(chance < strength / 2, np.uint8(255), images)
+    return np.where(chance > 1 - strength / 2, np.uint8(0), salted)
+
+
+def gaussian_blur(images: Images, strength: float, generator: Random) -> Images:
+    """Blur with a standard deviation of `strength` pixels."""
+    distance = np.subtract.outer(np.arange(SIZE), np.arange(SIZE))
+    kernel = np.exp(-0.5 * (distance / strength) ** 2)
+    # Along one axis this is a matrix. Its middle row sums up nearly the whole bell.
+    blur = (kernel / kernel[SIZE // 2].sum()).astype(np.float32)
+    return _to_pixels(blur @ images.astype(np.float32) @ blur)
+
+
+def contrast(images: Images, strength: float, generator: Random) -> Images:
+    """Reduce the differences from an image's mean to `strength` of what they were."""
+    mean = images.mean((1, 2), np.float32, keepdims=True)
+    return _to_pixels(mean + (images - mean) * np.float32(strength))
+
+
+def brightness(images: Images, strength: float, generator: Random) -> Images:
+    """Brighten every pixel by a `strength` of full ink, up to white."""
+    return _to_pixels(images + np.float32(255 * strength))
+
+
+def fog(images: Images, strength: float, generator: Random) -> Images:
+    """Lay clouds over the image, `strength` times as bright as it, and divide by the whole.
+
+    The clouds are random grids of doubling fineness and halving amplitude, interpolated linearly
+    and added, from 0 to 1 in each image.
+    """
+    sizes = np.square(_OCTAVES)
+    draws = generator.standard_normal((len(images), sizes.sum()), np.float32)
+    clouds = np.zeros(images.shape, np.float32)
+    for octave, values in enumerate(np.split(draws, np.cumsum(sizes)[:-1], axis=1)):
+        nodes = _OCTAVES[octave]
+        to_pixels = _interpolation(nodes, np.linspace(0, nodes - 1, SIZE))
+        grid = values.reshape(-1, nodes, nodes)
+        clouds += np.float32(0.5**octave) * (to_pixels @ grid @ to_pixels.T)
+    clouds -= clouds.min((1, 2), keepdims=True)
+    clouds /= clouds.max((1, 2), keepdims=True)
+    return _to_pixels((images + np.float32(255 * strength) * clouds) / np.float32(1 + strength))
+
+
+def stripe(images: Images, strength: float, generator: Random) -> Images:
+    """Invert the `strength` leftmost and as many rightmost columns."""
+    columns = np.arange(SIZE)
+    outer = np.minimum(columns, columns[::-1]) < strength
+    return np.where(outer, ~images, images)
+
+
+def occlusion(images: Images, strength: float, generator: Random) -> Images:
+    """Cover a square of `strength` pixels a side in grey, centred anywhere in the middle.
+
+    As Zeiler and Fergus do it in "Visualizing and Understanding Convolutional Networks", ECCV 2014.
+    """
+    centres = generator.integers(8, 20, (len(images), 2, 1))
+    near = np.abs(np.arange(SIZE) - centres) <= strength // 2  # (N, 2, 28)
+    covered = near[:, 0, :, np.newaxis] & near[:, 1, np.newaxis]
+    return np.where(covered, np.uint8(128), images)
+
+
+def inverse(images: Images, strength: float, generator: Random) -> Images:
+    """Dark ink on a light page, `strength` times as bright as white; at 1, 255 minus the image.
+
+    Inversion has no severities: all five have dark ink, and the page gets lighter.
+    """
+    return _to_pixels(np.float32(strength) * ~images)
+
+
+CORRUPTIONS = {
+    # Geometry. Strengths of MNIST-C, but for shear, which is given there as an angle, up to 57°.
+    "translate": Corruption(translate, (1, 2, 3, 4, 5)),
+    "rotate": Corruption(rotate, (0.2, 0.4, 0.6, 0.8, 1.0)),  # 11° to 57°
+    "scale": Corruption(scale, (0.9, 0.8, 0.7, 0.6, 0.5)),
+    "shear": Corruption(shear, (0.2, 0.4, 0.6, 0.8, 1.0)),
+    # Strokes. Morpho-MNIST's change is severity 5.
+    "thicken": Corruption(thicken, (0.2, 0.4, 0.6, 0.8, 1.0)),
+    "thin": Corruption(thin, (0.14, 0.28, 0.42, 0.56, 0.7)),
+    # Noise and blur.
+    "gaussian_noise": Corruption(gaussian_noise, (0.08, 0.12, 0.18, 0.26, 0.38)),
+    "impulse_noise": Corruption(impulse_noise, (0.03, 0.06, 0.09, 0.17, 0.27)),
+    "gaussian_blur": Corruption(gaussian_blur, (0.5, 1.0, 1.5, 2.0, 2.5)),
+    # Light.
+    "contrast": Corruption(contrast, (0.4, 0.3, 0.2, 0.1, 0.05)),
+    "brightness": Corruption(brightness, (0.1, 0.2, 0.3, 0.4, 0.5)),
+    "fog": Corruption(fog, (0.5, 1.0, 1.5, 2.0, 3.0)),
+    # The page.
+    "stripe": Corruption(stripe, (3, 4, 5, 6, 7)),
+    "occlusion": Corruption(occlusion, (3, 5, 7, 9, 11)),
+    "inverse": Corruption(inverse, (0.2, 0.4, 0.6, 0.8, 1.0)),
+}
+
+
+def _to_pixels(values: NDArray[np.floating[Any]]) -> Images:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _warp_either_way(images: Images, transform: tuple[float, ...], generator: Random) -> Images:
+    """Warp each image in a direction of its own: mirror it or not, warp, and mirror it back."""
+    across, down = (generator.random((len(images), 2)) < 0.5).T[:, :, np.newaxis, np.newaxis]
+
+    def mirror(these: Images) -> Images:
+        these = np.where(across, these[:, :, ::-1], these)
+        return np.where(down, these[:, ::-1], these)
+
+    return mirror(_warp(mirror(images), transform))
+
+
+def _warp(images: Images, transform: tuple[float, ...]) -> Images:
+    """Apply one affine map to all images, bilinearly; what comes from outside is background."""
+    flat = images.reshape(len(images), -1).T.astype(np.float32)
+    return _to_pixels((_bilinear(*transform) @ flat).T).reshape(images.shape)
+
+
+@cache
+def _bilinear(a: float, b: float, c: float, d: float, down: float, right: float) -> Any:
+    """The weight of each input pixel in each output pixel: a sparse matrix, (784, 784).
+
+    An output pixel (y, x), counted from the centre, comes from (a y + b x + down,
+    c y + d x + right).
+    """
+    places = np.indices((SIZE, SIZE)).reshape(2, -1) - _CENTRE
+    sources = np.array([[a, b], [c, d]]) @ places + np.array([[down], [right]])
+    # Bilinear interpolation weighs a pixel by how near it is, in y times in x.
+    near = np.maximum(1 - np.abs(sources[:, :, np.newaxis] - places[:, np.newaxis]), 0)
+    return sparse.csr_array((near[0] * near[1]).astype(np.float32))
+
+
+def _interpolation(nodes: int, points: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Linear interpolation of `nodes` values at `points`, from 0 to nodes - 1, as a matrix."""
+    distance = np.abs(np.clip(points, 0, nodes - 1)[:, np.newaxis] - np.arange(nodes))
+    return np.maximum(1 - distance, 0).astype(np.float32)
+
+
+def _stroke_width(images: Images) -> NDArray[np.float32]:
+    """Mean width of the strokes in pixels, (N,): a line of length L has area L·w and outline 2·L.
+
+    The outline is the total variation, which needs no threshold.
+    """
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1))).astype(np.float32)
+    variation = np.hypot(np.diff(padded, axis=1)[:, :, :-1], np.diff(padded, axis=2)[:, :-1])
+    area = images.sum((1, 2), dtype=np.float32)
+    return 2 * area / np.maximum(variation.sum((1, 2)), 1)
+
+
+def _grow(images: Images, radius: NDArray[np.floating[Any]]) -> Images:
+    """Dilate each image by a `radius` of its own, (N,), in pixels.
+
+    In steps of half a pixel, and linearly between two steps. Cross and square by turns make an
+    octagon, which is nearly round.
+    """
+    to_fine = _interpolation(SIZE, np.arange(2 * SIZE) / 2 - 0.25)
+    fine = _to_pixels(to_fine @ images.astype(np.float32) @ to_fine.T)
+    change = np.zeros(fine.shape, np.float32)
+    grown, steps = fine, 2 * radius[:, np.newaxis, np.newaxis]
+    for step in range(1, int(np.ceil(steps.max(initial=0))) + 1):
+        larger = _dilate(grown, square=step % 2 == 0)
+        change += np.clip(steps - (step - 1), 0, 1) * (larger - grown)
+        grown = larger
+    # Only the change is brought back to 28×28: enlarging and reducing the image would blur it.
+    mean = change.reshape(len(images), SIZE, 2, SIZE, 2).mean((2, 4))
+    return _to_pixels(images + mean)
+
+
+def _dilate(images: Images, square: bool) -> Images:
+    """The largest value in each pixel's 3×3 square, or in the cross of its four neighbours."""
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    down = np.maximum(np.maximum(padded[:, :-2], padded[:, 2:]), padded[:, 1:-1])
+    beside = down if square else padded[:, 1:-1]
+    return np.maximum(np.maximum(beside[:, :, :-2], beside[:, :, 2:]), down[:, :, 1:-1])
