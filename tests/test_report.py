@@ -83,7 +83,8 @@ def check(text):
 def test_the_page_is_whole_and_self_contained(finished, written):
     page = check(written)
     assert page.sections == [
-        "models", "training", "mistakes", "layers", "confidence", "rejection", "speed", "origin"
+        "models", "training", "mistakes", "layers", "confidence", "rejection", "robustness",
+        "speed", "origin",
     ]  # fmt: skip
     assert page.all("a", "href") == [f"#{section}" for section in page.sections]
     assert len(written) < 1_500_000
