@@ -175,6 +175,8 @@ constexpr float {stem}_output_scale = {scores.scale!r}f;
 constexpr int {stem}_output_zero_point = {scores.zero_point};
 constexpr const char* {stem}_labels[{stem}_classes] = {{
     "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}};
+// A lower probability than this means that the image shows no digit.
+constexpr float {stem}_threshold = {classifier.threshold!r}f;
 
 // {how}.
 constexpr int {stem}_arena_size = {arena};
