@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-ROUNDS, LIMIT = 15, 1.5
+ROUNDS, LIMIT = 31, 1.5
 MODEL = Path(__file__).parents[2] / "exported" / "lenet5_int8.tflite"
 COMMAND = str(Path(sys.executable).with_name("keras-lenet"))
 
 NUMPY = "import numpy"
 INTERPRETER = f"{NUMPY}; from ai_edge_litert.interpreter import Interpreter"
 BARE = "NumPy, the interpreter, the model opened"
+ONE_THREAD = "OPENBLAS_NUM_THREADS=1"  # as the command sets it for itself
 
 # In the order in which the command comes to them.
 STEPS = {
@@ -38,8 +39,7 @@ STEPS = {
     "prepare and classify": "opened.classify(picture)",
 }
 TIMER = f"""
-import os, sys, time
-os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as the command sets it
+import sys, time
 path, seconds = sys.argv[1], []
 for step in {list(STEPS.values())!r}:
     start = time.perf_counter()
@@ -53,11 +53,13 @@ print(json.dumps(seconds))
 def processes(picture):
     """What is measured from start to exit, by name; the answer to `picture` is one of them."""
     python = [sys.executable, "-c"]
+    bare = [*python, f"{INTERPRETER}; Interpreter({str(MODEL)!r})"]
     return {
         "Python": [*python, "pass"],
         "NumPy": [*python, NUMPY],
         "NumPy, the interpreter": [*python, INTERPRETER],
-        BARE: [*python, f"{INTERPRETER}; Interpreter({str(MODEL)!r})"],
+        BARE: bare,
+        "the same with one BLAS thread": ["env", ONE_THREAD, *bare],
         "`keras-lenet --help`": [COMMAND, "--help"],
         "`keras-lenet classify one.png`": [COMMAND, "classify", picture],
     }
@@ -90,7 +92,7 @@ def measure(picture):
     for _ in range(ROUNDS + 1):
         for name, command in commands.items():
             whole[name].append(seconds(command))
-        taken = json.loads(output([sys.executable, "-c", TIMER, picture]))
+        taken = json.loads(output(["env", ONE_THREAD, sys.executable, "-c", TIMER, picture]))
         for name, step in zip(STEPS, taken, strict=True):
             steps[name].append(step)
     return [{name: rounds[1:] for name, rounds in kind.items()} for kind in (whole, steps)]
