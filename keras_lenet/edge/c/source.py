@@ -59,15 +59,51 @@ def plan(network: Network) -> Plan:
     for size in sizes:
         places.append(0 if low else values - size)
         low = not low
-    patches = [
-        math.prod(layer.pool) * _row(layer) for layer in layers if isinstance(layer, Convolution)
-    ]
+    patches = [patch(layer).size for layer in layers if isinstance(layer, Convolution)]
     return Plan(tuple(places), values, max(patches, default=0))
 
 
-def _row(layer: Convolution) -> int:
-    """How many weights a row has with the zeros at its end."""
-    return -(-math.prod(layer.weights.shape[1:]) // _LANES) * _LANES
+@dataclass(frozen=True)
+class Patch:
+    """How a convolution lays the pixels under its filter out, for all windows of a maximum.
+
+    Windows one above the other share the rows that both cover; those side by side share one strip
+    too, if zeros between the rows of weights cost no longer rows, or have a strip each.
+
+    Attributes:
+        line: values in a row of a strip, and weights in a row of a filter.
+        rows: of each strip.
+        strips: how many.
+        windows: where each begins.
+        weights: of one filter, with the zeros.
+    """
+
+    line: int
+    rows: int
+    strips: int
+    windows: tuple[int, ...]
+    weights: int
+
+    @property
+    def size(self) -> int:
+        """Values in all; the zeros at a filter's end meet some as well."""
+        return max(self.windows) + self.weights
+
+
+def patch(layer: Convolution) -> Patch:
+    """Lay the patch of a convolution out."""
+    _, tall, wide, depth = layer.weights.shape
+    (step_y, step_x), (pool_y, pool_x) = layer.stride, layer.pool
+    narrow, broad = wide * depth, (wide + (pool_x - 1) * step_x) * depth
+    shared = _whole(tall * broad) == _whole(tall * narrow)
+    line, rows = broad if shared else narrow, tall + (pool_y - 1) * step_y
+    across = step_x * depth if shared else rows * line
+    windows = [i * step_y * line + j * across for i in range(pool_y) for j in range(pool_x)]
+    return Patch(line, rows, 1 if shared else pool_x, tuple(windows), _whole(tall * line))
+
+
+def _whole(size: int) -> int:
+    return -(-size // _LANES) * _LANES
 
 
 def header(name: str, title: str, network: Network) -> str:
@@ -145,7 +181,7 @@ typedef char size_is_as_promised
     [sizeof scratch <= {name.upper()}_SCRATCH_BYTES + 2 ? 1 : -1];
 typedef char shifts_keep_the_sign[-1 >> 1 == -1 ? 1 : -1];
 
-{_HELPERS}
+{_helpers(functions)}
 {chr(10).join(functions)}
 static const int8_t *run(const uint8_t *image)
 {{
@@ -181,49 +217,66 @@ int {name}_classify(const uint8_t image[784])
 """
 
 
-_HELPERS = """\
+_HELPERS = {
+    "smaller": """\
 static inline int32_t smaller(int32_t a, int32_t b)
 {
     return a < b ? a : b;
 }
-
+""",
+    "larger": """\
 static inline int32_t larger(int32_t a, int32_t b)
 {
     return a > b ? a : b;
 }
-
+""",
+    "high_multiply": """\
 /* a * b / 2^31, rounded to nearest. */
 static inline int32_t high_multiply(int32_t a, int32_t b)
 {
     return (int32_t)(((int64_t)a * b + (1 << 30)) >> 31);
 }
-
+""",
+    "round_shift": """\
 /* value / 2^bits, rounded to nearest, ties away from zero. */
 static inline int32_t round_shift(int32_t value, int bits)
 {
     const int32_t mask = (int32_t)((1u << bits) - 1u);
     return (value >> bits) + ((value & mask) > (mask >> 1) + (value < 0));
 }
-
-/* sum * multiplier * 2^(shift - 31), rounded twice, as TensorFlow Lite's convolutions do. */
+""",
+    "scale_twice": """\
+/* sum * multiplier / 2^(31 + shift), rounded twice, as TensorFlow Lite's convolutions do. */
 static inline int32_t scale_twice(int32_t sum, int32_t multiplier, int shift)
 {
-    const int left = shift > 0 ? shift : 0;
-    return round_shift(high_multiply(sum * (1 << left), multiplier), left - shift);
+    return round_shift(high_multiply(sum, multiplier), shift);
 }
-
+""",
+    "scale_once": """\
 /* The same, rounded once, ties away from zero, as its fully connected layers do. */
 static inline int32_t scale_once(int32_t sum, int32_t multiplier, int shift)
 {
-    const int64_t half = (int64_t)1 << (30 - shift);
-    return (int32_t)(((int64_t)sum * multiplier + half - (sum < 0)) >> (31 - shift));
+    const int64_t half = (int64_t)1 << (30 + shift);
+    return (int32_t)(((int64_t)sum * multiplier + half - (sum < 0)) >> (31 + shift));
 }
-
+""",
+    "limit": """\
 static inline int8_t limit(int32_t value, int32_t least, int32_t greatest)
 {
     return (int8_t)smaller(larger(value, least), greatest);
 }
-"""
+""",
+}
+"""Small functions, by name; each may call those before it."""
+
+
+def _helpers(functions: list[str]) -> str:
+    """The small functions that are called: compilers warn of others."""
+    called: list[str] = []
+    for name, text in reversed(_HELPERS.items()):
+        if any(f"{name}(" in other for other in (*functions, *called)):
+            called.insert(0, text)
+    return "\n".join(called)
 
 
 def _reader(pixels: bool) -> Callable[[str], str]:
@@ -244,6 +297,10 @@ def _array(kind: str, name: str, values: NDArray[np.generic] | Iterable[int]) ->
         line += text
     lines.append(line)
     return f"static const {kind} {name}[{len(flat)}] = {{\n{chr(10).join(lines)}\n}};\n"
+
+
+def _indented(lines: Iterable[str], spaces: int) -> str:
+    return "\n".join(" " * spaces + line for line in lines)
 
 
 def _signature(function: str, pixels: bool) -> str:
@@ -272,20 +329,20 @@ def _resize(layer: Resize, function: str, read: Callable[[str], str], pixels: bo
     line = width * depth
     return f"""\
 {arrays}
-/* RESIZE_BILINEAR, {_dimensions(layer)}; weights of 1024. */
+/* RESIZE_BILINEAR, {_dimensions(layer)}; weights of 1024, first down, then across. */
 {_signature(function, pixels)}
 {{
     for (int y = 0; y < {height}; ++y) {{
-        const {kind} *line = input + {function}_row[y];
+        const {kind} *from = input + {function}_row[y];
         const int32_t below = {function}_row_weight[y], above = 1024 - below;
+        int32_t mixed[{line}];
+        for (int i = 0; i < {line}; ++i) {{
+            mixed[i] = {read("from[i]")} * above + {read(f"from[i + {line}]")} * below;
+        }}
         for (int x = 0; x < {across}; ++x) {{
             const int32_t right = {function}_column_weight[x], left = 1024 - right;
-            for (int c = 0; c < {depth}; ++c) {{
-                const {kind} *from = line + {function}_column[x] + c;
-                const int32_t upper = {read("from[0]")} * left + {read(f"from[{depth}]")} * right;
-                const int32_t lower =
-                    {read(f"from[{line}]")} * left + {read(f"from[{line + depth}]")} * right;
-                *output++ = (int8_t)round_shift(upper * above + lower * below, 20);
+            for (int i = {function}_column[x]; i < {function}_column[x] + {depth}; ++i) {{
+                *output++ = (int8_t)round_shift(mixed[i] * left + mixed[i + {depth}] * right, 20);
             }}
         }}
     }}
@@ -359,35 +416,35 @@ def _convolution(
     _, width, depth = layer.source
     down, across, _ = layer.target
     (step_y, step_x), (pool_y, pool_x) = layer.stride, layer.pool
-    row, taken = _row(layer), math.prod(layer.weights.shape[1:])
-    padded = np.zeros((channels, row), np.int8)
-    padded[:, :taken] = layer.weights.reshape(channels, -1)
+    laid = patch(layer)
+    lines = np.zeros((channels, tall, laid.line), np.int8)
+    lines[:, :, : wide * depth] = layer.weights.reshape(channels, tall, -1)
+    weights = np.zeros((channels, laid.weights), np.int8)
+    weights[:, : tall * laid.line] = lines.reshape(channels, -1)
     arrays = "".join(
         _array(kind, f"{function}_{name}", values)
         for kind, name, values in (
-            ("int8_t", "weights", padded),
+            ("int8_t", "weights", weights),
             ("int32_t", "bias", layer.bias),
             ("int32_t", "multiplier", layer.multipliers),
-            ("int8_t", "shift", layer.shifts),
+            ("int8_t", "shift", -layer.shifts if layer.once else np.maximum(-layer.shifts, 0)),
         )
     )
-    windows = pool_y * pool_x
-    block = max(n for n in range(1, _SUMS // windows + 1) if channels % n == 0)
-    run = wide * depth
-
-    def indented(lines: Iterable[str], spaces: int) -> str:
-        return "\n".join(" " * spaces + line for line in lines)
-
+    left = ""
+    if not layer.once and layer.shifts.max() > 0:  # where it rounds twice, the sum is shifted first
+        arrays += _array("int8_t", f"{function}_left", np.maximum(layer.shifts, 0))
+        left = f" * (1 << {function}_left[o + @])"
     gather = []
-    for p in range(windows):
-        corner = (p // pool_x * step_y * width + p % pool_x * step_x) * depth
-        place = f"corner[{corner} + i * {width * depth} + j]"
-        gather.append(f"patch[{p * row} + i * {run} + j] = (int16_t){read(place)};")
+    for strip in range(laid.strips):
+        place = f"corner[{strip * step_x * depth} + i * {width * depth} + j]"
+        start = strip * laid.rows * laid.line
+        gather.append(f"patch[{start} + i * {laid.line} + j] = (int16_t){read(place)};")
+    windows = len(laid.windows)
+    block = max(n for n in range(1, _SUMS // windows + 1) if channels % n == 0)
     sums = [[f"sum{o}{p}" for p in range(windows)] for o in range(block)]
     declare = [f"int32_t {' = 0, '.join(names)} = 0;" for names in sums]
-    load = [f"const int16_t pixel{p} = patch[k + {p * row}];" for p in range(windows)]
-    for o in range(block):
-        load.append(f"const int16_t weight{o} = weights[k + {o * row}];")
+    load = [f"const int16_t pixel{p} = patch[k + {at}];" for p, at in enumerate(laid.windows)]
+    load += [f"const int16_t weight{o} = weights[k + {o * laid.weights}];" for o in range(block)]
     add = [
         f"{name} += weight{o} * pixel{p};"
         for o, names in enumerate(sums)
@@ -398,10 +455,12 @@ def _convolution(
         most = names[0]
         for name in names[1:]:
             most = f"larger({most}, {name})"
+        factor = f"{function}_multiplier[o + {o}], {function}_shift[o + {o}]"
+        ends = f"{layer.limits[0]}, {layer.limits[1]}"
         store += [
-            f"output[o + {o}] = limit({layer.zero_point} + {scale}({most}",
-            f"    + {function}_bias[o + {o}], {function}_multiplier[o + {o}],",
-            f"    {function}_shift[o + {o}]), {layer.limits[0]}, {layer.limits[1]});",
+            f"sum{o}0 = ({most} + {function}_bias[o + {o}]){left.replace('@', str(o))};",
+            f"sum{o}0 = {scale}(sum{o}0, {factor});",
+            f"output[o + {o}] = limit(sum{o}0 + {layer.zero_point}, {ends});",
         ]
     kind = "uint8_t" if pixels else "int8_t"
     pooled = f", the greatest of each {pool_y}x{pool_x}" if windows > 1 else ""
@@ -415,19 +474,19 @@ def _convolution(
         for (int x = 0; x < {across}; ++x) {{
             const {kind} *corner = input
                 + (y * {pool_y * step_y * width} + x * {pool_x * step_x}) * {depth};
-            for (int i = 0; i < {tall}; ++i) {{
-                for (int j = 0; j < {run}; ++j) {{
-{indented(gather, 20)}
+            for (int i = 0; i < {laid.rows}; ++i) {{
+                for (int j = 0; j < {laid.line}; ++j) {{
+{_indented(gather, 20)}
                 }}
             }}
             for (int o = 0; o < {channels}; o += {block}) {{
-                const int8_t *weights = {function}_weights + o * {row};
-{indented(declare, 16)}
-                for (int k = 0; k < {row}; ++k) {{
-{indented(load, 20)}
-{indented(add, 20)}
+                const int8_t *weights = {function}_weights + o * {laid.weights};
+{_indented(declare, 16)}
+                for (int k = 0; k < {laid.weights}; ++k) {{
+{_indented(load, 20)}
+{_indented(add, 20)}
                 }}
-{indented(store, 16)}
+{_indented(store, 16)}
             }}
             output += {channels};
         }}
