@@ -368,6 +368,41 @@ def parity(
         typer.echo(f"\nOne unit in the logits can make {bound} after the softmax.")
 
 
+@app.command("export-c")
+def export_c(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An int8 .tflite file.")],
+    folder: Annotated[Path, typer.Option("-o", "--to", help="Folder to write to.")],
+) -> None:
+    """Generate C from a file: integers only, no interpreter.
+
+    With a test, a Makefile, an Arduino sketch, and what it takes of a microcontroller.
+
+    Example: keras-lenet export-c exported/lenet5_int8.tflite -o c/
+    """
+    from keras_lenet import streams
+    from keras_lenet.edge import microcontroller
+    from keras_lenet.edge.c import folder as generated
+
+    with streams.without_information():
+        images, names = microcontroller.golden_images(*_digits())
+        generated.write(file, images, names, folder)
+    typer.echo(f"C: {folder}")
+
+
+def _digits() -> tuple[Any, Any]:
+    """The digits that scikit-learn carries, and their labels; none where it isn't installed."""
+    import importlib.util
+
+    import numpy as np
+
+    from keras_lenet.data import datasets as known
+
+    if not importlib.util.find_spec("sklearn"):
+        return np.empty((0, 28, 28), np.uint8), np.empty(0, np.uint8)
+    digits = known.load(known.DIGITS, "train")
+    return digits.images, digits.labels
+
+
 @app.command()
 def publish(
     recipe: RecipeFile,

@@ -19,6 +19,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from keras_lenet import __version__, artifacts, models, streams, terminal
 from keras_lenet.data import augment, datasets, loading
 from keras_lenet.edge import budget, metadata, metadata_writer, microcontroller
+from keras_lenet.edge.c import folder as generated
 from keras_lenet.edge.classifier import Classifier, Tensor, open_interpreter
 from keras_lenet.errors import Error
 from keras_lenet.stages import Context, confidence, quantize, train
@@ -60,7 +61,7 @@ CONTRACT["int8_ptq"] = CONTRACT["int8"]
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Write the SavedModel, the four .tflite files, what describes them, and the C++ bundle.
+    """Write the SavedModel, the four .tflite files, what describes them, the C++ bundle, and C.
 
     Raises:
         Error: a converted file doesn't keep its contract.
@@ -98,6 +99,8 @@ def run(context: Context) -> dict[str, Any]:
     digits = datasets.load(datasets.DIGITS, "train")
     images, names = microcontroller.golden_images(digits.images, digits.labels)
     microcontroller.write(int8, images, names, context.out / "microcontroller")
+    terminal.say("export: C")
+    generated.write(int8, images, names, context.out / "c")
     artifacts.write_json(context.out / "calibration.json", _identify(calibration))
     artifacts.write_json(context.out / "manifest.json", _manifest(context, thresholds))
     return {

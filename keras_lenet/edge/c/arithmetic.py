@@ -1,0 +1,193 @@
+"""The arithmetic of LiteRT's reference kernels in integers, and the constants it needs.
+
+A real factor is an int32 multiplier with 31 fractional bits and a power of two. Most kernels round
+twice, as gemmlowp has it and TFLite without TFLITE_SINGLE_ROUNDING: the product's upper half to
+nearest, ties up; then the right shift to nearest, ties away from zero. FULLY_CONNECTED multiplies
+in float64 and rounds once, ties away from zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_lenet.errors import Error
+
+INT8 = (-128, 127)
+_LIMITS = np.iinfo(np.int32)
+
+_SOFTMAX_BITS = 5
+"""Integer bits of what softmax takes the exponential of: Q5.26."""
+_SUM_BITS = 12
+"""Integer bits of the sum of the exponentials: Q12.19."""
+_POWERS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
+"""exp(-1/4), exp(-1/2), exp(-1), … exp(-16) in Q0.31."""
+
+
+def quantize_multiplier(factor: float) -> tuple[int, int]:
+    """A factor ≥ 0 as (multiplier, shift): about multiplier · 2^(shift − 31)."""
+    if factor == 0:
+        return 0, 0
+    fraction, shift = math.frexp(factor)
+    multiplier = math.floor(fraction * 2**31 + 0.5)
+    if multiplier == 2**31:
+        multiplier, shift = 2**30, shift + 1
+    return (0, 0) if shift < -31 else (multiplier, shift)
+
+
+def multiply(value: int, multiplier: int, shift: int) -> int:
+    """`value` times what `quantize_multiplier` gave, in its two roundings."""
+    return round_shift(high_multiply(value << max(shift, 0), multiplier), max(-shift, 0))
+
+
+def once(factor: float, least: int, greatest: int, largest: int) -> tuple[int, int]:
+    """A multiplier and shift whose product, rounded once, is the same as with a float64 factor.
+
+    Compared at every step of the output: no sum is left where the two could differ.
+
+    Args:
+        factor: greater than 0.
+        least: the least output that is told apart from lesser ones.
+        greatest: the greatest that is told apart from greater ones.
+        largest: how far from 0 a sum can be.
+
+    Raises:
+        Error: there is none of 31 bits.
+    """
+    steps = np.arange(least + 1, greatest + 1)
+
+    def thresholds(rounded: Callable[[NDArray[np.int64]], NDArray[Any]]) -> NDArray[np.int64]:
+        """The least sum that reaches each step."""
+        near = np.clip(np.floor((steps - 0.5) / factor), -largest - 1, largest + 1)
+        sums = near.astype(np.int64)[:, np.newaxis] + np.arange(-2, 4)
+        first = (rounded(sums) < steps[:, np.newaxis]).sum(axis=1)
+        return np.clip(sums[:, 0] + first, -largest, largest + 1)
+
+    def exact(sums: NDArray[np.int64]) -> NDArray[Any]:
+        real = sums * factor
+        return np.copysign(np.floor(np.abs(real) + 0.5), real)
+
+    multiplier, shift = quantize_multiplier(factor)
+    half = 1 << (30 - shift)
+    wanted = thresholds(exact)
+    for change in sorted(range(-32, 33), key=abs):
+        changed = multiplier + change
+
+        def integer(sums: NDArray[np.int64], changed: int = changed) -> NDArray[np.int64]:
+            return (sums * changed + half - (sums < 0)) >> (31 - shift)
+
+        if changed <= _LIMITS.max and (thresholds(integer) == wanted).all():
+            return changed, shift
+    raise Error(f"no multiplier of 31 bits rounds as the factor {factor} does")
+
+
+def high_multiply(a: int, b: int) -> int:
+    """The saturating rounding doubling high multiply: a·b / 2^31, ties up."""
+    return min((a * b + (1 << 30)) >> 31, _LIMITS.max)
+
+
+def round_shift(value: int, bits: int) -> int:
+    """`value` / 2^bits, ties away from zero."""
+    return (value + (1 << bits >> 1) - (value < 0 < bits)) >> bits
+
+
+def round_half_away(value: np.float32) -> int:
+    """Round to nearest, ties away from zero, as C's round() does."""
+    return int(math.copysign(math.floor(abs(float(value)) + 0.5), float(value)))
+
+
+def requantization(
+    input_scale: float, input_zero: int, output_scale: float, output_zero: int
+) -> NDArray[np.int8]:
+    """What QUANTIZE makes of each int8 value, -128 to 127, for another scale and zero point.
+
+    Returns:
+        int8, (256,).
+    """
+    multiplier, shift = quantize_multiplier(input_scale / output_scale)
+    return _table(
+        lambda value: multiply(value - input_zero, multiplier, shift) + output_zero,
+    )
+
+
+def tanh(
+    input_scale: float, input_zero: int, output_scale: float, output_zero: int
+) -> NDArray[np.int8]:
+    """What TANH makes of each int8 value, -128 to 127: TFLite too looks it up.
+
+    Returns:
+        int8, (256,).
+    """
+    inverse = np.float32(1) / np.float32(output_scale)
+
+    def entry(value: int) -> int:
+        real = np.float32(input_scale) * np.float32(value - input_zero)
+        return round_half_away(np.float32(math.tanh(real)) * inverse) + output_zero
+
+    return _table(entry)
+
+
+def _table(function: Callable[[int], int]) -> NDArray[np.int8]:
+    return np.clip([function(value) for value in range(-128, 128)], *INT8).astype(np.int8)
+
+
+def exponentials(input_scale: float, beta: float) -> NDArray[np.int32]:
+    """exp(−beta · input_scale · n) in Q0.31, for softmax: n units below the greatest input.
+
+    Returns:
+        int32; as many as count: the exponentials of lesser inputs round to 0 in the sum and in the
+        output alike.
+    """
+    factor = min(beta * input_scale * 2 ** (31 - _SOFTMAX_BITS), 2**31 - 1.0)
+    multiplier, shift = quantize_multiplier(factor)
+    # Beyond this the shift would overflow, and TFLite answers 0.
+    radius = math.floor((2**_SOFTMAX_BITS - 1) * 2 ** (31 - _SOFTMAX_BITS) / 2**shift)
+    found = [_exponential(multiply(-n, multiplier, shift)) for n in range(min(radius, 255) + 1)]
+    counted = [value for value in found if round_shift(value, _SUM_BITS) > 0]
+    return np.array(counted, np.int32)
+
+
+def _exponential(value: int) -> int:
+    """Exp of a value ≤ 0 in Q5.26, as Q0.31, after gemmlowp's exp_on_negative_values."""
+    if value == 0:
+        return int(_LIMITS.max)
+    quarter = 1 << 24
+    within = (value & (quarter - 1)) - quarter  # [-1/4, 0) in Q5.26
+    x = (within << _SOFTMAX_BITS) + (1 << 28)  # around -1/8, in Q0.31
+    x2 = high_multiply(x, x)
+    x3, x4 = high_multiply(x2, x), high_multiply(x2, x2)
+    series = round_shift(high_multiply(round_shift(x4, 2) + x3, 715827883) + x2, 1)
+    result = 1895147668 + high_multiply(1895147668, x + series)  # exp(-1/8), in Q0.31
+    for bit, power in enumerate(_POWERS):
+        if (within - value) >> (24 + bit) & 1:
+            result = high_multiply(result, power)
+    return result
+
+
+def interpolation(size: int, target: int, half: bool, corners: bool) -> tuple[list[int], list[int]]:
+    """Where RESIZE_BILINEAR's integer kernel reads along one axis.
+
+    Args:
+        size: of the input.
+        target: of the output.
+        half: half-pixel centres.
+        corners: corners aligned.
+
+    Returns:
+        For each output the lower of two neighbouring inputs, and the weight of the upper one, of
+        1024.
+    """
+    scale = (1024 * size + target // 2) // target
+    if corners and target > 1:
+        scale = (1024 * (size - 1) + (target - 1) // 2) // (target - 1)
+    lower, weights = [], []
+    for position in range(target):
+        place = position * scale + (scale // 2 - 512 if half else 0)
+        place = min(max(place, 0), 1024 * (size - 1))  # beyond the edges both neighbours are one
+        lower.append(min(place // 1024, max(size - 2, 0)))
+        weights.append(place - 1024 * lower[-1])
+    return lower, weights
