@@ -1,6 +1,7 @@
 // Any picture of one digit to 28×28 pixels in MNIST style: keras_lenet/edge/prepare.py and ink.py,
 // step by step and under the same names, which say why each step is there. A test holds the two
 // together. Grids are {height, width, data}, row by row: Float32Array for grey, Uint8Array for masks.
+// What runs over every pixel while someone draws is a plain loop, several times as fast as callbacks.
 
 export const SIZE = 28;
 const FIT = 20, HAIR = 1.2, STROKE = 2, TIE = 1e-3;
@@ -209,20 +210,23 @@ function findPolarity(grey, smooth, light) {
   const [base, noise] = pageLevel(rise);
   const [threshold, contrast] = split(rise, base, noise);
   if (contrast < max(MIN_CONTRAST, MIN_SNR * noise, MIN_LEAD * unevenness(page, light))) return null;
-  const over = map(rise, (value) => value > fround(threshold), Uint8Array);
-  const { mask, share, dropped } = selectDigit(map(rise, (value) => value - fround(base)), over);
+  const { mask, share, dropped } = selectDigit(rise, fround(base), fround(threshold));
   const side = longer(boxOf(mask)), reach = max(2, floor(side / FIT)), around = grow(mask, reach);
   if (side < MIN_SIDE || share < MIN_SHARE) return null;
   const merit = meritOf(smooth, page, mask, reach);
   if (!merit || stepOf(rise, mask, around, reach) < MIN_STEP * contrast) return null;
-  const strength = strengthOf(riseOf(grey, page, light), mask, around);
-  const stroke = strokeWidth(strengthOf(rise, mask, around));
+  const clean = strengthOf(rise, mask, around), stroke = strokeWidth(clean);
+  const strength = smooth === grey ? clean : strengthOf(riseOf(grey, page, light), mask, around);
   return { strength, box: extent(strength, mask), light, stroke, merit, contrast, noise, dropped };
 }
 
 function riseOf(grey, page, light) {
-  if (light) return map(grey, (value, i) => value - page.data[i]);
-  return map(grey, (value, i) => fround(page.data[i] - value) / max(page.data[i], fround(BLACK)));
+  const rise = grid(grey.height, grey.width), black = fround(BLACK);
+  for (let i = 0; i < rise.data.length; i++) {
+    const value = grey.data[i], paper = page.data[i];
+    rise.data[i] = light ? value - paper : fround(paper - value) / (paper > black ? paper : black);
+  }
+  return rise;
 }
 
 function unevenness(page, light) {
@@ -231,11 +235,15 @@ function unevenness(page, light) {
 }
 
 function strengthOf(rise, mask, around) {
-  const outside = rise.data.filter((_, i) => !around.data[i]);
+  const outside = where(rise.data, around.data, 0);
   const [middle, upper] = outside.length > rise.data.length / 4 ? percentiles(outside, 50, 84) : [0, 0];
   const low = middle + 2 * (upper - middle);
-  const [full] = percentiles(rise.data.filter((_, i) => mask.data[i]), 75);
-  return map(rise, (value, i) => around.data[i] && clip((value - low) / max(full - low, 1e-6), 0, 1));
+  const [full] = percentiles(where(rise.data, mask.data, 1), 75);
+  const strength = grid(rise.height, rise.width), range = max(full - low, 1e-6);
+  for (let i = 0; i < strength.data.length; i++) {
+    if (around.data[i]) strength.data[i] = clip((rise.data[i] - low) / range, 0, 1);
+  }
+  return strength;
 }
 
 function strokeWidth(strength) {
@@ -244,7 +252,8 @@ function strokeWidth(strength) {
   for (let y = 0; y < height - 1; y++) {
     for (let x = 0; x < width - 1; x++) {
       const i = y * width + x;
-      variation += hypot(data[i + width] - data[i], data[i + 1] - data[i]);
+      const down = data[i + width] - data[i], across = data[i + 1] - data[i];
+      if (down || across) variation += hypot(down, across);
       area += data[i];
     }
   }
@@ -260,19 +269,31 @@ function pageOf(grey, light) {
   return page;
 }
 
-// The largest (`upper`) or smallest of each `count` successive rows, over doubling windows.
+// The largest (`upper`) or smallest of each `count` successive values of a row, in three steps a
+// value: from the start of its block of `count`, and back from the end (van Herk, 1992).
 function slide({ height, width, data }, count, upper) {
-  const values = data.slice();
-  const pass = (by) => {
-    height -= by;
-    const shift = by * width, end = height * width;
-    if (upper) for (let i = 0; i < end; i++) { const other = values[i + shift]; if (other > values[i]) values[i] = other; }
-    else for (let i = 0; i < end; i++) { const other = values[i + shift]; if (other < values[i]) values[i] = other; }
-  };
-  let done = 1;
-  for (; 2 * done <= count; done *= 2) pass(done);
-  if (count > done) pass(count - done);
-  return { height, width, data: values.subarray(0, height * width) };
+  const result = grid(height, width - count + 1, data.constructor), sign = upper ? 1 : -1;
+  const [row, since, until] = [0, 0, 0].map(() => new Float32Array(width));
+  for (let y = 0; y < height; y++) {
+    row.set(data.subarray(y * width, (y + 1) * width));
+    for (let start = 0; start < width; start += count) {
+      const end = min(start + count, width);
+      for (let x = start, best = -Infinity; x < end; x++) {
+        const value = sign * row[x];
+        since[x] = best = value > best ? value : best;
+      }
+      for (let x = end - 1, best = -Infinity; x >= start; x--) {
+        const value = sign * row[x];
+        until[x] = best = value > best ? value : best;
+      }
+    }
+    for (let x = 0; x < result.width; x++) {
+      const first = until[x], last = since[x + count - 1];
+      row[x] = sign * (first > last ? first : last);
+    }
+    result.data.set(row.subarray(0, result.width), y * result.width);
+  }
+  return result;
 }
 
 function grow(mask, reach) {
@@ -286,9 +307,11 @@ function pageLevel(rise) {
 }
 
 function grain({ height, width, data }) {
-  const steps = grid(height, width - 1);
-  each(steps, (_, y, x, i) => { steps.data[i] = abs(data[i + y + 1] - data[i + y]); });
-  return 1.56 * percentiles(steps.data, 35)[0];
+  const steps = new Float32Array(height * (width - 1));
+  for (let y = 0, i = 0; y < height; y++) {
+    for (let x = 1; x < width; x++) steps[i++] = abs(data[y * width + x] - data[y * width + x - 1]);
+  }
+  return 1.56 * percentiles(steps, 35)[0];
 }
 
 function split(rise, base, noise) {
@@ -298,69 +321,81 @@ function split(rise, base, noise) {
     threshold = max((base + ink) / 2, base + 4 * noise);
     const limit = fround(threshold);
     let total = 0, count = 0;
-    for (const value of rise.data) if (value > limit) { total += value; count++; }
+    for (let i = 0; i < values.length; i++) if (values[i] > limit) { total += values[i]; count++; }
     if (!count) return [threshold, 0];
     ink = total / count;
   }
   return [threshold, ink - base];
 }
 
-function boxOf(mask) {
-  let left = mask.width, top = mask.height, right = 0, bottom = 0;
-  each(mask, (set, y, x) => {
-    if (!set) return;
-    left = min(left, x); top = min(top, y); right = max(right, x + 1); bottom = max(bottom, y + 1);
-  });
+function boxOf({ height, width, data }) {
+  let left = width, top = height, right = 0, bottom = 0;
+  for (let y = 0, i = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, i++) {
+      if (!data[i]) continue;
+      if (x < left) left = x;
+      if (x >= right) right = x + 1;
+      if (top > y) top = y;
+      bottom = y + 1;
+    }
+  }
   return right ? [left, top, right, bottom] : [0, 0, 0, 0];
 }
 
-function extent(strength, mask) {
-  const least = max(1, longer(boxOf(mask)) / (2 * FIT));
-  const rows = new Uint32Array(mask.height), columns = new Uint32Array(mask.width);
-  each(strength, (value, y, x) => { if (value > fround(FAINT)) { rows[y]++; columns[x]++; } });
-  const wide = grid(mask.height, mask.width, Uint8Array);
-  each(mask, (set, y, x, i) => { wide.data[i] = set || (rows[y] >= least && columns[x] >= least); });
-  return boxOf(wide);
+function extent({ height, width, data }, mask) {
+  const box = boxOf(mask), least = max(1, longer(box) / (2 * FIT)), faint = fround(FAINT);
+  const rows = new Uint32Array(height), columns = new Uint32Array(width);
+  for (let y = 0, i = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, i++) if (data[i] > faint) { rows[y]++; columns[x]++; }
+  }
+  const enough = (count) => count >= least;
+  const [left, top] = [columns.findIndex(enough), rows.findIndex(enough)];
+  if (left < 0 || top < 0) return box;
+  const [right, bottom] = [columns.findLastIndex(enough) + 1, rows.findLastIndex(enough) + 1];
+  return [min(box[0], left), min(box[1], top), max(box[2], right), max(box[3], bottom)];
 }
 
 function stepOf(rise, mask, around, reach) {
-  const beyond = grow(map(mask, (set) => !set, Uint8Array), reach);
-  const rim = mean(rise.data, (i) => mask.data[i] && beyond.data[i]);
-  const outside = mean(rise.data, (i) => around.data[i] && !mask.data[i]);
-  return Number.isNaN(outside) ? 0 : rim - outside;
+  const beyond = grow(map(mask, (set) => 1 - set, Uint8Array), reach);
+  let rim = 0, edge = 0, outside = 0, near = 0;
+  for (let i = 0; i < rise.data.length; i++) {
+    if (mask.data[i]) {
+      if (beyond.data[i]) { rim += rise.data[i]; edge++; }
+    } else if (around.data[i]) { outside += rise.data[i]; near++; }
+  }
+  return near ? rim / edge - outside / near : 0;
 }
 
 function meritOf(grey, page, mask, reach) {
-  const ink = mean(grey.data, (i) => mask.data[i]), paper = mean(page.data, (i) => mask.data[i]);
-  const box = boxOf(mask);
-  const within = (margin, y, x) => y >= max(0, box[1] - margin) && y < box[3] + margin
-    && x >= max(0, box[0] - margin) && x < box[2] + margin;
-  let ring = map(mask, (_, i) => {
-    const y = floor(i / mask.width), x = i % mask.width;
-    return within(3 * reach, y, x) && !within(reach, y, x);
-  }, Uint8Array);
-  if (!ring.data.includes(1)) { // the digit fills the image
-    ring = map(mask, (_, i) => {
-      const y = floor(i / mask.width), x = i % mask.width;
-      return !y || !x || y === mask.height - 1 || x === mask.width - 1;
-    }, Uint8Array);
-  }
+  const { height, width } = mask, [left, top, right, bottom] = boxOf(mask);
+  const ink = mean(where(grey.data, mask.data, 1)), paper = mean(where(page.data, mask.data, 1));
+  const within = (y, x, margin) => y >= top - margin && y < bottom + margin
+    && x >= left - margin && x < right + margin;
   let count = 0, paperlike = 0;
-  ring.data.forEach((set, i) => {
-    if (!set) return;
+  const judge = (y, x) => {
     count++;
-    if ((grey.data[i] - ink) / (paper - ink) > PAGE_FROM) paperlike++;
-  });
+    if ((grey.data[y * width + x] - ink) / (paper - ink) > PAGE_FROM) paperlike++;
+  };
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) if (within(y, x, 3 * reach) && !within(y, x, reach)) judge(y, x);
+  }
+  if (!count) { // the digit fills the image
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        if (!y || !x || y === height - 1 || x === width - 1) judge(y, x);
+      }
+    }
+  }
   const share = paperlike / count;
   return share > MIN_PAGE ? abs(ink - paper) / max(ink, paper, BLACK) * share : 0;
 }
 
 // components.py
 
-function selectDigit(rise, over) {
-  const { height, width } = over, totals = new Float64Array(rise.data.length + 1);
-  rise.data.forEach((value, i) => { totals[i + 1] = totals[i] + value; });
-  const runs = runsOf(over), components = new Map();
+function selectDigit({ height, width, data }, base, threshold) {
+  const totals = new Float64Array(data.length + 1);
+  for (let i = 0; i < data.length; i++) totals[i + 1] = totals[i] + fround(data[i] - base);
+  const runs = runsOf(height, width, data, threshold), components = new Map();
   runs.forEach(({ row, start, end, root }) => {
     const part = components.get(root)
       ?? { ink: 0, left: width, top: height, right: 0, bottom: 0, kept: false };
@@ -397,14 +432,14 @@ function belongTogether(parts, height, width) {
   }
 }
 
-// Runs of set pixels, each with the root of its 8-connected component, by union-find.
-function runsOf({ height, width, data }) {
+// Runs of pixels over the threshold, each with the root of its 8-connected component, by union-find.
+function runsOf(height, width, data, threshold) {
   const runs = [];
   for (let row = 0; row < height; row++) {
     for (let x = 0; x < width; x++) {
-      if (!data[row * width + x]) continue;
+      if (!(data[row * width + x] > threshold)) continue;
       const start = x;
-      while (x < width && data[row * width + x]) x++;
+      while (x < width && data[row * width + x] > threshold) x++;
       runs.push({ row, start, end: x, root: runs.length });
     }
   }
@@ -481,10 +516,14 @@ function pad({ height, width, data }, margin, edge) {
   return wide;
 }
 
-function mean(values, chosen) {
-  let total = 0, count = 0;
-  for (let i = 0; i < values.length; i++) if (chosen(i)) { total += values[i]; count++; }
-  return total / count;
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+// The values where the mask has `wanted`.
+function where(values, mask, wanted) {
+  const found = new Float32Array(values.length);
+  let count = 0;
+  for (let i = 0; i < values.length; i++) if (mask[i] === wanted) found[count++] = values[i];
+  return found.subarray(0, count);
 }
 
 // Percentiles with linear interpolation, as NumPy's.
