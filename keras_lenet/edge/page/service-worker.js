@@ -6,25 +6,25 @@ const CACHE = "keras-lenet " + "VERSION";
 const FILES = ["FILES"];
 
 addEventListener("install", (event) => {
-  event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(FILES.map((file) => new Request(file, { cache: "reload" })))));
-  skipWaiting();
+	event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(FILES.map((file) => new Request(file, { cache: "reload" })))));
+	skipWaiting();
 });
 
 addEventListener("activate", (event) => {
-  event.waitUntil(caches.keys()
-    .then((names) => Promise.all(names.filter((name) => name.startsWith("keras-lenet ") && name !== CACHE).map((name) => caches.delete(name))))
-    .then(() => clients.claim()));
+	event.waitUntil(caches.keys()
+		.then((names) => Promise.all(names.filter((name) => name.startsWith("keras-lenet ") && name !== CACHE).map((name) => caches.delete(name))))
+		.then(() => clients.claim()));
 });
 
 addEventListener("fetch", (event) => {
-  const { method, url } = event.request;
-  if (method === "GET" && url.startsWith(registration.scope)) event.respondWith(fromCache(event.request));
+	const { method, url } = event.request;
+	if (method === "GET" && url.startsWith(registration.scope)) event.respondWith(fromCache(event.request));
 });
 
 async function fromCache(request) {
-  const cache = await caches.open(CACHE), kept = await cache.match(request, { ignoreSearch: true });
-  if (kept) return kept;
-  const response = await fetch(request);
-  if (response.ok) await cache.put(request, response.clone());
-  return response;
+	const cache = await caches.open(CACHE), kept = await cache.match(request, { ignoreSearch: true });
+	if (kept) return kept;
+	const response = await fetch(request);
+	if (response.ok) await cache.put(request, response.clone());
+	return response;
 }
