@@ -254,6 +254,7 @@ def draw(
         import segno
 
         segno.make(outside, error="l").terminal(compact=True)
+        sys.stdout.flush()
     if not no_browser:
         import webbrowser
 

@@ -1,15 +1,11 @@
 """The drawing page in a real browser: drawn on, answered, and looked at by its words."""
 
-import base64
 import contextlib
 import threading
 
-import numpy as np
 import pytest
 from drawing import DIGITS, STYLES, chromium, strokes
-from PIL import Image
 
-from keras_lenet.edge import page as files
 from keras_lenet.edge.classifier import Classifier, reference_model
 from keras_lenet.edge.server import Server
 
@@ -54,7 +50,7 @@ def visit(browser, address, size=DESKTOP, touch=False, **options):
 
 @pytest.fixture
 def address(server):
-    return f"http://127.0.0.1:{server.port}/"
+    return f"http://127.0.0.1:{server.server_port}/"
 
 
 def set_width(page, width):

@@ -159,7 +159,8 @@ class Classifier:
         if not prepared.found:
             return Answer(None, 0.0, None, 0.0, np.zeros(10, np.float32), False, prepared)
         probabilities = self.predict(prepared.image[np.newaxis])[0]
-        second, first = np.argsort(probabilities, kind="stable")[-2:].tolist()
+        # Of digits that tie the lowest, as argmax has it wherever files are scored.
+        first, second = np.argsort(-probabilities, kind="stable")[:2].tolist()
         confidence, other = float(probabilities[first]), float(probabilities[second])
         accepted = confidence >= self.threshold
         return Answer(first, confidence, second, other, probabilities, accepted, prepared)

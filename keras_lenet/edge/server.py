@@ -57,6 +57,7 @@ class Server(ThreadingHTTPServer):
     """Serves one model.
 
     Attributes:
+        server_port: where it listens.
         deadline: seconds in which a request must have arrived.
         files: by path, the media type and content of what GET answers.
     """
@@ -91,15 +92,10 @@ class Server(ThreadingHTTPServer):
         except OSError as error:
             raise Error(f"cannot listen at {host}, port {port}: {_reason(error)}") from error
 
-    @property
-    def port(self) -> int:
-        """The port it listens at."""
-        return int(self.socket.getsockname()[1])
-
     def server_bind(self) -> None:
         """Bind, without asking the name service for this machine's name as the base class does."""
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.host, self.port
+        self.server_name, self.server_port = self.host, int(self.socket.getsockname()[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread of its own, once one is free: each takes at most a few deadlines."""
@@ -119,14 +115,11 @@ class Server(ThreadingHTTPServer):
         Another site's name may be made to resolve to this machine (DNS rebinding), which a numeric
         address cannot.
         """
-        name = (urlsplit(f"//{host}").hostname or "").lower()
-        if name in {"localhost", self.host.lower()}:
-            return True
         try:
-            ip_address(name)
+            name = (urlsplit(f"//{host}").hostname or "").lower()
+            return name in {"localhost", self.host.lower()} or bool(ip_address(name))
         except ValueError:
             return False
-        return True
 
     def answer_pixels(self, content: bytes) -> dict[str, Any]:
         """Classify prepared pixels.
@@ -175,8 +168,8 @@ def addresses(server: Server) -> tuple[str, str | None]:
     here = "localhost" if everywhere else host
     outside = _own_address() if everywhere else host
     if outside is None or outside == "localhost" or _is_loopback(outside):
-        return _url(here, server.port), None
-    return _url(here, server.port), _url(outside, server.port)
+        return _url(here, server.server_port), None
+    return _url(here, server.server_port), _url(outside, server.server_port)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -203,20 +196,21 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if not self._welcome():
             return
-        found = self.server.files.get(urlsplit(self.path).path)
-        if found is None:
-            return self._refuse(HTTPStatus.NOT_FOUND, "no such page")
-        self._send(HTTPStatus.OK, *found)
+        if self._path == "/classify":
+            self._other_method()
+        elif self._path in self.server.files:
+            self._send(HTTPStatus.OK, *self.server.files[self._path])
+        else:
+            self._refuse(HTTPStatus.NOT_FOUND, "no such page")
 
     do_HEAD = do_GET  # noqa: N815
 
     def do_POST(self) -> None:
         if not self._welcome():
             return
-        path = urlsplit(self.path).path
-        if path != "/classify":
-            if path in self.server.files:
-                return self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "GET it", {"Allow": "GET, HEAD"})
+        if self._path in self.server.files:
+            return self._other_method()
+        if self._path != "/classify":
             return self._refuse(HTTPStatus.NOT_FOUND, "no such page")
         kind = self.headers.get_content_type()
         if kind != "application/json" and not kind.startswith("image/"):
@@ -236,10 +230,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(HTTPStatus.OK, "application/json", content)
 
     def _other_method(self) -> None:
-        allowed = "POST" if urlsplit(self.path).path == "/classify" else "GET, HEAD"
+        allowed = "POST" if self._path == "/classify" else "GET, HEAD"
         self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, f"expected {allowed}", {"Allow": allowed})
 
     do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = do_CONNECT = _other_method  # noqa: N815
+
+    @property
+    def _path(self) -> str:
+        return self.path.partition("?")[0]
 
     def _welcome(self) -> bool:
         """Refuse who asks by another name, and pages of other origins."""
@@ -288,6 +286,7 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the base class refuses, in the form of all other refusals."""
         self.close_connection = True
+        self.request_version = "HTTP/1.0"  # whatever it was taken for: the answer has a status line
         self._refuse(code, message or explain or HTTPStatus(code).phrase)
 
     def log_message(self, format: str, *args: Any) -> None:

@@ -200,9 +200,8 @@ async function answer() {
 }
 
 function show({ image, milliseconds }, result) {
-	// Of two digits that tie the larger one, as in Python.
 	const probabilities = result?.probabilities ?? Array(10).fill(0);
-	const best = probabilities.reduce((top, value, digit) => value >= probabilities[top] ? digit : top, 0);
+	const best = probabilities.indexOf(Math.max(...probabilities)); // of digits that tie the lowest, as in Python
 	const accepted = result && probabilities[best] >= model.threshold;
 	const share = result && percent(probabilities[best]);
 	const verdict = accepted ? `${share} sure` : "No digit";

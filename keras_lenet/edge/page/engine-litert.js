@@ -23,14 +23,11 @@ export async function classify(pixels) {
 	return { probabilities, milliseconds: performance.now() - start };
 }
 
-// Wait for the service worker, which keeps what is fetched from here on. Browsers have none outside
-// of https and localhost; the page then works online alone.
+// Wait a moment for the service worker, which keeps what is fetched from here on. Browsers have none
+// outside of https and localhost; the page then works online alone.
 async function keep() {
-	if (!navigator.serviceWorker) return;
-	try {
-		await navigator.serviceWorker.register("service-worker.js");
-		await navigator.serviceWorker.ready;
-	} catch (error) {
-		console.warn("not available offline:", error.message);
-	}
+	const workers = navigator.serviceWorker;
+	if (!workers || workers.controller) return;
+	const ready = new Promise((resolve) => { workers.oncontrollerchange = resolve; setTimeout(resolve, 3000); });
+	await workers.register("service-worker.js").then(() => ready, console.warn);
 }

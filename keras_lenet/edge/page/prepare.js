@@ -3,8 +3,7 @@
 // together. Grids are {height, width, data}, row by row: Float32Array for grey, Uint8Array for masks.
 // What runs over every pixel while someone draws is a plain loop, several times as fast as callbacks.
 
-export const SIZE = 28;
-const FIT = 20, HAIR = 1.2, STROKE = 2, TIE = 1e-3;
+const SIZE = 28, FIT = 20, HAIR = 1.2, STROKE = 2, TIE = 1e-3;
 const WORK = 400, ENOUGH = 48, WINDOW = 0.5, NOISY = 0.012, LUMA = [0.299, 0.587, 0.114];
 const BLACK = 0.2, STRONGEST = 12, PLAIN = 0.4, COLOURED = 0.2;
 const MIN_CONTRAST = 0.08, MIN_SNR = 5, MIN_LEAD = 0.35, MIN_SHARE = 0.5, MIN_STEP = 0.4;

@@ -1,6 +1,6 @@
-// Keeps the static page for use without a network: what it always needs when it is installed, and
-// the LiteRT.js variant that this browser takes when that is fetched. "VERSION" and "FILES" are
-// filled in when the folder is written; new contents make a new worker, which begins afresh.
+// Keeps the static page for use without a network: what it always needs at once, and the LiteRT.js
+// variant that this browser takes when it is fetched. Version and files are filled in when the
+// folder is written; new contents make a new worker, which begins afresh.
 
 const CACHE = "keras-lenet " + "VERSION";
 const FILES = ["FILES"];
