@@ -291,6 +291,63 @@ def classify(
 
 
 @app.command()
+def draw(
+    model: Annotated[
+        Path | None, typer.Option("--model", help="A .tflite file, instead of the reference model.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option("--host", help="Where to listen; 0.0.0.0 for other machines too.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="The port; 0 for any that is free.")
+    ] = 8000,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Only print the address.")
+    ] = False,
+    static: Annotated[
+        Path | None,
+        typer.Option("--static", help="Instead, write the page to this folder, for any web host."),
+    ] = None,
+    packages: Annotated[
+        Path, typer.Option("--node-modules", help="Where npm installed LiteRT.js, for --static.")
+    ] = Path("node_modules"),
+) -> None:
+    """Draw a digit in the browser, and see the model answer.
+
+    With --static the browser runs the model itself, offline too, after: npm install @litertjs/core
+
+    Example: keras-lenet draw --host 0.0.0.0
+    """
+    from keras_lenet import streams
+    from keras_lenet.edge import server as serving
+    from keras_lenet.edge import static as writing
+    from keras_lenet.edge.classifier import BROWSER, REFERENCE, Classifier, reference_model
+
+    path = model or reference_model(REFERENCE if static is None else BROWSER)
+    with streams.without_information():
+        classifier = Classifier(path)
+    if static is not None:
+        writing.write(static, path, classifier, packages)
+        typer.echo(f"Written to {static}: put it on any web host with https.")
+        return
+    server = serving.Server(host, port, path, classifier)
+    here, outside = serving.addresses(server)
+    typer.echo(f"Draw at {here} (Ctrl+C ends it)")
+    if outside is not None and outside != here:
+        typer.echo(f"On a phone in the same network: {outside}")
+    if outside is not None:
+        import segno
+
+        segno.make(outside, error="l").terminal(compact=True)
+        sys.stdout.flush()
+    if not no_browser:
+        import webbrowser
+
+        webbrowser.open(here)
+    server.serve_forever()
+
+
+@app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Any .tflite file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from conftest import keras_lenet
 
-from keras_lenet import terminal
+from keras_lenet import streams
 from keras_lenet.data import datasets
 from keras_lenet.edge import inspection
 from keras_lenet.edge.c import arithmetic, folder, graph, measure, source
@@ -94,7 +94,7 @@ def convert(tmp_path):
         if not per_channel:
             converter._experimental_disable_per_channel = True
             converter._experimental_disable_per_channel_quantization_for_dense_layers = True
-        with terminal.without_information():
+        with streams.without_information():
             content = converter.convert()
         path = tmp_path / "test.tflite"
         path.write_bytes(content)

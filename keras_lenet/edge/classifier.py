@@ -24,6 +24,8 @@ _RESOLVERS = {
     "reference": OpResolverType.BUILTIN_REF,
 }
 REFERENCE = "lenet5_int8.tflite"
+BROWSER = "lenet5_uint8.tflite"
+"""The same model for runtimes that take no int8 pixels, as the browser's."""
 
 _IDENTIFIER = b"TFL3"
 _DTYPES = (np.int8, np.uint8, np.float32)
@@ -69,6 +71,7 @@ class Answer:
         confidence: its probability; 0 where there is none.
         second: the digit that it would be otherwise; None where there is none.
         second_confidence: its probability.
+        probabilities: of each class, float32, (10,); all 0 where nothing stands out as ink.
         accepted: whether `confidence` reaches the file's threshold; if not, the picture shows no
             digit, or none that the model can tell.
         prepared: what the model saw, and how it was come by.
@@ -78,6 +81,7 @@ class Answer:
     confidence: float
     second: int | None
     second_confidence: float
+    probabilities: NDArray[np.float32]
     accepted: bool
     prepared: Prepared
 
@@ -148,13 +152,18 @@ class Classifier:
         Raises:
             Error: `image` is an array of a shape or dtype that it doesn't take.
         """
-        prepared = prepare(image)
+        return self.answer(prepare(image))
+
+    def answer(self, prepared: Prepared) -> Answer:
+        """Say which digit a prepared picture shows."""
         if not prepared.found:
-            return Answer(None, 0.0, None, 0.0, False, prepared)
+            return Answer(None, 0.0, None, 0.0, np.zeros(10, np.float32), False, prepared)
         probabilities = self.predict(prepared.image[np.newaxis])[0]
-        second, first = np.argsort(probabilities, kind="stable")[-2:].tolist()
+        # Of digits that tie the lowest, as argmax has it wherever files are scored.
+        first, second = np.argsort(-probabilities, kind="stable")[:2].tolist()
         confidence, other = float(probabilities[first]), float(probabilities[second])
-        return Answer(first, confidence, second, other, confidence >= self.threshold, prepared)
+        accepted = confidence >= self.threshold
+        return Answer(first, confidence, second, other, probabilities, accepted, prepared)
 
     def raw(self, images: NDArray[np.uint8], batch_size: int = 500) -> NDArray[Any]:
         """The model's output before it is dequantized: (N, 10), in the output's dtype."""
@@ -184,8 +193,8 @@ class Classifier:
             self._batch = batch
 
 
-def reference_model() -> Path:
-    """The reference int8 model: inside the installed package, or in the checkout it runs from.
+def reference_model(name: str = REFERENCE) -> Path:
+    """The reference model, int8 if not told: inside the installed package, or in the checkout.
 
     Raises:
         Error: it is in neither.
@@ -193,9 +202,9 @@ def reference_model() -> Path:
     here = Path(__file__)
     folders = (here.parent, here.parents[2] / "exported")
     for folder in folders:
-        if (folder / REFERENCE).is_file():
-            return folder / REFERENCE
-    raise Error(f"{REFERENCE} is missing from this installation; name a .tflite file instead")
+        if (folder / name).is_file():
+            return folder / name
+    raise Error(f"{name} is missing from this installation; name a .tflite file instead")
 
 
 def open_interpreter(path: Path, threads: int = 1, kernels: Kernels = "xnnpack") -> Any:

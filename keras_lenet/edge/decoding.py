@@ -34,7 +34,19 @@ def load(path: Path | str) -> Image.Image:
         Error: the file can't be read, is no image in one of `FORMATS`, is damaged or truncated,
             or declares more than `MAX_PIXELS`; the last is found before anything is decoded.
     """
-    content = _read(Path(path))
+    return decode(_read(Path(path)), f"{path}: ")
+
+
+def decode(content: bytes, source: str = "") -> Image.Image:
+    """Decode an image file's content; of an animation, the first frame.
+
+    Args:
+        content: of the file.
+        source: what errors begin with.
+
+    Raises:
+        Error: as `load`, the file's being unreadable aside.
+    """
     with warnings.catch_warnings():
         # Pillow warns of odd metadata, which is no concern of ours, and of large images, which
         # the check below refuses.
@@ -42,15 +54,15 @@ def load(path: Path | str) -> Image.Image:
         try:
             image = Image.open(io.BytesIO(content), formats=FORMATS)
         except Image.DecompressionBombError as error:
-            raise Error(f"{path}: {_too_large()}") from error
+            raise Error(f"{source}{_too_large()}") from error
         except Exception as error:  # a damaged header makes Pillow raise nearly anything
             known = ", ".join(FORMATS)
-            raise Error(f"{path}: not an image, or damaged; expected one of {known}") from error
-        _check_size(image.width, image.height, f"{path}: ")
+            raise Error(f"{source}not an image, or damaged; expected one of {known}") from error
+        _check_size(image.width, image.height, source)
         try:
             image.load()
         except Exception as error:  # and so does damaged data
-            raise Error(f"{path}: damaged or truncated image ({error}); save it again") from error
+            raise Error(f"{source}damaged or truncated image ({error}); save it again") from error
     return image
 
 

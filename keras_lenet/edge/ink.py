@@ -3,8 +3,8 @@
     reduce ─► even the lighting, once for either polarity ─► threshold ─► connected components
     ─► polarity
 
-Every step is plain array arithmetic with no random part, so that it can be written the same way
-in another language.
+Every step is plain array arithmetic with no random part, so that `page/prepare.js` does the same in
+a browser.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MIN_STEP = 0.4  # share of its contrast that a mark gains at its edge; a soft s
 _PAGE_FROM = 0.3  # of the way from ink to page; less than half, for page in the shadow
 _MIN_PAGE = 0.25  # share of its surroundings that is page
 _MIN_SIDE = 5  # pixels; a mark smaller both ways is dust
-_FAINT = 0.12  # ink fainter than this does not widen the box
+_FAINT = 0.1201  # ink fainter than this does not widen the box; no grey level lies right at it
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ whatever it is given, after finding out which pixels are ink:
     decode ─► grey ─► reduce ─► even the lighting, once for either polarity ─► threshold
     ─► connected components ─► polarity ─► fit to 20×20 ─► thicken hair strokes ─► centre
 
-Every step is plain array arithmetic with no random part, so that it can be written the same way
-in another language; Pillow only decodes files and converts their pixel modes. `decoding` has the
-first step, `ink` those up to polarity, with the connected components in `components`.
+Every step is plain array arithmetic with no random part, so that `page/prepare.js` does the same in
+a browser; a test holds the two together, so change both. Pillow only decodes files and converts
+their pixel modes. `decoding` has the first step, `ink` those up to polarity, with the connected
+components in `components`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ Polarity = Literal["dark on light", "light on dark"]
 # How the digit is drawn. Chosen on training images of MNIST.
 _HAIR = 1.2  # pixels; strokes thinner than this after scaling are thickened, as 0.1 % of MNIST is
 _STROKE = 2.0  # pixels, to which they are; MNIST's median is 2.3 by the same measure
+_TIE = 1e-3  # pixels; symmetric digits lie between two places, and no rounding error should choose
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def _place(profile: NDArray[np.floating[Any]]) -> int:
     That is where MNIST has it: between 13.5 and 14.5 in every image.
     """
     mass = float(profile @ np.arange(len(profile))) / max(float(profile.sum()), 1e-6)
-    return min(max(round(SIZE / 2 - mass), 0), SIZE - len(profile))
+    return min(max(round(SIZE / 2 - mass + _TIE), 0), SIZE - len(profile))
 
 
 def _thicken(strength: Grey, stroke: float) -> Grey:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_lenet import terminal
+from keras_lenet import streams
 from keras_lenet.data import datasets
 from keras_lenet.edge.c import folder, measure
 from keras_lenet.edge.classifier import Classifier, reference_model
@@ -120,7 +120,7 @@ def main() -> None:
     arguments = parser.parse_args()
     images = datasets.load(arguments.dataset, "test").images
     name = folder.identifier(arguments.model)
-    with tempfile.TemporaryDirectory() as temporary, terminal.without_information():
+    with tempfile.TemporaryDirectory() as temporary, streams.without_information():
         generated = Path(temporary)
         names = [f"image {i}" for i in range(10)]
         folder.write(arguments.model, images[:10], names, generated)

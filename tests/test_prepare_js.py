@@ -1,0 +1,140 @@
+"""prepare.js held to prepare.py: the same pictures, run by Node.js, to the same 28×28 pixels."""
+
+import base64
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from benchmarks import placements
+from conftest import draw_digits
+from drawing import DIGITS, STYLES, strokes
+from PIL import Image, ImageDraw
+from test_prepare import blank_pages
+
+from keras_lenet.data import datasets
+from keras_lenet.edge import page
+from keras_lenet.edge.classifier import Classifier
+from keras_lenet.edge.prepare import prepare
+
+PROGRAM = """
+import { readFileSync } from "node:fs";
+const { prepare } = await import(process.argv[1]);
+const pictures = JSON.parse(readFileSync(0, "utf8")).map(({ data, ...size }) => {
+  const prepared = prepare({ ...size, data: new Uint8Array(Buffer.from(data, "base64")) });
+  return { ...prepared, image: [...prepared.image] };
+});
+console.log(JSON.stringify(pictures));
+"""
+
+
+def prepared_in_javascript(pictures):
+    """What prepare.js makes of uint8 pictures, grey (H, W) or RGBA (H, W, 4)."""
+    if shutil.which("node") is None:
+        pytest.skip("Node.js is not installed")
+    sent = [
+        {
+            "height": picture.shape[0],
+            "width": picture.shape[1],
+            "data": base64.b64encode(picture.tobytes()).decode(),
+        }
+        for picture in pictures
+    ]
+    module = (page._HERE / "prepare.js").as_uri()
+    result = subprocess.run(
+        ["node", "--input-type=module", "--eval", PROGRAM, module],
+        input=json.dumps(sent), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def assert_alike(pictures):
+    """At most two grey levels apart in any pixel, and answered alike; returns the answers."""
+    python = [prepare(picture) for picture in pictures]
+    javascript = prepared_in_javascript(pictures)
+    for number, (expected, found) in enumerate(zip(python, javascript, strict=True)):
+        same = (found["found"], found["polarity"], tuple(found["box"]))
+        assert same == (expected.found, expected.polarity, expected.box), number
+        difference = np.abs(np.ravel(expected.image).astype(int) - found["image"])
+        assert difference.max() <= 2, number
+    images = np.array([found["image"] for found in javascript], np.uint8).reshape(-1, 28, 28)
+    classifier = Classifier()
+    expected = classifier.predict(np.stack([result.image for result in python])).argmax(axis=1)
+    answers = classifier.predict(images).argmax(axis=1)
+    np.testing.assert_array_equal(answers, expected)
+    return answers
+
+
+def opaque(picture):
+    """As a browser hands it over: grey as it is, colours as RGBA."""
+    if picture.ndim == 2:
+        return picture
+    return np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
+
+
+@pytest.mark.parametrize("name", placements.CONDITIONS)
+def test_pictures_of_all_kinds(name):
+    draw = np.random.default_rng(5)
+    condition = placements.CONDITIONS[name]
+    assert_alike([opaque(np.asarray(condition(image, draw))) for image in draw_digits(40, 5)[0]])
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_drawings(style):
+    pictures = []
+    for digit in range(len(DIGITS)):
+        picture = Image.new("L", (200, 200), 255)
+        placed, width = strokes(digit, style)
+        for stroke in placed:
+            points = [(200 * x, 200 * y) for x, y in stroke]
+            ImageDraw.Draw(picture).line(points, 0, max(1, round(200 * width)), "curve")
+        pictures.append(np.asarray(picture))
+    answers = assert_alike(pictures)
+    assert np.sum(answers == np.arange(10)) >= 9
+
+
+def test_ties_go_the_same_way():
+    """Symmetric digits, whose centre of mass lies right between two pixels."""
+    pictures = []
+    for width, height in ((2, 20), (3, 20), (6, 20), (7, 20), (20, 8), (12, 60), (31, 99)):
+        picture = np.full((height + 20, width + 20), 255, np.uint8)
+        picture[10:-10, 10:-10] = 0
+        pictures += [picture, np.ascontiguousarray(255 - picture)]
+    assert_alike(pictures)
+
+
+def test_noise_and_blank_pages():
+    noise = np.random.default_rng(0).normal(0, 20, (100, 120))
+    pages = [np.clip(levels.values[0], 0, 255).astype(np.uint8) for levels in blank_pages()]
+    for digit, image in enumerate(draw_digits(10, 7)[0]):
+        paper = np.full((100, 120), 200.0)
+        paper[30:86, 40:96] -= 0.6 * np.kron(image, np.ones((2, 2)))
+        pages.append(np.clip(paper + noise * digit / 9, 0, 255).astype(np.uint8))
+    pages += [np.zeros((3, 200), np.uint8), np.arange(12, dtype=np.uint8).reshape(12, 1)]
+    assert_alike(pages)
+
+
+def test_small_on_a_large_photo():
+    photos = []
+    for digit, image in enumerate(draw_digits(10, 8)[0]):
+        photo = np.full((901, 1203), 210, np.uint8)
+        at = 100 + 40 * digit
+        photo[at : at + 28, 2 * at : 2 * at + 28] -= np.uint8(0.7 * image)
+        photos.append(photo)
+    assert_alike(photos)
+
+
+def test_transparent_pages():
+    pictures = []
+    for image in draw_digits(10, 9)[0]:
+        alpha = np.kron(image, np.ones((3, 3), np.uint8))
+        for level in (0, 40, 255):
+            pictures.append(np.dstack([np.full((84, 84, 3), level, np.uint8), alpha]))
+    assert_alike(pictures)
+
+
+@pytest.mark.mnist
+def test_a_thousand_test_images_are_answered_alike(mnist_dir):
+    assert_alike(list(datasets.load("mnist", "test", mnist_dir).images[:1000]))

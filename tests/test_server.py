@@ -1,0 +1,368 @@
+"""The server of the drawing page under good clients and bad ones."""
+
+import http.client
+import io
+import json
+import math
+import re
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from conftest import draw_digits
+from PIL import Image
+from test_prepare import png_header
+
+from keras_lenet.edge import page, server
+from keras_lenet.edge.classifier import Classifier, reference_model
+from keras_lenet.edge.server import Server
+from keras_lenet.errors import Error
+
+PIXELS = draw_digits(10, 3)[0]
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return Classifier()
+
+
+@pytest.fixture(scope="module")
+def running(classifier):
+    opened = Server("127.0.0.1", 0, reference_model(), classifier)
+    threading.Thread(target=opened.serve_forever, daemon=True).start()
+    yield opened
+    opened.shutdown()
+    opened.server_close()
+
+
+@pytest.fixture
+def ask(running):
+    """One request; returns status, headers and content, parsed where it is JSON."""
+
+    def request(method, path, body=None, kind=None, **headers):
+        connection = http.client.HTTPConnection("127.0.0.1", running.server_port, timeout=30)
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        if kind is not None:
+            headers["Content-Type"] = kind
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        content = response.read()
+        connection.close()
+        if response.headers.get_content_type() == "application/json" and content:
+            content = json.loads(content)
+        return response.status, response.headers, content
+
+    return request
+
+
+def as_json(pixels):
+    return json.dumps({"pixels": np.ravel(pixels).tolist()})
+
+
+def photo(digit, kind="PNG"):
+    paper = Image.new("L", (90, 120), 230)
+    paper.paste(20, (30, 40), Image.fromarray(PIXELS[digit]))
+    buffer = io.BytesIO()
+    paper.save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def _answers_afterwards(ask):
+    """Whatever a test has done to the server, the next good request is answered."""
+    yield
+    status, _, answer = ask("POST", "/classify", as_json(PIXELS[7]), "application/json")
+    assert (status, answer["digit"]) == (200, 7)
+
+
+def test_the_page_and_its_files(ask, running):
+    status, headers, content = ask("GET", "/?from=phone")
+    assert status == 200
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
+    names = re.findall(rb'(?:src|href)="([^"]+)"', content)
+    assert len(names) >= 5
+    for name in [*names, b"engine.js", b"prepare.js"]:
+        assert ask("GET", f"/{name.decode()}")[0] == 200
+    assert ask("GET", "/model.json")[2] == {
+        "name": "lenet5_int8.tflite",
+        "bytes": reference_model().stat().st_size,
+        "threshold": running._classifier.threshold,
+    }
+    status, headers, content = ask("HEAD", "/draw.js")
+    assert (status, content) == (200, b"")
+    assert int(headers["Content-Length"]) == len(page.read("draw.js"))
+
+
+def test_the_page_is_small_and_asks_no_other_host():
+    own = [path for path in page._HERE.iterdir() if path.suffix in {".html", ".css", ".js"}]
+    assert len(own) == 7
+    assert sum(path.stat().st_size for path in own) < 40_000
+    for path in own:
+        assert not re.search(r"(?i)(https?:)?//\w+\.\w", path.read_text())
+
+
+def test_pixels_are_answered_as_in_python(ask, classifier):
+    for pixels, expected in zip(PIXELS, classifier.predict(PIXELS), strict=True):
+        status, _, answer = ask("POST", "/classify", as_json(pixels), "application/json")
+        assert status == 200
+        assert answer["digit"] == expected.argmax()
+        assert answer["accepted"]
+        np.testing.assert_array_equal(np.float32(answer["probabilities"]), expected)
+        assert answer["confidence"] == max(answer["probabilities"])
+        assert 0 < answer["milliseconds"]["inference"] < 10_000
+    blank = ask("POST", "/classify", as_json(np.zeros(784, int)), "application/json")[2]
+    assert blank["digit"] is None
+    assert not blank["accepted"]
+    assert blank["probabilities"] == [0] * 10
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_pictures_are_prepared_here(ask, classifier, kind):
+    content = photo(4, kind)
+    status, _, answer = ask("POST", "/classify", content, f"image/{kind.lower()}")
+    expected = classifier.classify(Image.open(io.BytesIO(content)))
+    assert status == 200
+    assert answer["digit"] == expected.digit == 4
+    assert answer["pixels"] == expected.prepared.image.ravel().tolist()
+    assert answer["notes"] == list(expected.prepared.notes)
+    assert answer["milliseconds"]["preparation"] > 0
+
+
+# Bad clients
+
+
+JSON = "application/json"
+GOOD = [0] * 784
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "problem"),
+    [
+        (400, JSON, b"", "not JSON"),
+        (400, JSON, b'{"pixels": [1, 2', "not JSON"),
+        (400, JSON, b"\xff\xfe\x00", "not JSON"),
+        (400, JSON, b"[" * 100_000, "not JSON"),
+        (400, JSON, b"[]", "784 integers"),
+        (400, JSON, b'{"pixels": 7}', "784 integers"),
+        (400, JSON, b'{"pixels": []}', "784 integers"),
+        (400, JSON, json.dumps({"pixels": [math.nan, *GOOD[1:]]}), "NaN is no number"),
+        (400, JSON, json.dumps({"pixels": [math.inf, *GOOD[1:]]}), "Infinity is no number"),
+        (400, JSON, json.dumps({"pixels": [256, *GOOD[1:]]}), "from 0 to 255"),
+        (400, JSON, json.dumps({"pixels": [-1, *GOOD[1:]]}), "from 0 to 255"),
+        (400, JSON, json.dumps({"pixels": [0.5, *GOOD[1:]]}), "from 0 to 255"),
+        (400, JSON, json.dumps({"pixels": [True, *GOOD[1:]]}), "from 0 to 255"),
+        (400, JSON, json.dumps({"pixels": [[], *GOOD[1:]]}), "from 0 to 255"),
+        (400, JSON, b'{"pixels": [' + b"9" * 10_000 + b"]}", "not JSON"),
+        (415, "text/plain", b"7", "expected application/json or an image"),
+        (415, "application/x-www-form-urlencoded", b"a=b", "expected application/json"),
+        (415, "multipart/form-data; boundary=x", b"--x--", "expected application/json"),
+        (415, None, b"7", "expected application/json"),
+        (422, "image/png", b"no picture", "not an image"),
+        (422, "image/png", photo(3)[:200], "truncated"),
+        (422, "image/svg+xml", b"<svg/>", "not an image"),
+        (422, "image/png", png_header(10_000), "10000×10000 pixels"),
+    ],
+)
+def test_bad_bodies(ask, status, kind, body, problem):
+    got, headers, content = ask("POST", "/classify", body, kind)
+    assert got == status
+    assert problem in content["error"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_body_that_is_too_large_is_refused_unread(ask):
+    body = bytes(server.MAX_BYTES + 1)
+    assert ask("POST", "/classify", body, "image/png")[0] == 413
+    assert ask("POST", "/classify", b"", JSON, Content_Length="9" * 30)[0] == 413
+
+
+@pytest.mark.parametrize("length", ["-1", "ten", "1e3", "+5", "1_0"])
+def test_a_length_that_is_no_number(ask, length):
+    assert ask("POST", "/classify", b"", JSON, Content_Length=length)[0] == 400
+
+
+def test_a_body_of_unknown_length(ask):
+    assert ask("POST", "/classify", iter([b"{}"]), JSON)[0] == 411
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+def test_wrong_methods(ask, method):
+    status, headers, _ = ask(method, "/classify")
+    assert (status, headers["Allow"]) == (405, "POST")
+    status, headers, _ = ask(method, "/")
+    assert (status, headers["Allow"]) == (405, "GET, HEAD")
+    assert ask("POST", "/", b"{}", JSON)[0] == 405
+    assert ask("BREW", "/")[0] == 501
+
+
+def test_get_where_a_post_is_expected(ask):
+    status, headers, _ = ask("GET", "/classify")
+    assert (status, headers["Allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../../../../etc/passwd",
+        "/..%2f..%2fetc/passwd",
+        "/%2e%2e/__init__.py",
+        "/__init__.py",
+        "/page/draw.js",
+        "//etc/passwd",
+        "/draw.js/",
+        "/draw.js%00",
+        "/engine-litert.js",
+        "/\\..\\__init__.py",
+    ],
+)
+def test_paths_that_are_not_in_the_table(ask, path):
+    assert ask("GET", path)[0] == 404
+    assert ask("POST", path, b"{}", JSON)[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8000", 200),
+        ("127.0.0.1", 200),
+        ("192.168.1.7:80", 200),
+        ("[::1]:8000", 200),
+        ("rebound.example", 421),
+        ("127.0.0.1.rebound.example:8000", 421),
+        ("localhost.rebound.example", 421),
+        ("[::1", 421),
+        ("", 421),
+    ],
+)
+def test_only_its_own_names_are_answered(ask, host, status):
+    origin = {"Origin": f"http://{host}"}
+    assert ask("GET", "/", Host=host)[0] == status
+    assert ask("POST", "/classify", as_json(PIXELS[1]), JSON, Host=host, **origin)[0] == status
+
+
+@pytest.mark.parametrize("origin", ["https://elsewhere.example", "null", "http://127.0.0.1:1", ""])
+def test_pages_of_other_origins_get_no_answer(ask, origin):
+    status, headers, content = ask("POST", "/classify", as_json(PIXELS[1]), JSON, Origin=origin)
+    assert status == 403
+    assert list(content) == ["error"]
+    for sent in (headers, ask("GET", "/model.json")[1], ask("OPTIONS", "/classify")[1]):
+        assert not [name for name in sent if name.lower().startswith("access-control")]
+        assert sent["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert sent["Content-Security-Policy"].startswith("default-src 'self'")
+
+
+def converse(port, *parts, pause=0.0):
+    """Send raw bytes, one part after the other; returns all that comes back."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        try:
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(pause)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        received = b""
+        while chunk := connection.recv(4096):
+            received += chunk
+    return received
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+         b"Content-Length: 5000\r\n\r\n", *[b" "] * 40],
+        [b"GET / HTTP/1.1\r\n", *[b"X"] * 40],
+        [*[b"G"] * 40],
+        [b""],
+    ],
+    ids=["body", "headers", "request line", "nothing"],
+)  # fmt: skip
+def test_slow_senders_run_into_the_deadline(running, monkeypatch, parts):
+    monkeypatch.setattr(running, "deadline", 0.5)
+    start = time.monotonic()
+    assert converse(running.server_port, *parts, pause=0.05).startswith(b"HTTP/1.0 408 ")
+    assert time.monotonic() - start < 8
+
+
+def test_nonsense_and_hanging_up(running):
+    assert b" 400 " in converse(running.server_port, bytes(range(256)) + b"\r\n\r\n")
+    assert b" 414 " in converse(
+        running.server_port, b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n"
+    )
+    many = b"".join(b"X-%d: 1\r\n" % number for number in range(500))
+    assert b" 431 " in converse(running.server_port, b"GET / HTTP/1.1\r\n" + many + b"\r\n")
+    for part in (b"", b"POST /classify HTTP/1.1\r\nHost: localhost\r\n"):
+        with socket.create_connection(("127.0.0.1", running.server_port)) as connection:
+            connection.sendall(part)
+
+
+def test_two_hundred_connections_at_once(running, ask):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    threads = threading.active_count()
+    most = threads
+    done = threading.Event()
+
+    def watch():
+        nonlocal most
+        while not done.wait(0.005):
+            most = max(most, threading.active_count())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    body = photo(5) + bytes(1 << 20)
+    with ThreadPoolExecutor(200) as pool:
+        answers = list(pool.map(lambda _: ask("POST", "/classify", body, "image/png"), range(200)))
+    done.set()
+    watcher.join()
+    assert {(status, answer["digit"]) for status, _, answer in answers} == {(200, 5)}
+    assert most <= threads + 1 + 200 + server.CONNECTIONS  # this test's own threads among them
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 300 << 10  # KiB; it counts the clients' memory as well
+
+
+# Addresses
+
+
+def test_a_port_that_is_taken(running, classifier):
+    with pytest.raises(Error, match="another program listens there; name another by --port"):
+        Server("127.0.0.1", running.server_port, reference_model(), classifier)
+
+
+def test_a_host_that_is_not_here(classifier):
+    with pytest.raises(Error, match=r"cannot listen at 192\.0\.2\.1, port 0"):
+        Server("192.0.2.1", 0, reference_model(), classifier)
+
+
+def test_addresses_to_print(classifier, monkeypatch):
+    monkeypatch.setattr(server, "_own_address", lambda: "192.168.7.9")
+    for host, here, outside in (
+        ("127.0.0.1", "http://127.0.0.1:{}/", None),
+        ("localhost", "http://localhost:{}/", None),
+        ("0.0.0.0", "http://localhost:{}/", "http://192.168.7.9:{}/"),
+    ):
+        opened = Server(host, 0, reference_model(), classifier)
+        told = server.addresses(opened)
+        opened.server_close()
+        assert told == (
+            here.format(opened.server_port),
+            outside and outside.format(opened.server_port),
+        )
+
+
+def test_the_command_prints_an_address_and_a_code_for_the_phone():
+    command = [sys.executable, "-m", "keras_lenet", "draw", "--no-browser", "--port", "0"]
+    with subprocess.Popen([*command, "--host", "0.0.0.0"], stdout=subprocess.PIPE) as process:
+        first = process.stdout.readline().decode()
+        port = int(re.search(r"http://localhost:(\d+)/", first)[1])
+        # It answers once all is printed.
+        assert b" 200 " in converse(port, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        process.terminate()
+        rest = process.stdout.read().decode()
+    if "phone" in rest:  # where there is a network
+        assert "█" in rest
