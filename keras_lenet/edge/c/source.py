@@ -45,7 +45,7 @@ class Plan:
     @property
     def bytes(self) -> int:
         """All of the scratch memory."""
-        return self.values + 2 * self.patch
+        return 2 * self.patch + self.values
 
 
 def plan(network: Network) -> Plan:
@@ -60,7 +60,8 @@ def plan(network: Network) -> Plan:
         places.append(0 if low else values - size)
         low = not low
     patches = [patch(layer).size for layer in layers if isinstance(layer, Convolution)]
-    return Plan(tuple(places), values, max(patches, default=0))
+    # An array has an element at least, and what holds int16 an even number of bytes.
+    return Plan(tuple(places), values + values % 2, max(patches, default=1))
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def header(name: str, title: str, network: Network) -> str:
     guard, size = f"{name.upper()}_H", f"{name.upper()}_SCRATCH_BYTES"
     return f"""\
 /* {title}
-   Integers only; nothing but <stdint.h> is needed. */
+   Integers only, of 32 bits at least; nothing but <stdint.h> is needed. */
 
 #ifndef {guard}
 #define {guard}
@@ -172,13 +173,13 @@ def source(name: str, title: str, network: Network) -> str:
 
 /* One image's activations, and the pixels under a filter, for windows side by side. */
 static struct {{
-    int16_t patch[{max(layout.patch, 1)}];
+    int16_t patch[{layout.patch}];
     int8_t values[{layout.values}];
 }} scratch;
 
 /* Compile-time checks: an array cannot have a negative size. */
-typedef char size_is_as_promised
-    [sizeof scratch <= {name.upper()}_SCRATCH_BYTES + 2 ? 1 : -1];
+typedef char size_is_as_promised[sizeof scratch == {name.upper()}_SCRATCH_BYTES ? 1 : -1];
+typedef char int_has_32_bits[sizeof(int) >= 4 ? 1 : -1];
 typedef char shifts_keep_the_sign[-1 >> 1 == -1 ? 1 : -1];
 
 {_helpers(functions)}
@@ -430,10 +431,9 @@ def _convolution(
             ("int8_t", "shift", -layer.shifts if layer.once else np.maximum(-layer.shifts, 0)),
         )
     )
-    left = ""
-    if not layer.once and layer.shifts.max() > 0:  # where it rounds twice, the sum is shifted first
+    left = not layer.once and bool(layer.shifts.max() > 0)
+    if left:  # where it rounds twice, the sum is shifted first
         arrays += _array("int8_t", f"{function}_left", np.maximum(layer.shifts, 0))
-        left = f" * (1 << {function}_left[o + @])"
     gather = []
     for strip in range(laid.strips):
         place = f"corner[{strip * step_x * depth} + i * {width * depth} + j]"
@@ -451,16 +451,18 @@ def _convolution(
         for p, name in enumerate(names)
     ]
     store, scale = [], "scale_once" if layer.once else "scale_twice"
+    offset = f"{'-' if layer.zero_point < 0 else '+'} {abs(layer.zero_point)}"
+    ends = f"{layer.limits[0]}, {layer.limits[1]}"
     for o, names in enumerate(sums):
         most = names[0]
         for name in names[1:]:
             most = f"larger({most}, {name})"
+        most = f"{most} + {function}_bias[o + {o}]"
         factor = f"{function}_multiplier[o + {o}], {function}_shift[o + {o}]"
-        ends = f"{layer.limits[0]}, {layer.limits[1]}"
         store += [
-            f"sum{o}0 = ({most} + {function}_bias[o + {o}]){left.replace('@', str(o))};",
+            f"sum{o}0 = {f'({most}) * (1 << {function}_left[o + {o}])' if left else most};",
             f"sum{o}0 = {scale}(sum{o}0, {factor});",
-            f"output[o + {o}] = limit(sum{o}0 + {layer.zero_point}, {ends});",
+            f"output[o + {o}] = limit(sum{o}0 {offset}, {ends});",
         ]
     kind = "uint8_t" if pixels else "int8_t"
     pooled = f", the greatest of each {pool_y}x{pool_x}" if windows > 1 else ""
