@@ -1,7 +1,10 @@
-"""Ten digits as a hand draws them, and a real browser to draw them in."""
+"""Ten digits as a hand draws them, and a real browser to draw them on the page."""
 
 import contextlib
+import functools
+import http.server
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -30,6 +33,9 @@ def chromium():
             yield browser
         finally:
             browser.close()
+
+
+DESKTOP, PHONE = (1280, 800), (390, 844)
 
 
 def arc(x, y, across, down, start, end, count=16):
@@ -76,3 +82,104 @@ def strokes(digit, style):
         for stroke in DIGITS[digit]
     ]
     return placed, width
+
+
+@contextlib.contextmanager
+def visit(browser, address, size=DESKTOP, touch=False, strict=True, **options):
+    """The page, ready to draw on; fails at the end if a script has, or the console has an error.
+
+    LiteRT.js logs everything there as an error; hence `strict`.
+    """
+    width, height = size
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, has_touch=touch, is_mobile=touch, **options
+    )
+    page = context.new_page()
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda m: problems.append(m.text) if strict and m.type == "error" else None)
+    try:
+        page.goto(address)
+        rest(page, "[data-digit='']")
+        yield page
+        assert problems == []
+    finally:
+        context.close()
+
+
+def set_width(page, width):
+    page.locator("#width").evaluate("(slider, value) => { slider.value = value; }", 100 * width)
+
+
+def draw(page, digit, style="centred", touch=False):
+    """Clear the paper, draw, and return what the page says once it has come to rest."""
+    placed, width = strokes(digit, style)
+    page.locator("#clear").evaluate("(button) => button.click()")
+    rest(page, "[data-digit='']")
+    set_width(page, width)
+    box = page.locator("#paper").bounding_box()
+    at = [
+        [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
+        for stroke in placed
+    ]
+    (by_touch if touch else by_mouse)(page, at)
+    return answer(page)
+
+
+def answer(page):
+    """What the page answers when it has come to rest."""
+    return rest(page, ":not([data-digit=''])").get_attribute("data-digit")
+
+
+def rest(page, which):
+    """Wait until the page has answered all that was drawn, and is as `which` selects it.
+
+    By a selector, for the page's own policy forbids the evaluation of a waiting function.
+    """
+    body = page.locator(f"body[data-digit]{which}:not([aria-busy])")
+    body.wait_for(state="attached")
+    return body
+
+
+def by_mouse(page, at):
+    for stroke in at:
+        page.mouse.move(*stroke[0])
+        page.mouse.down()
+        for point in stroke[1:]:
+            page.mouse.move(*point)
+        page.mouse.up()
+
+
+def by_touch(page, at):
+    session = page.context.new_cdp_session(page)
+
+    def send(kind, *points):
+        session.send(
+            "Input.dispatchTouchEvent",
+            {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]},
+        )
+
+    for stroke in at:
+        send("touchStart", stroke[0])
+        for point in stroke[1:]:
+            send("touchMove", point)
+        send("touchEnd")
+    session.detach()
+
+
+class _Files(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format, *args):
+        pass
+
+
+@contextlib.contextmanager
+def plain(folder):
+    """A folder on a plain file server; yields its address."""
+    handler = functools.partial(_Files, directory=folder)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,15 +1,20 @@
 """The drawing page in a real browser: drawn on, answered, and looked at by its words."""
 
 import contextlib
+import re
 import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
-from drawing import DIGITS, STYLES, chromium, strokes
+from conftest import draw_digits
+from drawing import DESKTOP, DIGITS, PHONE, STYLES, answer, chromium, draw, plain, rest, visit
+from PIL import Image
 
+from keras_lenet.edge import metadata
 from keras_lenet.edge.classifier import Classifier, reference_model
+from keras_lenet.edge.prepare import load, prepare
 from keras_lenet.edge.server import Server
-
-DESKTOP, PHONE = (1280, 800), (390, 844)
 
 
 @pytest.fixture(scope="module")
@@ -18,99 +23,27 @@ def browser():
         yield opened
 
 
-@pytest.fixture(scope="module")
-def server():
-    path = reference_model()
+@contextlib.contextmanager
+def serving(path):
+    """A server of this model file."""
     opened = Server("127.0.0.1", 0, path, Classifier(path))
     threading.Thread(target=opened.serve_forever, daemon=True).start()
-    yield opened
-    opened.shutdown()
-    opened.server_close()
-
-
-@contextlib.contextmanager
-def visit(browser, address, size=DESKTOP, touch=False, **options):
-    """The page, ready to draw on; fails at the end where its console has an error."""
-    width, height = size
-    context = browser.new_context(
-        viewport={"width": width, "height": height}, has_touch=touch, is_mobile=touch, **options
-    )
-    page = context.new_page()
-    problems = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
     try:
-        page.goto(address)
-        rest(page, "[data-digit='']")
-        yield page
-        assert problems == []
+        yield opened
     finally:
-        context.close()
+        opened.shutdown()
+        opened.server_close()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serving(reference_model()) as opened:
+        yield opened
 
 
 @pytest.fixture
 def address(server):
     return f"http://127.0.0.1:{server.server_port}/"
-
-
-def set_width(page, width):
-    page.locator("#width").evaluate("(slider, value) => { slider.value = value; }", 100 * width)
-
-
-def draw(page, digit, style="centred", touch=False):
-    """Clear the paper, draw, and return what the page says once it has come to rest."""
-    placed, width = strokes(digit, style)
-    page.locator("#clear").evaluate("(button) => button.click()")
-    rest(page, "[data-digit='']")
-    set_width(page, width)
-    box = page.locator("#paper").bounding_box()
-    at = [
-        [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
-        for stroke in placed
-    ]
-    (by_touch if touch else by_mouse)(page, at)
-    return answer(page)
-
-
-def answer(page):
-    """What the page answers when it has come to rest."""
-    return rest(page, ":not([data-digit=''])").get_attribute("data-digit")
-
-
-def rest(page, which):
-    """Wait until the page has answered all that was drawn, and is as `which` selects it.
-
-    By a selector, for the page's own policy forbids the evaluation of a waiting function.
-    """
-    body = page.locator(f"body[data-digit]{which}:not([aria-busy])")
-    body.wait_for(state="attached")
-    return body
-
-
-def by_mouse(page, at):
-    for stroke in at:
-        page.mouse.move(*stroke[0])
-        page.mouse.down()
-        for point in stroke[1:]:
-            page.mouse.move(*point)
-        page.mouse.up()
-
-
-def by_touch(page, at):
-    session = page.context.new_cdp_session(page)
-
-    def send(kind, *points):
-        session.send(
-            "Input.dispatchTouchEvent",
-            {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]},
-        )
-
-    for stroke in at:
-        send("touchStart", stroke[0])
-        for point in stroke[1:]:
-            send("touchMove", point)
-        send("touchEnd")
-    session.detach()
 
 
 @pytest.mark.parametrize(
@@ -125,3 +58,221 @@ def test_digits_are_answered_as_they_are_drawn(browser, address, size, touch):
             if (said := draw(page, digit, style, touch)) != str(digit)
         }
     assert len(wrong) <= 0.05 * len(STYLES) * len(DIGITS), wrong
+
+
+def test_it_asks_no_other_host(browser, address):
+    asked = set()
+    with visit(browser, address) as page:
+        page.on("request", lambda request: asked.add(request.url))
+        draw(page, 5)
+        page.reload()
+        rest(page, "[data-digit='']")
+    assert {url.rsplit("/", 1)[1] for url in asked} >= {"classify", "draw.js", "prepare.js"}
+    assert all(url.startswith(address) for url in asked)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("size", "touch"),
+    [(DESKTOP, False), (PHONE, True), ((360, 640), True), ((1024, 600), False)],
+    ids=["desktop", "phone", "small phone", "low window"],
+)
+def test_it_fits_and_reads_well(browser, address, size, touch, scheme):
+    with visit(browser, address, size, touch, color_scheme=scheme) as page:
+        draw(page, 3, touch=touch)
+        inside = page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert inside
+        for name in ("#paper", "#undo", "#clear", "#width", "#digit"):
+            box = page.locator(name).bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= size[0]
+            assert box["y"] + box["height"] <= size[1]
+        pairs = page.evaluate(CONTRASTS)
+        assert len(pairs) > 10
+        assert [pair for pair in pairs if pair[1] < 4.5] == []
+
+
+# Contrast of every text that shows, as WCAG 2 defines it.
+CONTRASTS = """() => {
+  const light = (colour) => {
+    const [r, g, b] = colour.match(/[\\d.]+/g).map((value) => value / 255)
+      .map((value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+  };
+  const ground = (element) => {
+    const colour = getComputedStyle(element).backgroundColor;
+    const clear = colour === "rgba(0, 0, 0, 0)" && element.parentElement;
+    return clear ? ground(element.parentElement) : colour;
+  };
+  const text = (node) => node.nodeType === 3 && node.data.trim();
+  return [...document.querySelectorAll("body *")]
+    .filter((element) => [...element.childNodes].some(text))
+    .map((element) => {
+      const [a, b] = [light(getComputedStyle(element).color), light(ground(element))];
+      return [element.outerHTML, Math.max(a, b) / Math.min(a, b)];
+    });
+}"""
+
+
+def test_touch_draws_and_does_not_scroll(browser, address):
+    with visit(browser, address, (390, 500), touch=True) as page:
+        assert draw(page, 1, touch=True) == "1"
+        assert page.evaluate("scrollY") == 0
+        second = page.context.new_cdp_session(page)
+        box = page.locator("#paper").bounding_box()
+        places = [
+            {"x": box["x"] + 40, "y": box["y"] + 40},
+            {"x": box["x"] + 200, "y": box["y"] + 90},
+        ]
+        places = [place | {"id": number} for number, place in enumerate(places)]
+        for kind, points in (("touchStart", places), ("touchMove", places), ("touchEnd", [])):
+            second.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        rest(page, "")
+        page.locator("#undo").click()  # of two fingers, one drew
+        page.locator("#undo").click()
+        rest(page, "[data-digit='']")
+
+
+def test_undo_and_clear(browser, address):
+    with visit(browser, address) as page:
+        assert page.locator("#undo").is_disabled()
+        assert draw(page, 4) == "4"
+        page.locator("#undo").click()
+        assert answer(page) != "4"  # an angle is left
+        page.keyboard.press("Control+z")
+        rest(page, "[data-digit='']")
+        assert draw(page, 2) == "2"
+        page.locator("#clear").click()
+        rest(page, "[data-digit='']")
+        assert page.locator("#clear").is_disabled()
+        assert "Draw in the square" in page.locator("#verdict").inner_text()
+
+
+def test_the_keyboard_draws(browser, address):
+    """A seven, by the arrow keys."""
+    with visit(browser, address) as page:
+        for _ in range(3):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.id") == "paper":
+                break
+        for keys in (["ArrowLeft"] * 3, ["ArrowUp"] * 5, ["Space"], ["ArrowRight"] * 6):
+            for key in keys:
+                page.keyboard.press(key)
+        for _ in range(5):
+            page.keyboard.press("ArrowDown")
+            page.keyboard.press("ArrowDown")
+            page.keyboard.press("ArrowLeft")
+        page.keyboard.press("Space")
+        assert answer(page) == "7"
+        spoken = page.get_by_role("status")
+        spoken.filter(has_text="7, ").wait_for(state="attached")
+        page.keyboard.press("Backspace")
+        rest(page, "[data-digit='']")
+
+
+def test_it_says_what_it_shows(browser, address, server):
+    with visit(browser, address) as page:
+        draw(page, 8)
+        bars = page.get_by_role("list", name="Probability of each digit").get_by_role("listitem")
+        texts = bars.all_inner_texts()
+        values = [float(re.search(r"([\d.]+) %", text)[1]) for text in texts]
+        assert [text.split()[0] for text in texts] == [str(digit) for digit in range(10)]
+        assert np.argmax(values) == 8
+        assert abs(sum(values) - 100) < 1
+        told = page.locator("#model").inner_text()
+        assert re.match(r"lenet5_int8\.tflite, [\d.]+ kB, LiteRT on the server; ", told)
+        assert re.search(r"prepared in \d+ ms, classified in [\d.]+ ms", told)
+        for role, name in (("button", "Undo"), ("button", "Clear"), ("slider", "Stroke")):
+            assert page.get_by_role(role, name=name).count() == 1
+        assert page.get_by_label("Photo").count() == 1
+        assert page.get_by_role("application", name="Drawing area").count() == 1
+
+
+def seen(page):
+    """The 28×28 pixels that the page shows."""
+    levels = page.evaluate(
+        "[...document.getElementById('seen').getContext('2d').getImageData(0, 0, 28, 28).data]"
+    )
+    return np.array(levels, np.uint8).reshape(28, 28, 4)[..., 0]
+
+
+def test_a_photo(browser, address, tmp_path):
+    """Is seen as Python sees it, and answered; what is no photo is told of."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    paper = Image.new("RGB", (800, 600), (240, 235, 220))
+    digit = Image.fromarray(np.kron(draw_digits(10, 3)[0][5], np.ones((9, 9), np.uint8)))
+    paper.paste((30, 40, 120), (350, 200), digit)
+    stored = paper.rotate(90, expand=True)
+    for name, image, options in (
+        ("photo.png", paper, {}),
+        ("turned.jpg", stored, {"exif": exif, "quality": 95}),
+    ):
+        image.save(tmp_path / name, **options)
+        with visit(browser, address) as page:
+            draw(page, 1)
+            page.locator("#photo").set_input_files(tmp_path / name)
+            rest(page, "[data-digit='5']")
+            expected = prepare(load(tmp_path / name)).image
+            assert np.abs(seen(page).astype(int) - expected).max() <= (
+                2 if name == "photo.png" else 12
+            )
+            page.locator("#photo").set_input_files(Path(__file__))
+            page.get_by_text("no picture that the browser can read").first.wait_for()
+            page.locator("#undo").click()
+            rest(page, "[data-digit='']")
+
+
+def test_no_digit_and_a_threshold(browser, tmp_path):
+    """Below the file's threshold the page says that it is no digit, as Python does."""
+    described = metadata.describe("lenet5", "", "1", "", 1.0)
+    path = tmp_path / "strict.tflite"
+    path.write_bytes(metadata.attach(reference_model().read_bytes(), described, {}))
+    with serving(path) as opened, visit(browser, f"http://localhost:{opened.server_port}/") as page:
+        assert draw(page, 6) == "none"
+        assert page.locator("#verdict").inner_text() == "No digit"
+        assert "none that is clear: at best" in page.locator("#note").inner_text()
+        assert page.locator("#bars .best").count() == 0
+
+
+def test_a_server_that_has_gone(browser):
+    with serving(reference_model()) as opened:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{opened.server_port}/")
+        rest(page, "[data-digit='']")
+    page.locator("#paper").click()
+    page.get_by_text("Is it still running?").first.wait_for()
+    context.close()
+
+
+def test_another_origin_reads_nothing(browser, address, tmp_path):
+    """A page of another origin may ask, but gets no answer that it could read."""
+    (tmp_path / "index.html").write_text("<!doctype html><title>elsewhere</title>")
+    context = browser.new_context()
+    page = context.new_page()
+    with plain(tmp_path) as elsewhere:
+        page.goto(elsewhere)
+        outcomes = page.evaluate(ASK, address)
+    context.close()
+    assert outcomes == ["refused"] * 5
+
+
+ASK = """async (address) => {
+  const ask = async (path, options) => {
+    try {
+      return (await fetch(address + path, options)).type;
+    } catch {
+      return "refused";
+    }
+  };
+  const body = JSON.stringify({ pixels: Array(784).fill(9) });
+  const headers = { "Content-Type": "application/json" };
+  return [
+    await ask("model.json"),
+    await ask("model.json", { mode: "no-cors" }),
+    await ask("classify", { method: "POST", headers, body }),
+    await ask("classify", { method: "POST", body }),
+    await ask("classify", { method: "POST", body, mode: "no-cors" }),
+  ];
+}"""
