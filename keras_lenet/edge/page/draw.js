@@ -6,7 +6,7 @@ import { classify, open } from "./engine.js";
 const SIZE = 28; // side of what the model sees
 const PAGE = 200; // side of the picture that strokes are drawn to for `prepare`, on any screen
 const MAX_PHOTO = 4e6; // pixels; larger photos are scaled down first
-const SPOKEN_AFTER = 700; // ms without a change; a screen reader need not hear every guess
+const SPOKEN_AFTER = 700; // ms without a change
 
 const find = (id) => document.getElementById(id);
 const paper = find("paper"), screen = paper.getContext("2d");

@@ -1,0 +1,31 @@
+/* lenet5_int8.tflite, SHA-256 ca8d94bbc5f40e1919030be897ad99d6c53ea4511516c6854b90010db5fd2721
+   Integers only, of 32 bits at least; nothing but <stdint.h> is needed. */
+
+#ifndef LENET5_H
+#define LENET5_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Static memory that the functions share: one call at a time. */
+#define LENET5_SCRATCH_BYTES 3000
+
+/* An image is 28 rows of 28 pixels, 0 = background, 255 = ink. */
+
+/* The likeliest digit, 0 to 9. */
+int lenet5_classify(const uint8_t image[784]);
+
+/* Of each digit: probability = (value + 128) / 256. */
+void lenet5_probabilities(const uint8_t image[784], int8_t probabilities[10]);
+
+/* What the softmax makes the probabilities of. */
+void lenet5_logits(const uint8_t image[784], int8_t logits[10]);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,16 @@
+// Send 784 bytes, 28 rows of 28 pixels, 0 = background, 255 = ink: the digit comes back.
+// Copy lenet5.c and lenet5.h into this folder first.
+
+#include "lenet5.h"
+
+static uint8_t image[784];
+
+void setup() {
+  Serial.begin(115200);
+}
+
+void loop() {
+  if (Serial.readBytes((char *)image, sizeof image) == sizeof image) {
+    Serial.println(lenet5_classify(image));
+  }
+}
