@@ -141,6 +141,7 @@ NETWORKS = {
     "tanh": lambda x: dense(mean(tf.tanh(3 * convolved(x, 4, 5)))),
     "tanh of the image": lambda x: dense(tf.tanh(x)),
     "padding": lambda x: dense(convolved(tf.pad(x, [[0, 0], [2, 3], [1, 0], [0, 0]]), 4, 5, 4)),
+    "between -1 and 1": lambda x: dense(tf.clip_by_value(convolved(x, 4, 5), -1.0, 1.0)),
     "resize up": lambda x: dense(
         tf.raw_ops.ResizeBilinear(images=x, size=(32, 32), half_pixel_centers=True)
     ),
@@ -168,6 +169,17 @@ def agrees(model, target, count=300, flags=("-O2",)):
 def test_every_op_answers_as_the_reference_kernels(name, convert, tmp_path):
     flags = ("-O1", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
     agrees(convert(NETWORKS[name]), tmp_path, flags=flags)
+
+
+@needs_compiler
+def test_quantized_again(convert, tmp_path):
+    def logits(x):
+        wide = tf.quantization.fake_quant_with_min_max_args(convolved(x, 4, 5), -4, 4)
+        return dense(tf.quantization.fake_quant_with_min_max_args(maximum(wide, 3), -0.9, 2.7))
+
+    model = convert(logits)
+    assert "QUANTIZE" in [op.name for op in inspection.inspect(model).ops]
+    agrees(model, tmp_path)
 
 
 @needs_compiler
@@ -329,6 +341,12 @@ def test_what_it_takes_of_a_cortex_m4(generated):
 def test_without_a_compiler_the_page_says_so(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda tool: None)
     assert measure.measure("net", "", "") == "Not measured: arm-none-eabi-gcc was not installed."
+
+
+def test_a_compiler_without_its_library_is_no_reason_to_stop(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda tool: tool)
+    monkeypatch.setattr(measure, "M4", measure.Target("M4", ("false", "-O2"), ("false",), True))
+    assert measure.measure("net", "", "") == "Not measured: false failed: status 1"
 
 
 def refused(model, tmp_path):

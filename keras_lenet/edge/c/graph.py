@@ -24,6 +24,7 @@ Shape = tuple[int, int, int]
 _INTEGERS: dict[int, np.dtype[Any]] = {
     schema.TensorType.INT8: np.dtype("i1"),
     schema.TensorType.INT32: np.dtype("<i4"),
+    schema.TensorType.INT64: np.dtype("<i8"),
 }
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if name.isupper()}
 _ACTIVATIONS = schema.ActivationFunctionType
@@ -124,15 +125,13 @@ class Softmax(Layer):
 
 @dataclass(frozen=True)
 class Network:
-    """The layers from one uint8 image to ten int8 probabilities; the last is the only softmax.
+    """The layers from one uint8 image to ten int8 probabilities; the last alone is a softmax.
 
     Attributes:
         layers: each takes what the one before it gives.
-        ops: how many operators of the file they stand for.
     """
 
     layers: tuple[Layer, ...]
-    ops: int
 
 
 @dataclass(frozen=True)
@@ -204,13 +203,9 @@ def read(path: Path) -> Network:
         raise Error(f"{path}: {error}") from error
     except (AttributeError, IndexError, TypeError, ValueError, struct.error) as error:
         raise Error(f"{path}: damaged .tflite file, or of a newer schema ({error})") from error
-    if [isinstance(layer, Softmax) for layer in layers[:-1]].count(True) or not (
-        layers and isinstance(layers[-1], Softmax)
-    ):
+    if [isinstance(layer, Softmax) for layer in layers] != [False] * (len(layers) - 1) + [True]:
         raise Error(f"{path}: expected one SOFTMAX, at the end")
-    if len(layers) == 1:
-        raise Error(f"{path}: has nothing before its SOFTMAX")
-    return Network(_fused(layers), len(operators))
+    return Network(_fused(layers))
 
 
 def _operators(content: bytes) -> list[_Operator]:
