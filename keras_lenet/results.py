@@ -1,4 +1,29 @@
-"""What an evaluation found, as rows for the screen, the report and the model card."""
+"""What an evaluation found, as rows for the screen, the report and the model card.
+
+`metrics.json`, schema 2. Two evaluations of the same files differ in `timings` alone. Shares are
+fractions; a `model` is a key of `models`; what was not measured is left out.
+
+    schema, dataset, images, labels     2; the test set, its size, its classes
+    reference, deployed                 the models that the others, and the gates, are held against
+    models.<model>                      title, correct, total, accuracy, interval (95 %, Wilson),
+                                        difference (of accuracy, from the reference), agreement,
+                                        bytes, confusion (true class by answer), calibration
+                                        (error; bins of count, confidence, accuracy), coverage
+                                        (accuracy on the most confident share)
+    paired[]                            first, second; only_first, only_second (images that one
+                                        alone gets right), p (McNemar, exact), differ,
+                                        differ_by_class, agreement, verdict
+    fake_quantized_agreement            of the int8 file with the model it was made from
+    layers.<model>[]                    op, shape, sqnr_db, drop_db, max_error, saturated, range,
+                                        channels: see `stages.layers.losses`
+    rejection                           threshold, digits, outliers, curve: see
+                                        `stages.confidence.rejection`
+    robustness                          corruptions, summary: see `stages.robustness.measure`
+    arena                               bytes, and how they were found
+    gates[]                             gate, figure, limit, met
+    timings                             cpu, device, threads; of each model kernels, p50_us, p95_us,
+                                        batched_images_per_second
+"""
 
 from __future__ import annotations
 
