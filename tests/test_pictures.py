@@ -94,7 +94,6 @@ def test_without_a_name_the_reference_model_answers(folder):
     assert Classifier().classify(Image.open(folder / "7.png")).digit == 7
 
 
-def test_a_missing_reference_model_is_named(monkeypatch):
-    monkeypatch.setattr(classifier, "REFERENCE", "gone.tflite")
+def test_a_missing_reference_model_is_named():
     with pytest.raises(Error, match=r"gone\.tflite is missing from this installation"):
-        classifier.reference_model()
+        classifier.reference_model("gone.tflite")

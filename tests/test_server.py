@@ -1,5 +1,6 @@
 """The server of the drawing page under good clients and bad ones."""
 
+import contextlib
 import http.client
 import io
 import json
@@ -147,7 +148,7 @@ GOOD = [0] * 784
         (400, JSON, b"", "not JSON"),
         (400, JSON, b'{"pixels": [1, 2', "not JSON"),
         (400, JSON, b"\xff\xfe\x00", "not JSON"),
-        (400, JSON, b"[" * 100_000, "not JSON"),
+        (400, JSON, b"[" * 60_000, "not JSON"),
         (400, JSON, b"[]", "784 integers"),
         (400, JSON, b'{"pixels": 7}', "784 integers"),
         (400, JSON, b'{"pixels": []}', "784 integers"),
@@ -180,6 +181,8 @@ def test_a_body_that_is_too_large_is_refused_unread(ask):
     body = bytes(server.MAX_BYTES + 1)
     assert ask("POST", "/classify", body, "image/png")[0] == 413
     assert ask("POST", "/classify", b"", JSON, Content_Length="9" * 30)[0] == 413
+    lists = b'{"pixels": [' + b"[]," * (server.MAX_JSON_BYTES // 3) + b"[]]}"
+    assert ask("POST", "/classify", lists, JSON)[0] == 413
 
 
 @pytest.mark.parametrize("length", ["-1", "ten", "1e3", "+5", "1_0"])
@@ -288,6 +291,17 @@ def test_slow_senders_run_into_the_deadline(running, monkeypatch, parts):
     start = time.monotonic()
     assert converse(running.server_port, *parts, pause=0.05).startswith(b"HTTP/1.0 408 ")
     assert time.monotonic() - start < 8
+
+
+def test_more_idle_connections_than_are_served_at_once(running, ask, monkeypatch):
+    monkeypatch.setattr(running, "deadline", 0.5)
+    with contextlib.ExitStack() as idle:
+        for _ in range(2 * server.CONNECTIONS):
+            connection = socket.create_connection(("127.0.0.1", running.server_port))
+            idle.enter_context(connection)
+        start = time.monotonic()
+        assert ask("POST", "/classify", as_json(PIXELS[2]), JSON)[0] == 200
+        assert time.monotonic() - start < 15
 
 
 def test_nonsense_and_hanging_up(running):

@@ -36,7 +36,9 @@ from keras_lenet.edge.prepare import SIZE, Prepared, prepare
 from keras_lenet.errors import Error
 
 MAX_BYTES = 8 << 20
-"""Larger bodies are refused unread."""
+"""Larger pictures are refused unread."""
+MAX_JSON_BYTES = 64 << 10
+"""And larger JSON: 784 numbers take 4 kB, and nested lists many times their length in memory."""
 DEADLINE = 10.0
 """Seconds in which a request must have arrived."""
 CONNECTIONS = 32
@@ -100,7 +102,11 @@ class Server(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread of its own, once one is free: each takes at most a few deadlines."""
         self._slots.acquire()
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be started
+            self._slots.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer, and let the next one in."""
@@ -216,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
         if kind != "application/json" and not kind.startswith("image/"):
             problem = f"expected application/json or an image, got {kind}"
             return self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, problem)
-        body = self._body()
+        body = self._body(MAX_JSON_BYTES if kind == "application/json" else MAX_BYTES)
         if body is None:
             return
         try:
@@ -250,16 +256,16 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         return True
 
-    def _body(self) -> bytes | None:
-        """The request's body; None where it has been refused."""
+    def _body(self, limit: int) -> bytes | None:
+        """The request's body of at most `limit` bytes; None where it has been refused."""
         length = self.headers.get("Content-Length")
         if length is None:
             self._refuse(HTTPStatus.LENGTH_REQUIRED, "expected a Content-Length")
         elif not (length.isascii() and length.isdigit()):
             self._refuse(HTTPStatus.BAD_REQUEST, "expected a number as Content-Length")
-        elif len(length) > 12 or int(length) > MAX_BYTES:
-            limit = f"expected at most {MAX_BYTES:,} bytes"
-            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, limit)
+        elif len(length) > 12 or int(length) > limit:
+            problem = f"expected at most {limit:,} bytes"
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, problem)
         else:
             body = self.rfile.read(int(length))
             if len(body) == int(length):
