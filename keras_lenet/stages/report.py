@@ -439,7 +439,7 @@ def _robustness(metrics: dict[str, Any]) -> dict[str, Any]:
         for model, one in found["summary"].items()
     ]
     return {
-        "plots": [_plot("robustness", caption, f"{caption}: {told}", draw, (5.4, 4.6))],
+        "plots": [_plot("robustness", caption, f"{caption}: {told}", draw, (3.9, 4.4))],
         "tables": [
             Table(
                 "The mean over all corruptions and severities",
