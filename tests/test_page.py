@@ -11,7 +11,7 @@ from conftest import draw_digits
 from drawing import DESKTOP, DIGITS, PHONE, STYLES, answer, chromium, draw, plain, rest, visit
 from PIL import Image
 
-from keras_lenet.edge import metadata
+from keras_lenet.edge import metadata, metadata_writer
 from keras_lenet.edge.classifier import Classifier, reference_model
 from keras_lenet.edge.prepare import load, prepare
 from keras_lenet.edge.server import Server
@@ -227,7 +227,7 @@ def test_no_digit_and_a_threshold(browser, tmp_path):
     """Below the file's threshold the page says that it is no digit, as Python does."""
     described = metadata.describe("lenet5", "", "1", "", 1.0)
     path = tmp_path / "strict.tflite"
-    path.write_bytes(metadata.attach(reference_model().read_bytes(), described, {}))
+    path.write_bytes(metadata_writer.attach(reference_model().read_bytes(), described, {}))
     with serving(path) as opened, visit(browser, f"http://localhost:{opened.server_port}/") as page:
         assert draw(page, 6) == "none"
         assert page.locator("#verdict").inner_text() == "No digit"

@@ -55,7 +55,7 @@ int main() {
   for (const auto& image : lenet5_golden_images) {
     unsigned char pixels[lenet5_input_size];
     for (int i = 0; i < lenet5_input_size; ++i) pixels[i] = image[i] + 128;
-    std::printf("%d\\n", classify(pixels, THRESHOLD));
+    std::printf("%d\\n", classify(pixels));
   }
 }
 """
@@ -71,7 +71,11 @@ def sketch(bundle):
 
 
 def compiled(compiler, flags, folder, threshold=0.0):
-    command = [compiler, *flags, "-isystem", "tflm", "-DWRONG=-1", f"-DTHRESHOLD={threshold}f"]
+    contract = folder / "lenet5_contract.h"
+    text, count = re.subn(r"(_threshold = )\S+;", rf"\g<1>{threshold}f;", contract.read_text())
+    assert count == 1
+    contract.write_text(text)
+    command = [compiler, *flags, "-isystem", "tflm", "-DWRONG=-1"]
     run(*command, "-o", "sketch", "sketch.cc", "lenet5_model.cc", cwd=folder)
     return folder / "sketch"
 
