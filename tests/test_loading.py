@@ -1,9 +1,11 @@
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from keras_lenet.data import loading
+from keras_lenet.data import idx, loading
+from keras_lenet.errors import Error
 
 STRENGTHS = SimpleNamespace(rotate=10.0, shift=2.0, zoom=0.1, shear=0.1)
 
@@ -118,3 +120,13 @@ def test_outliers_come_after_the_examples_and_have_no_class(synthetic):
     assert set(mixed.labels[len(examples) :]) == {loading.NO_CLASS}
     assert set(mixed.indices[len(examples) :]) == {-1}
     assert mixed.split == "train"
+
+
+def test_an_empty_test_set_is_named(synthetic, tmp_path):
+    shutil.copytree(synthetic, tmp_path / "empty")
+    for path in (tmp_path / "empty").glob("t10k*"):
+        path.unlink()
+    idx.write(tmp_path / "empty" / "t10k-images-idx3-ubyte", np.zeros((0, 28, 28), np.uint8))
+    idx.write(tmp_path / "empty" / "t10k-labels-idx1-ubyte", np.zeros(0, np.uint8))
+    with pytest.raises(Error, match="empty"):
+        loading.load_test(str(tmp_path / "empty"), None)
