@@ -15,8 +15,6 @@ from keras_lenet import artifacts, results
 from keras_lenet.errors import Error
 from keras_lenet.stages import comparison
 
-PREDICTIONS = "predictions.npz"
-
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -57,7 +55,7 @@ def read(folder: Path) -> Evaluated:
         )
     metrics = results.read(inside)
     try:
-        with np.load(inside / PREDICTIONS, allow_pickle=False) as stored:
+        with np.load(inside / results.PREDICTIONS, allow_pickle=False) as stored:
             answers = stored[metrics["deployed"]].argmax(axis=1)
             labels = stored["labels"]
         recipe = inside / artifacts.RECIPE

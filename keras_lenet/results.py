@@ -34,7 +34,7 @@ from typing import Any
 
 from keras_lenet.errors import Error, GateError
 
-METRICS = "metrics.json"
+METRICS, PREDICTIONS = "metrics.json", "predictions.npz"
 SCHEMA = 2
 HEADER = (
     "model",

@@ -41,6 +41,10 @@ def test_files_are_scored_as_a_recipes_are(files, finished, synthetic, tmp_path)
     assert result.returncode == 3
     assert "gate missed: evaluate.max_model_bytes" in result.stderr
     metrics = json.loads((tmp_path / "found" / "metrics.json").read_text())
+    page = (tmp_path / "found" / "report.html").read_text()
+    assert all(f"{path.name}" in page for path in files)
+    assert metrics["paired"][1]["verdict"].partition(":")[0] in page
+    assert f"Report: {tmp_path / 'found' / 'report.html'}" in result.stdout
     of_run = json.loads((finished.folder / "evaluate" / "metrics.json").read_text())
     assert metrics["models"]["model.keras"]["confusion"] == of_run["models"]["keras"]["confusion"]
     assert [pair["second"] for pair in metrics["paired"]] == ["model.keras"] * 2

@@ -35,7 +35,6 @@ from keras_lenet.stages import (
 )
 from keras_lenet.stages.subjects import Subject
 
-PREDICTIONS = "predictions.npz"
 CONFUSION, REJECTION = "confusion.png", "rejection.png"
 FLOAT, FAKE_QUANTIZED, FLOAT_FILE = "keras", "qat", "float32"
 POST_TRAINING, DEPLOYED = "int8_ptq", "int8"
@@ -301,7 +300,7 @@ def write(
 ) -> None:
     """Write an evaluation's files; pages are made from these alone."""
     artifacts.write_json(out / results.METRICS, metrics)
-    _keep_predictions(out / PREDICTIONS, test, probabilities, metrics)
+    _keep_predictions(out / results.PREDICTIONS, test, probabilities, metrics)
     plots.save(
         plots.confusion_matrices(
             {

@@ -26,7 +26,7 @@ from keras_lenet.stages import Context, comparison, layers
 PAGE, TEMPLATE = "report.html", "report.html.j2"
 CURVES = "training.png"
 # As their stages name them; importing those would load TensorFlow for a few words.
-CONTACT_SHEET, PREDICTIONS, MANIFEST = "augmentation.png", "predictions.npz", "manifest.json"
+CONTACT_SHEET, MANIFEST = "augmentation.png", "manifest.json"
 GALLERY = 200
 """Images shown at most; a model that is no good would make a page that no browser opens."""
 
@@ -71,12 +71,9 @@ def run(context: Context) -> dict[str, Any]:
     inputs = context.inputs
     histories = {stage: _history(inputs[stage] / "history.csv") for stage in ("train", "quantize")}
     plots.save(plots.training_curves(histories), context.out / CURVES)
-    with np.load(inputs["evaluate"] / PREDICTIONS) as stored:
-        predictions = dict(stored)
     manifest = json.loads((inputs["export"] / MANIFEST).read_text(encoding="utf-8"))
     written = page(
-        results.read(inputs["evaluate"]),
-        predictions,
+        *_evaluation(inputs["evaluate"]),
         recipe=context.recipe,
         histories=histories,
         contact_sheet=(inputs["train"] / CONTACT_SHEET).read_bytes(),
@@ -84,6 +81,17 @@ def run(context: Context) -> dict[str, Any]:
     )
     artifacts.write_bytes(context.out / PAGE, written.encode())
     return {"bytes": len(written.encode())}
+
+
+def of_files(folder: Path) -> None:
+    """Write `report.html` beside the evaluation of model files, which have no recipe."""
+    artifacts.write_bytes(folder / PAGE, page(*_evaluation(folder)).encode())
+
+
+def _evaluation(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The metrics and the arrays that an evaluation left in `folder`."""
+    with np.load(folder / results.PREDICTIONS) as stored:
+        return results.read(folder), dict(stored)
 
 
 def page(
