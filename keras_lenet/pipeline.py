@@ -117,7 +117,7 @@ def open_run(recipe: Recipe, runs: Path, data_dir: Path | None) -> Run:
     Raises:
         Error: the recipe names a model or a dataset that there isn't.
     """
-    models.find(recipe.model.name)
+    models.input_size(recipe.model)
     for name in (recipe.data.dataset, recipe.data.fallback):
         if name not in (None, datasets.DIGITS):
             datasets.find(name)

@@ -35,6 +35,8 @@ class Data(Section):
             seeds are judged on the same ones.
         outliers: pictures of no digit that are drawn and mixed into the training images, as a
             fraction of their number; the model learns to doubt them.
+        standardize: train on pixels of mean 0 and deviation 1, by the training images' own
+            statistics; folded into the first layer, so that the model still takes plain pixels.
     """
 
     dataset: str = "mnist"
@@ -42,6 +44,7 @@ class Data(Section):
     validation_split: Share = 0.1
     split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     outliers: Fraction = 0.0
+    standardize: bool = False
 
 
 class Augment(Section):
@@ -61,16 +64,26 @@ class Augment(Section):
 
 
 class Model(Section):
-    """Which architecture of the registry."""
+    """Which architecture of the registry, and how images come to its size.
+
+    Attributes:
+        name: of the architecture.
+        pad: pad 28×28 images with zeros to 32×32, instead of resizing them.
+        initializer: of the weights: "glorot" (uniform, Keras' default) or "fan_in" (LeCun et al.
+            1998, appendix A: uniform between ±2.4 divided by the number of a unit's inputs).
+    """
 
     name: str = "lenet5"
+    pad: bool = False
+    initializer: Literal["glorot", "fan_in"] = "glorot"
 
 
 class Train(Section):
     """Training in float.
 
     Attributes:
-        optimizer: "adamw" (decoupled weight decay) or "sgd" (Nesterov momentum 0.9).
+        optimizer: "adamw" (decoupled weight decay) or "sgd".
+        momentum: of sgd, Nesterov's; 0 for plain gradient descent.
         learning_rate: its peak.
         schedule: "cosine" to zero, "step" (`step_factor` every `step_epochs`) or "constant";
             each after `warmup_epochs` of linear warm-up.
@@ -86,6 +99,7 @@ class Train(Section):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     warmup_epochs: Annotated[int, Field(ge=0)] = 1
     step_epochs: Count = 10

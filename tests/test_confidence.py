@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 from scipy.special import softmax
 
+from keras_lenet import models
 from keras_lenet.edge.prepare import prepare
-from keras_lenet.models import lenet5
+from keras_lenet.recipe import Model
 from keras_lenet.stages import confidence
 
 
@@ -27,7 +28,7 @@ def test_the_temperature_undoes_overconfidence(factor):
 
 def test_calibrating_divides_the_logits_and_changes_no_answer():
     keras.utils.set_random_seed(0)
-    model = lenet5.build(keras)
+    model = models.build(keras, Model())
     images = np.random.default_rng(0).random((40, 32, 32, 1), np.float32)
     labels = np.arange(40, dtype=np.uint8) % 10
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tf_keras
 
+from keras_lenet import models
 from keras_lenet.data import loading
 from keras_lenet.errors import Error
-from keras_lenet.models import lenet5
-from keras_lenet.recipe import Augment, Train
+from keras_lenet.recipe import Augment, Model, Train
 from keras_lenet.stages import fitting, train
 
 EPOCHS, STEPS = 3, 5  # 360 training images in batches of 64
@@ -26,7 +26,7 @@ def splits(synthetic):
 def fit(namespace, splits, out, stop_after=None, **settings):
     namespace.utils.set_random_seed(0)
     keras.config.set_dtype_policy(settings.get("precision", "float32"))
-    model = lenet5.build(namespace)
+    model = models.build(namespace, Model())
     keras.config.set_dtype_policy("float32")
     schedule = tf_keras.optimizers.schedules.CosineDecay(1e-3, EPOCHS * STEPS)
     if namespace is keras:

@@ -5,8 +5,33 @@ import tf_keras
 
 from keras_lenet import models
 from keras_lenet.errors import Error
+from keras_lenet.recipe import Model
+from keras_lenet.stages.quantize import to_tf_keras
 
-TOTALS = {"lenet5": 61_706}
+TOTALS = {
+    "lenet5": 61_706,
+    "lenet5_batchnorm": 61_706,
+    "lenet5_avgpool": 61_706,
+    "lenet5_tanh": 61_706,
+    "mlp": 623_290,
+    "simple_cnn": 592_074,
+    "teacher": 181_818,
+}
+TRAINABLE = {"lenet5_batchnorm": 61_728, "teacher": 182_154}
+"""Of the trained forms that differ: a scale and an offset for every channel, in a bias's place."""
+
+
+def random_images(size, count=4):
+    return np.random.default_rng(0).random((count, size, size, 1), np.float32)
+
+
+def unsettled(model):
+    """Give every weight, normalizations' statistics included, a value of its own."""
+    generator = np.random.default_rng(1)
+    model.set_weights(
+        [value + generator.uniform(0, 0.2, value.shape) for value in model.get_weights()]
+    )
+    return model
 
 
 def test_every_model_has_its_total_in_the_table():
@@ -17,7 +42,7 @@ def test_every_model_has_its_total_in_the_table():
 @pytest.mark.parametrize("name", models.MODELS)
 def test_parameters_layer_by_layer(name, namespace):
     architecture = models.find(name)
-    model = architecture.build(namespace)
+    model = models.build(namespace, Model(name=name))
     counted = {layer.name: layer.count_params() for layer in model.layers if layer.count_params()}
     assert counted == architecture.parameters
     assert model.count_params() == TOTALS[name]
@@ -27,16 +52,81 @@ def test_parameters_layer_by_layer(name, namespace):
 
 
 @pytest.mark.parametrize("name", models.MODELS)
+def test_trainable_parameters(name):
+    model = models.build_trained(keras, Model(name=name))
+    trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    assert trainable == TRAINABLE.get(name, TOTALS[name])
+
+
+@pytest.mark.parametrize("name", models.MODELS)
 def test_both_namespaces_compute_the_same(name):
     """The bridge to tf_keras: the same weights give the same logits."""
-    from keras_lenet.stages.quantize import to_tf_keras
-
     keras.utils.set_random_seed(0)
-    model = models.find(name).build(keras)
-    size = models.find(name).input_size
-    images = np.random.default_rng(0).random((4, size, size, 1), np.float32)
-    copy = to_tf_keras(model, name)
+    model = models.build(keras, Model(name=name))
+    images = random_images(models.find(name).input_size)
+    copy = to_tf_keras(model, Model(name=name))
     np.testing.assert_allclose(copy(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_the_deployed_form_computes_what_the_trained_one_does(name):
+    keras.utils.set_random_seed(0)
+    trained = unsettled(models.build_trained(keras, Model(name=name)))
+    deployed = models.deploy(trained, Model(name=name))
+    images = random_images(models.find(name).input_size)
+    assert {type(layer).__name__ for layer in deployed.layers}.isdisjoint(
+        {"BatchNormalization", "Rescaling"}
+    )
+    expected = trained(images, training=False)
+    np.testing.assert_allclose(deployed(images), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "pad"),
+    [("lenet5", False), ("lenet5", True), ("lenet5_batchnorm", False), ("mlp", False)],
+)
+def test_standardization_is_folded_into_the_first_layer(name, pad):
+    settings = Model(name=name, pad=pad)
+    trained = unsettled(models.build_trained(keras, settings, (0.13, 0.31)))
+    deployed = models.deploy(trained, settings)
+    images = random_images(models.input_size(settings))
+    assert "standardize" not in {layer.name for layer in deployed.layers}
+    expected = trained(images, training=False)
+    np.testing.assert_allclose(deployed(images), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["lenet5_tanh", "teacher"])
+def test_standardization_before_padding_is_refused(name):
+    with pytest.raises(Error, match=f"standardize = true: {name} pads its input with zeros"):
+        models.build_trained(keras, Model(name=name), (0.13, 0.31))
+
+
+def test_padding_puts_zeros_around():
+    settings = Model(pad=True)
+    assert models.input_size(settings) == 28
+    padded, plain = models.build(keras, settings), models.build(keras, Model())
+    plain.set_weights(padded.get_weights())
+    images = random_images(28)
+    around = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    np.testing.assert_allclose(padded(images), plain(around), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lenet5_tanh", "mlp", "simple_cnn"])
+def test_padding_what_takes_28_pixels_is_refused(name):
+    expected = f"pad = true: {name} takes 28×28 pixels, and padding makes 32×32 of 28×28"
+    with pytest.raises(Error, match=expected):
+        models.input_size(Model(name=name, pad=True))
+
+
+def test_fan_in_initialization_keeps_its_limits():
+    model = models.build(keras, Model())
+    models.initialize_by_fan_in(model, seed=0)
+    for name, inputs in {"conv1": 25, "conv2": 150, "conv3": 400, "dense1": 120}.items():
+        kernel, bias = model.get_layer(name).get_weights()
+        limit = 2.4 / inputs
+        assert 0.95 * limit < np.abs(kernel).max() <= limit
+        assert abs(kernel.std() / (limit / np.sqrt(3)) - 1) < 0.1
+        assert not bias.any()
 
 
 def test_an_unknown_model_is_named_with_the_known_ones():

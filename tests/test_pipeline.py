@@ -181,7 +181,7 @@ def test_a_file_that_breaks_its_contract_fails_the_stage(finished):
 
 def test_a_tensor_left_in_float_fails_the_stage(tmp_path, finished):
     """A file whose ends keep the contract, but with a float op in the middle."""
-    model = quantize.load(finished.folder / "quantize", "lenet5")
+    model = quantize.load(finished.folder / "quantize", recipe.Model())
 
     def half_float(images, training=False):
         return tf.cos(model(images, training=training))
@@ -194,7 +194,7 @@ def test_a_tensor_left_in_float_fails_the_stage(tmp_path, finished):
 
 def test_ranges_start_at_the_float_models_own(finished):
     """And the input's is [0, 1] exactly, which makes the int8 scale 1/255."""
-    model = quantize.load(finished.folder / "quantize", "lenet5")
+    model = quantize.load(finished.folder / "quantize", recipe.Model())
     lowest, highest, *_ = model.layers[1].get_weights()
     assert (lowest, highest) == (0, 1)
     named = {weight.name: weight.numpy() for weight in model.weights}

@@ -224,11 +224,11 @@ def _layers(
     context: Context, scored: dict[str, Subject], test: loading.Examples
 ) -> dict[str, list[dict[str, Any]]]:
     """Each int8 file beside what it was made from: the same weights, in float."""
-    name, traced = context.recipe.model.name, test.images[:TRACED]
-    fine_tuned = quantize.unquantized(quantize.load(context.inputs["quantize"], name), name)
+    settings, traced = context.recipe.model, test.images[:TRACED]
+    fine_tuned = quantize.unquantized(quantize.load(context.inputs["quantize"], settings), settings)
     with streams.without_information(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float32.tflite"
-        path.write_bytes(export.convert(fine_tuned, models.find(name).input_size))
+        path.write_bytes(export.convert(fine_tuned, models.input_size(settings)))
         return {
             POST_TRAINING: layers.losses(
                 scored[FLOAT_FILE].path, scored[POST_TRAINING].path, traced
@@ -320,7 +320,7 @@ def _subjects(context: Context) -> dict[str, Subject]:
     keras_path = context.inputs["train"] / train.MODEL
     qat_path = context.inputs["quantize"] / quantize.WEIGHTS
     trained = keras.models.load_model(keras_path, compile=False)
-    fake_quantized = quantize.load(context.inputs["quantize"], name)
+    fake_quantized = quantize.load(context.inputs["quantize"], context.recipe.model)
     saved_model = context.inputs["export"] / export.SAVED_MODEL
     return {
         FLOAT: subjects.of_keras(trained, keras_path, "Keras float32"),

@@ -68,9 +68,9 @@ def run(context: Context) -> dict[str, Any]:
     """
     train.prepare_devices()
     recipe = context.recipe
-    name, size = recipe.model.name, models.find(recipe.model.name).input_size
+    name, size = recipe.model.name, models.input_size(recipe.model)
     trained = keras.models.load_model(context.inputs["train"] / train.MODEL, compile=False)
-    fake_quantized = quantize.load(context.inputs["quantize"], name)
+    fake_quantized = quantize.load(context.inputs["quantize"], recipe.model)
     training, validation = train.load_splits(context, batch_size=1)
     calibration = loading.calibration_examples(
         training, recipe.export.calibration_images, recipe.seed

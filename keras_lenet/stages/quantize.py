@@ -27,7 +27,7 @@ CALIBRATION_BATCHES = 20
 def run(context: Context) -> dict[str, Any]:
     """Write `qat.h5`, the fake-quantized model's weights and ranges, and `history.csv`."""
     recipe, settings = context.recipe, context.recipe.quantize
-    size = models.find(recipe.model.name).input_size
+    size = models.input_size(recipe.model)
     train.prepare_devices()
     terminal.say(f"device: {train.device()}")
     training, validation = train.load_splits(context, settings.batch_size)
@@ -37,7 +37,7 @@ def run(context: Context) -> dict[str, Any]:
     steps = loading.steps_per_epoch(mixed, settings.batch_size)
     tf_keras.utils.set_random_seed(recipe.seed)
     trained = keras.models.load_model(context.inputs["train"] / train.MODEL, compile=False)
-    float_model = to_tf_keras(trained, recipe.model.name)
+    float_model = to_tf_keras(trained, recipe.model)
     model = tfmot.quantization.keras.quantize_model(float_model)
     set_ranges(model, float_model, batches(range(1)).take(CALIBRATION_BATCHES))
     schedule = tf_keras.optimizers.schedules.CosineDecay(
@@ -75,24 +75,24 @@ def run(context: Context) -> dict[str, Any]:
     }
 
 
-def to_tf_keras(model: keras.Model, name: str) -> Any:
+def to_tf_keras(model: keras.Model, settings: models.Settings) -> Any:
     """The same architecture in tf_keras, with the weights of a Keras 3 model."""
-    copy = models.find(name).build(tf_keras)
+    copy = models.build(tf_keras, settings)
     for layer in copy.layers:
         layer.set_weights(model.get_layer(layer.name).get_weights())
     return copy
 
 
-def load(folder: Path, name: str) -> Any:
+def load(folder: Path, settings: models.Settings) -> Any:
     """The fake-quantized model that a finished quantize stage left in `folder`: tf_keras."""
-    model = tfmot.quantization.keras.quantize_model(models.find(name).build(tf_keras))
+    model = tfmot.quantization.keras.quantize_model(models.build(tf_keras, settings))
     model.load_weights(folder / WEIGHTS)
     return model
 
 
-def unquantized(model: Any, name: str) -> Any:
+def unquantized(model: Any, settings: models.Settings) -> Any:
     """A fake-quantized model's own weights without the rounding: tf_keras."""
-    plain = models.find(name).build(tf_keras)
+    plain = models.build(tf_keras, settings)
     for layer in plain.layers:
         if layer.weights:
             own = {

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras_lenet import artifacts, models, plots, terminal
 from keras_lenet.data import loading
 from keras_lenet.errors import Error
-from keras_lenet.recipe import Train
+from keras_lenet.recipe import Recipe, Train
 from keras_lenet.stages import Context, confidence, fitting
 
 MODEL = "model.keras"
@@ -31,8 +31,7 @@ def run(context: Context) -> dict[str, Any]:
             finite.
     """
     recipe, settings = context.recipe, context.recipe.train
-    architecture = models.find(recipe.model.name)
-    size = architecture.input_size
+    size = models.input_size(recipe.model)
     prepare_devices()
     terminal.say(f"device: {device()}")
     training, validation = load_splits(context, settings.batch_size)
@@ -49,7 +48,9 @@ def run(context: Context) -> dict[str, Any]:
             f"{devices.num_replicas_in_sync} GPUs; choose a multiple"
         )
     with _precision(settings.precision), devices.scope():
-        model = architecture.build(keras)
+        model = models.build_trained(keras, recipe.model, _statistics(recipe, training))
+        if recipe.model.initializer == "fan_in":
+            models.initialize_by_fan_in(model, recipe.seed)
         compile_model(model, settings, steps)
     state = fitting.fit(
         keras,
@@ -64,8 +65,8 @@ def run(context: Context) -> dict[str, Any]:
         averaged=settings.weight_averaging > 0,
         callbacks=_tensorboard(context, settings),
     )
-    kept = architecture.build(keras)  # uncompiled, and in float32 whatever it was trained in
-    kept.set_weights(state.best_weights)
+    # Uncompiled, and in float32 whatever it was trained in.
+    kept = models.deploy(model, recipe.model)
     temperature = confidence.calibrate(
         kept, loading.plain_batches(validation, size), validation.labels
     )
@@ -112,13 +113,27 @@ def augmented(
         return loading.training_batches(
             training,
             recipe.augment,
-            size=models.find(recipe.model.name).input_size,
+            size=models.input_size(recipe.model),
             batch_size=batch_size,
             seed=seed,
             epochs=epochs,
         )
 
     return batches
+
+
+def _statistics(recipe: Recipe, training: loading.Examples) -> tuple[float, float] | None:
+    """Mean and standard deviation of the training pixels in [0, 1], if the recipe asks for them."""
+    if not recipe.data.standardize:
+        return None
+    pixels = training.images / np.float32(255)
+    mean, deviation = float(pixels.mean()), float(pixels.std())
+    if deviation == 0:
+        raise Error(
+            f"data.standardize = true: every pixel of the {len(training)} training images is "
+            f"{mean * 255:.0f}, so their deviation is 0; expected images that differ"
+        )
+    return mean, deviation
 
 
 def device() -> str:
@@ -180,7 +195,8 @@ def _optimizer(settings: Train, steps: int) -> keras.optimizers.Optimizer:
         "ema_momentum": averaging or 0.99,
     }
     if settings.optimizer == "sgd":
-        return keras.optimizers.SGD(momentum=0.9, nesterov=True, **shared)
+        momentum = settings.momentum
+        return keras.optimizers.SGD(momentum=momentum, nesterov=momentum > 0, **shared)
     return keras.optimizers.AdamW(**shared)
 
 
