@@ -98,6 +98,11 @@ def _stage_command(stage: str, summary: str, example: str) -> Callable[..., None
 
 
 _stage_command(
+    "teach",
+    "Train teachers, and have them answer the training images.\n\nFor recipes with [distill].",
+    "pipelines/mnist.toml",
+)
+_stage_command(
     "train",
     "Train the model in float, resuming if interrupted.",
     "pipelines/mnist.toml --set train.epochs=10",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib
 import itertools
+import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,19 +32,44 @@ class Stage:
         sections: the recipe's sections that it reads, beside the seed.
         inputs: the earlier stages whose files it reads.
         splits: the dataset's splits that it reads.
+        optional: the section without which a recipe doesn't have this stage.
+        shared: the run's seed has no say in its result, which runs of any seed share.
     """
 
     name: str
     sections: tuple[str, ...]
     inputs: tuple[str, ...] = ()
     splits: tuple[datasets.Split, ...] = ()
+    optional: str | None = None
+    shared: bool = False
+
+    def applies(self, recipe: Recipe) -> bool:
+        """Whether the recipe has this stage."""
+        return self.optional is None or getattr(recipe, self.optional) is not None
 
 
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("train", ("data", "augment", "model", "train"), splits=("train",)),
-        Stage("quantize", ("data", "augment", "model", "quantize"), ("train",), splits=("train",)),
+        Stage(
+            "teach",
+            ("data", "augment", "distill"),
+            splits=("train",),
+            optional="distill",
+            shared=True,
+        ),
+        Stage(
+            "train",
+            ("data", "augment", "degrade", "model", "distill", "train"),
+            ("teach",),
+            splits=("train",),
+        ),
+        Stage(
+            "quantize",
+            ("data", "augment", "degrade", "model", "distill", "quantize"),
+            ("teach", "train"),
+            splits=("train",),
+        ),
         Stage("export", ("data", "model", "export"), ("train", "quantize"), splits=("train",)),
         Stage("evaluate", ("model", "evaluate"), ("train", "quantize", "export"), splits=("test",)),
         Stage("report", ("report",), ("train", "quantize", "export", "evaluate")),
@@ -60,12 +88,31 @@ class Run:
 
     def stage_folder(self, stage: str) -> Path:
         """Where a stage's finished files are."""
-        return self.folder / stage
+        return self.home(STAGES[stage]) / stage
+
+    def home(self, stage: Stage) -> Path:
+        """The folder that a stage's own is in: the run's, or one shared by runs of any seed."""
+        if not stage.shared:
+            return self.folder
+        settings = json.dumps(self.settings(stage), sort_keys=True)
+        return self.folder.parent / "shared" / artifacts.digest(settings.encode())[:12]
+
+    def having(self, stages: Iterable[Stage]) -> list[Stage]:
+        """Those of `stages` that the recipe has."""
+        return [stage for stage in stages if stage.applies(self.recipe)]
+
+    def inputs(self, stage: Stage) -> dict[str, Path]:
+        """The folders of the earlier stages whose files it reads, by name."""
+        return {one.name: self.stage_folder(one.name) for one in self._before(stage)}
+
+    def _before(self, stage: Stage) -> list[Stage]:
+        return self.having(STAGES[name] for name in stage.inputs)
 
     def settings(self, stage: Stage) -> dict[str, Any]:
         """The resolved settings that decide a stage's result."""
         resolved = self.recipe.model_dump(mode="json")
-        return {key: resolved[key] for key in ("seed", *stage.sections)}
+        keys = stage.sections if stage.shared else ("seed", *stage.sections)
+        return {key: resolved[key] for key in keys}
 
     def input_digests(self, stage: Stage) -> dict[str, str]:
         """What identifies everything a stage reads; empty while an earlier stage lacks a record."""
@@ -73,8 +120,8 @@ class Run:
             f"{self.dataset}/{split}": datasets.identity(self.dataset, split, self.data_dir)
             for split in stage.splits
         }
-        for name in stage.inputs:
-            record = Record.read(self.stage_folder(name))
+        for name, folder in self.inputs(stage).items():
+            record = Record.read(folder)
             if record is None:
                 return {}
             digests |= {f"{name}/{path}": digest for path, digest in record.outputs.items()}
@@ -142,14 +189,20 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
         Error: an earlier stage is missing or stale, the data can't be had, the folder is in use,
             or a stage fails.
     """
-    earlier = list(STAGES.values())[: list(STAGES).index(stages[0].name)]
+    earlier = run.having(list(STAGES.values())[: list(STAGES).index(stages[0].name)])
+    if not run.having(stages):
+        raise Error(
+            f"recipe {run.recipe.name} has no [{stages[0].optional}] section, without which there "
+            f"is nothing to {stages[0].name}"
+        )
+    stages = run.having(stages)
     if not force and _all_up_to_date(run, earlier + stages):
         terminal.say(f"{run.recipe.name}: everything is up to date in {run.folder}")
         _say_fallback(run)
         return run
     with artifacts.lock(run.folder):
-        for name in STAGES:
-            artifacts.recover(run.stage_folder(name))
+        for stage in run.having(STAGES.values()):
+            artifacts.recover(run.stage_folder(stage.name))
         _refuse_stale(run, earlier, stages[0])
         # What is up to date needs no data; what follows the first that isn't may.
         stale = itertools.dropwhile(lambda stage: not force and not run.why_stale(stage), stages)
@@ -247,6 +300,11 @@ def _execute_stage(run: Run, stage: Stage, force: bool) -> None:
         terminal.say(f"{stage.name}: up to date")
         return
     terminal.say(f"{stage.name}: running ({reason})", style="bold")
+    with artifacts.lock(run.home(stage)) if stage.shared else contextlib.nullcontext():
+        _make(run, stage, force)
+
+
+def _make(run: Run, stage: Stage, force: bool) -> None:
     settings, inputs = run.settings(stage), run.input_digests(stage)
     folder = run.stage_folder(stage.name)
     identity = {"settings": settings, "inputs": inputs}
@@ -254,8 +312,8 @@ def _execute_stage(run: Run, stage: Stage, force: bool) -> None:
     with streams.without_information():
         module = importlib.import_module(f"keras_lenet.stages.{stage.name}")
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
-    earlier = {name: run.stage_folder(name) for name in stage.inputs}
-    summary = module.run(Context(run.recipe, run.dataset, run.data_dir, earlier, out))
+    context = Context(run.recipe, run.dataset, run.data_dir, run.inputs(stage), out)
+    summary = module.run(context)
     artifacts.write_json(out / artifacts.RECIPE, run.recipe.model_dump(mode="json"))
     Record(
         stage=stage.name,

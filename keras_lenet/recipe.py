@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -48,19 +48,41 @@ class Data(Section):
 
 
 class Augment(Section):
-    """How far each training image may be warped, to either side.
+    """How far each training image may be warped; each image's amounts are drawn evenly.
 
     Attributes:
-        rotate: degrees.
-        shift: pixels of the 28×28 image.
-        zoom: fraction.
-        shear: tangent of the angle.
+        rotate: degrees, to either side.
+        shift: pixels of the 28×28 image, to either side.
+        zoom: fraction, to either side.
+        shear: tangent of the angle, to either side.
+        elastic: standard deviation of a smooth displacement, in pixels of the 28×28 image.
+        thickness: share of a pixel by which strokes grow on both sides, or shrink.
     """
 
     rotate: Annotated[float, Field(ge=0, le=180)] = 10.0
     shift: Annotated[float, Field(ge=0, le=14)] = 2.0
     zoom: Annotated[float, Field(ge=0, lt=1)] = 0.1
     shear: Annotated[float, Field(ge=0, le=1)] = 0.0
+    elastic: Annotated[float, Field(ge=0, le=14)] = 0.0
+    thickness: Fraction = 0.0
+
+
+class Degrade(Section):
+    """How far the light and the page of each training image may be spoilt, after the warp.
+
+    Teachers answer the image before it is spoilt.
+
+    Attributes:
+        light: share of the images that get ink and paper of any two greys, inverted or not.
+        clouds: up to how many times as bright as full ink.
+        noise: up to which standard deviation, as a share of full ink.
+        occlusion: up to how large a grey rectangle, in pixels a side of the 28×28 image.
+    """
+
+    light: Fraction = 0.0
+    clouds: Annotated[float, Field(ge=0, le=10)] = 0.0
+    noise: Fraction = 0.0
+    occlusion: Annotated[float, Field(ge=0, le=28)] = 0.0
 
 
 class Model(Section):
@@ -116,6 +138,33 @@ class Train(Section):
                 f"warmup_epochs ({self.warmup_epochs}) must be fewer than epochs ({self.epochs})"
             )
         return self
+
+
+class Distill(Section):
+    """Teachers, larger networks, whose answers the model is trained to give in place of labels.
+
+    They answer the very images that the model is shown, warped as these are (Beyer et al.,
+    "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022).
+
+    Attributes:
+        model: the teachers' architecture.
+        teachers: how many, each from a seed of its own; their logits are averaged.
+        seed: of the first; apart from the run's, so that runs of several seeds share them.
+        temperature: by which both sides' logits are divided (Hinton, Vinyals and Dean, "Distilling
+            the Knowledge in a Neural Network", 2015, section 2).
+        rounds: how many times the training set is warped and answered; after so many epochs the
+            model sees the same warps again.
+        augment: the warps that the teachers are trained on; left out, the recipe's own.
+        train: how they are trained.
+    """
+
+    model: str = "teacher"
+    teachers: Count = 1
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    temperature: Positive = 3.0
+    rounds: Count = 20
+    augment: Augment | None = None
+    train: Train = Train()
 
 
 class Quantize(Section):
@@ -189,13 +238,16 @@ class Recipe(Section):
     Attributes:
         name: of the folder below `runs/`; by default the recipe file's own.
         seed: decides the initial weights, the order and every warp.
+        distill: left out, the model is trained on labels.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: Data = Data()
     augment: Augment = Augment()
+    degrade: Degrade = Degrade()
     model: Model = Model()
+    distill: Distill | None = None
     train: Train = Train()
     quantize: Quantize = Quantize()
     export: Export = Export()
@@ -274,7 +326,8 @@ def _explain(error: ValidationError) -> str:
 def _nearest(location: list[str]) -> str:
     section: Any = Recipe
     for part in location[:-1]:
-        section = section.model_fields[part].annotation
+        annotation = section.model_fields[part].annotation
+        section = next((one for one in get_args(annotation) if one is not type(None)), annotation)
     names = list(section.model_fields)
     close = difflib.get_close_matches(location[-1], names, 1)
     prefix = "".join(f"{part}." for part in location[:-1])

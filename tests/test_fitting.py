@@ -4,11 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tf_keras
+from scipy.special import softmax
 
 from keras_lenet import models
 from keras_lenet.data import loading
 from keras_lenet.errors import Error
-from keras_lenet.recipe import Augment, Model, Train
+from keras_lenet.recipe import Augment, Model, Recipe, Train
 from keras_lenet.stages import fitting, train
 
 EPOCHS, STEPS = 3, 5  # 360 training images in batches of 64
@@ -30,7 +31,8 @@ def fit(namespace, splits, out, stop_after=None, **settings):
     keras.config.set_dtype_policy("float32")
     schedule = tf_keras.optimizers.schedules.CosineDecay(1e-3, EPOCHS * STEPS)
     if namespace is keras:
-        train.compile_model(model, Train(epochs=EPOCHS, **settings), STEPS)
+        recipe = Recipe(name="test", train=Train(epochs=EPOCHS, **settings))
+        train.compile_model(model, recipe.train, STEPS, train.loss(recipe))
     else:
         model.compile(
             tf_keras.optimizers.Adam(schedule),
@@ -140,4 +142,24 @@ def test_accuracy_leaves_out_what_has_no_class(namespace):
     logits = np.eye(10, dtype=np.float32)[[0, 1, 2, 3]]
     metric.update_state(np.array([0, 1, 5, loading.NO_CLASS]), logits)
     assert metric.name == "accuracy"
+    assert float(metric.result()) == pytest.approx(2 / 3)
+
+
+def test_distillation_is_the_softened_divergence():
+    generator = np.random.default_rng(0)
+    teachers, logits = generator.normal(0, 3, (2, 5, 10)).astype(np.float32)
+    targets = np.concatenate([np.zeros((5, 1), np.float32), teachers], axis=1)
+    found = np.array(fitting.distillation(targets, logits, 4.0))
+    p, q = softmax(teachers / 4, axis=1), softmax(logits / 4, axis=1)
+    np.testing.assert_allclose(found, 16 * (p * np.log(p / q)).sum(1), rtol=1e-4)
+    same = np.array(fitting.distillation(targets, teachers + 5, 4.0))
+    np.testing.assert_allclose(same, 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("namespace", [keras, tf_keras])
+def test_accuracy_goes_by_the_label_where_teachers_answer_too(namespace):
+    metric = fitting.accuracy(namespace)
+    logits = np.eye(10, dtype=np.float32)[[0, 1, 2, 3]]
+    labels = np.array([[0], [1], [5], [loading.NO_CLASS]], np.float32)
+    metric.update_state(np.concatenate([labels, logits[::-1]], axis=1), logits)
     assert float(metric.result()) == pytest.approx(2 / 3)

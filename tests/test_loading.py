@@ -1,13 +1,13 @@
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from keras_lenet.data import idx, loading
 from keras_lenet.errors import Error
+from keras_lenet.recipe import Augment
 
-STRENGTHS = SimpleNamespace(rotate=10.0, shift=2.0, zoom=0.1, shear=0.1)
+WARPS = Augment(shear=0.1, elastic=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def examples():
 
 def stream(examples, batch_size, epochs, seed=0):
     data = loading.training_batches(
-        examples, STRENGTHS, size=32, batch_size=batch_size, seed=seed, epochs=epochs
+        examples, WARPS, size=32, batch_size=batch_size, seed=seed, epochs=epochs
     )
     images, labels = zip(*data.as_numpy_iterator(), strict=True)
     return np.concatenate(images), np.concatenate(labels)
@@ -28,7 +28,7 @@ def stream(examples, batch_size, epochs, seed=0):
 
 def test_batches_have_the_promised_shape(examples):
     data = loading.training_batches(
-        examples, STRENGTHS, size=32, batch_size=10, seed=0, epochs=range(2)
+        examples, WARPS, size=32, batch_size=10, seed=0, epochs=range(2)
     )
     batches = list(data.as_numpy_iterator())
     assert len(batches) == 2 * loading.steps_per_epoch(examples, 10) == 10
@@ -107,7 +107,7 @@ def test_calibration_images_are_balanced_and_from_training(synthetic):
 def test_the_test_set_is_refused_for_training_and_calibration(synthetic):
     test = loading.load_test(str(synthetic), None)
     with pytest.raises(ValueError, match="final score"):
-        loading.training_batches(test, STRENGTHS, size=32, batch_size=2, seed=0, epochs=range(1))
+        loading.training_batches(test, WARPS, size=32, batch_size=2, seed=0, epochs=range(1))
     with pytest.raises(ValueError, match="final score"):
         loading.calibration_examples(test, 10, seed=0)
 
@@ -130,3 +130,41 @@ def test_an_empty_test_set_is_named(synthetic, tmp_path):
     idx.write(tmp_path / "empty" / "t10k-labels-idx1-ubyte", np.zeros(0, np.uint8))
     with pytest.raises(Error, match="empty"):
         loading.load_test(str(tmp_path / "empty"), None)
+
+
+def lessons_for(examples, rounds=2, seed=7):
+    """Teachers who answer an image of label n in round r with logits that begin with n and r."""
+    logits = np.zeros((rounds, len(examples), 10), np.float16)
+    logits[..., 0] = examples.labels
+    logits[..., 1] = np.arange(rounds)[:, np.newaxis]
+    return loading.Lessons(seed, logits, logits[0])
+
+
+def test_targets_hold_the_label_and_what_teachers_said_of_that_very_image(examples):
+    lessons = lessons_for(examples)
+    data = loading.training_batches(
+        examples, WARPS, size=32, batch_size=53, seed=0, epochs=range(3), lessons=lessons
+    )
+    epochs = list(data.as_numpy_iterator())
+    for number, (images, targets) in enumerate(epochs):
+        turn = number % 2
+        assert targets.shape == (53, 11)
+        np.testing.assert_array_equal(targets[:, 0], targets[:, 1])
+        assert set(targets[:, 2]) == {turn}
+        answered = np.concatenate(
+            list(
+                loading.warped_in_order(
+                    examples, WARPS, size=32, seed=7, epoch=turn, batch_size=20
+                ).as_numpy_iterator()
+            )
+        )
+        np.testing.assert_allclose(images, answered[targets[:, 0].astype(int)], atol=1e-5)
+    assert list(epochs[0][1][:, 0]) != list(epochs[2][1][:, 0])  # the same images in another order
+
+
+def test_plain_targets_hold_what_teachers_said(examples):
+    lessons = lessons_for(examples)
+    batches = loading.plain_batches(examples, 32, batch_size=20, lessons=lessons)
+    targets = np.concatenate([batch for _, batch in batches.as_numpy_iterator()])
+    np.testing.assert_array_equal(targets[:, 0], examples.labels)
+    np.testing.assert_array_equal(targets[:, 1:], lessons.validation)

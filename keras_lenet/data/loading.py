@@ -22,6 +22,8 @@ SIZE = 28
 CLASSES = 10
 NO_CLASS = CLASSES
 """The label of an image that shows none of the classes."""
+ROUND, VALIDATION = "round-{:03}.npy", "validation.npy"
+"""Files of teachers' logits: for the training images as a round augments them, and for the rest."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,27 @@ class Examples:
         return Examples(
             self.images[positions], self.labels[positions], self.indices[positions], self.split
         )
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What teachers answer to augmented training images, and to plain validation images.
+
+    Attributes:
+        seed: decides how the training images are augmented.
+        training: float16, (rounds, N, 10): logits for every training image, round by round.
+        validation: float16, (M, 10): for every validation image.
+    """
+
+    seed: int
+    training: NDArray[np.float16]
+    validation: NDArray[np.float16]
+
+    @classmethod
+    def read(cls, folder: Path, seed: int, rounds: int) -> Lessons:
+        """What a finished teach stage left in `folder`."""
+        training = [np.load(folder / ROUND.format(number)) for number in range(rounds)]
+        return cls(seed, np.stack(training), np.load(folder / VALIDATION))
 
 
 def load_training(
@@ -123,12 +146,14 @@ def stratified_mask(labels: NDArray[np.uint8], share: float, seed: int) -> NDArr
 
 def training_batches(
     examples: Examples,
-    strengths: augment.Strengths,
+    warps: augment.Warps,
+    harms: augment.Harms | None = None,
     *,
     size: int,
     batch_size: int,
     seed: int,
     epochs: range,
+    lessons: Lessons | None = None,
 ) -> tf.data.Dataset:
     """Shuffled, augmented batches, one epoch after the other.
 
@@ -136,35 +161,40 @@ def training_batches(
 
     Args:
         examples: training examples; test examples are refused.
-        strengths: the recipe's `augment` section.
+        warps: the recipe's `augment` section.
+        harms: the recipe's `degrade` section.
         size: side of the model's input, in pixels.
         batch_size: images in a batch.
-        seed: with the epoch, decides the order and each image's warp.
+        seed: with the epoch, decides the order and each image's change.
         epochs: which epochs to yield, so that a resumed run sees what it would have seen.
+        lessons: then their seed and round decide the change, and targets are labels and logits.
 
     Returns:
-        Dataset of (float32 (batch, size, size, 1) in [0, 1], int32 (batch,)).
+        Dataset of images, float32 (batch, size, size, 1) in [0, 1], and labels, int32 (batch,), or
+        with lessons float32 (batch, 1 + 10), labels first.
     """
     _refuse_test(examples)
     count, steps = len(examples), steps_per_epoch(examples, batch_size)
     with tf.device("CPU"):  # tf.data runs there, whatever the model runs on
         images = tf.constant(examples.images[..., np.newaxis])
         labels = tf.constant(examples.labels, tf.int32)
+        answers = tf.constant(lessons.training) if lessons else None
+    change = augment.augmenter(warps, harms, SIZE, size)
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        stream = tf.stack([tf.constant(seed, tf.int64), epoch])
-        order_seed, draws_seed = tf.unstack(tf.random.split(stream, 2, alg="philox"))
+        order_seed, _ = _seeds(seed, epoch)
         order = tf.random.experimental.stateless_shuffle(tf.range(count), order_seed, alg="philox")
-        draws = tf.random.stateless_uniform(
-            [count, augment.PARAMETERS], draws_seed, -1, 1, alg="philox"
-        )
         batches = tf.reshape(order[: steps * batch_size], [steps, batch_size])
+        turn = epoch % len(lessons.training) if lessons else epoch
+        draws = _draws(count, lessons.seed if lessons else seed, turn)
         chosen = tf.data.Dataset.from_tensor_slices(batches)
-        return chosen.map(lambda batch: (batch, tf.gather(draws, batch)))
+        return chosen.map(lambda batch: (batch, tf.gather(draws, batch), turn))
 
-    def load(batch: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        transforms = augment.affine(draws, strengths, SIZE, size)
-        return augment.warp(tf.gather(images, batch), transforms, size), tf.gather(labels, batch)
+    def load(batch: tf.Tensor, draws: tf.Tensor, turn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        targets = tf.gather(labels, batch)
+        if answers is not None:
+            targets = _targets(targets, tf.gather(answers[turn], batch))
+        return change(tf.gather(images, batch), draws), targets
 
     numbers = tf.data.Dataset.range(epochs.start, epochs.stop)
     return (
@@ -174,24 +204,75 @@ def training_batches(
     )
 
 
+def warped_in_order(
+    examples: Examples,
+    warps: augment.Warps,
+    *,
+    size: int,
+    seed: int,
+    epoch: int,
+    batch_size: int = 256,
+) -> tf.data.Dataset:
+    """Every training example once, in order, warped as `training_batches` does in this epoch.
+
+    Returns:
+        Dataset of float32 (batch, size, size, 1) in [0, 1]; the last batch may be smaller.
+    """
+    _refuse_test(examples)
+    change = augment.augmenter(warps, None, SIZE, size)
+    draws = _draws(len(examples), seed, tf.constant(epoch, tf.int64))
+    pairs = tf.data.Dataset.from_tensor_slices((examples.images[..., np.newaxis], draws))
+    return pairs.batch(batch_size).map(change).prefetch(tf.data.AUTOTUNE)
+
+
+def _seeds(seed: int, epoch: tf.Tensor) -> list[tf.Tensor]:
+    """One for the order, one for the draws."""
+    stream = tf.stack([tf.constant(seed, tf.int64), epoch])
+    return tf.unstack(tf.random.split(stream, 2, alg="philox"))
+
+
+def _draws(count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """What decides each image's change, by its index: float32, (count, PARAMETERS)."""
+    _, draws_seed = _seeds(seed, epoch)
+    return tf.random.stateless_uniform([count, augment.PARAMETERS], draws_seed, -1, 1, alg="philox")
+
+
+def _targets(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Labels (N,) and teachers' logits (N, 10) as float32 (N, 11)."""
+    labels, logits = tf.cast(labels, tf.float32), tf.cast(logits, tf.float32)
+    return tf.concat([labels[:, tf.newaxis], logits], axis=1)
+
+
 def steps_per_epoch(examples: Examples, batch_size: int) -> int:
     """Full batches in an epoch; at least one, since `batch_size` may not exceed the examples."""
     return len(examples) // batch_size
 
 
-def plain_batches(examples: Examples, size: int, batch_size: int = 240) -> tf.data.Dataset:
+def plain_batches(
+    examples: Examples, size: int, batch_size: int = 240, lessons: Lessons | None = None
+) -> tf.data.Dataset:
     """Every example once, in order, resized and nothing else.
 
     Keras needs the first batch to divide evenly among mirrored GPUs: 240 does, for 2 to 6 and 8.
 
+    Args:
+        examples: any.
+        size: side of the model's input, in pixels.
+        batch_size: images in a batch.
+        lessons: what teachers answer, if `examples` are the validation examples.
+
     Returns:
-        Dataset of (float32 (batch, size, size, 1) in [0, 1], int32 (batch,)).
+        Dataset of images, float32 (batch, size, size, 1) in [0, 1], and targets as
+        `training_batches` has them.
     """
     images = examples.images[..., np.newaxis]
-    pairs = tf.data.Dataset.from_tensor_slices((images, examples.labels.astype(np.int32)))
+    targets = tf.constant(examples.labels.astype(np.int32))
+    if lessons:
+        targets = _targets(targets, tf.constant(lessons.validation))
+    pairs = tf.data.Dataset.from_tensor_slices((images, targets))
     return (
         pairs.batch(batch_size)
-        .map(lambda batch, labels: (augment.resize(augment.to_unit(batch), size), labels))
+        .map(lambda batch, targets: (augment.resize(augment.to_unit(batch), size), targets))
         .cache()  # the same small set is scored every epoch
         .prefetch(tf.data.AUTOTUNE)
     )

@@ -28,8 +28,8 @@ SAVED_MODEL, BUDGET = "saved_model", "budget.md"
 VARIANTS = ("float32", "int8_ptq", "int8", "uint8")
 LABELS = tuple("0123456789")
 
-_DECISIVE = {"seed", "data", "augment", "model", "train", "quantize", "export"}
-"""The parts of a recipe that decide the files' content."""
+_NOT_DECISIVE = {"name", "evaluate", "report"}
+"""The parts of a recipe that have no say in the files' content."""
 _IMAGE = tf.TensorSpec((1, loading.SIZE, loading.SIZE, 1), tf.float32, name="image")
 
 CONTRACT: dict[str, dict[str, dict[str, Any]]] = {
@@ -246,7 +246,7 @@ def _manifest(context: Context, thresholds: dict[str, float]) -> dict[str, Any]:
         "labels": list(LABELS),
         "temperature": {stage: _temperature(context, stage) for stage in ("train", "quantize")},
         "files": files,
-        "settings": context.recipe.model_dump(mode="json", include=_DECISIVE),
+        "settings": context.recipe.model_dump(mode="json", exclude=_NOT_DECISIVE),
         "versions": artifacts.versions(),
     }
 

@@ -92,13 +92,38 @@ def cross_entropy(labels: Any, logits: Any, label_smoothing: float = 0.0) -> Any
     )
 
 
+def distillation(targets: Any, logits: Any, temperature: float) -> Any:
+    """How far logits (N, 10) are from teachers': the divergence of the softened distributions.
+
+    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2: times
+    the squared temperature, which keeps the gradients' size.
+
+    Args:
+        targets: (N, 11): labels, which have no say, and the teachers' logits.
+        logits: (N, 10).
+        temperature: by which both sides' logits are divided.
+
+    Returns:
+        Kullback-Leibler divergence in nats, (N,).
+    """
+    teachers = keras.ops.log_softmax(keras.ops.cast(targets[:, 1:], "float32") / temperature)
+    student = keras.ops.log_softmax(keras.ops.cast(logits, "float32") / temperature)
+    divergence = keras.ops.sum(keras.ops.exp(teachers) * (teachers - student), axis=1)
+    return temperature**2 * divergence
+
+
 def accuracy(namespace: Any) -> Any:
-    """The metric "accuracy" of `keras` or `tf_keras`, over the images that have a class."""
+    """The metric "accuracy" of `keras` or `tf_keras`, over the images that have a class.
+
+    Its targets are labels, or labels and the teachers' logits.
+    """
 
     class Accuracy(namespace.metrics.SparseCategoricalAccuracy):
         def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-            known = keras.ops.cast(keras.ops.reshape(y_true, (-1,)) != NO_CLASS, "float32")
-            return super().update_state(y_true, y_pred, known)
+            # tf_keras makes a column of labels.
+            labels = y_true if len(y_true.shape) == 1 else y_true[:, 0]
+            known = keras.ops.cast(labels != NO_CLASS, "float32")
+            return super().update_state(labels, y_pred, known)
 
     return Accuracy(name="accuracy")
 

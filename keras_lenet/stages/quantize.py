@@ -31,9 +31,10 @@ def run(context: Context) -> dict[str, Any]:
     train.prepare_devices()
     terminal.say(f"device: {train.device()}")
     training, validation = train.load_splits(context, settings.batch_size)
-    mixed = loading.with_outliers(training, recipe.data.outliers, recipe.seed)
-    # Its own order and warps, not those of the first epochs of training again.
-    batches = train.augmented(context, mixed, settings.batch_size, recipe.seed + 1)
+    mixed = loading.with_outliers(training, recipe.data.outliers, train.outlier_seed(recipe))
+    lessons = train.read_lessons(context)
+    # Its own order, and without teachers its own warps, not those of training's first epochs again.
+    batches = train.augmented(recipe, mixed, settings.batch_size, recipe.seed + 1, lessons)
     steps = loading.steps_per_epoch(mixed, settings.batch_size)
     tf_keras.utils.set_random_seed(recipe.seed)
     trained = keras.models.load_model(context.inputs["train"] / train.MODEL, compile=False)
@@ -45,11 +46,11 @@ def run(context: Context) -> dict[str, Any]:
     )
     model.compile(
         optimizer=tf_keras.optimizers.Adam(schedule),
-        loss=fitting.cross_entropy,
+        loss=train.loss(recipe),
         metrics=[fitting.accuracy(tf_keras)],
     )
     model.optimizer.build(model.trainable_variables)
-    plain = loading.plain_batches(validation, size)
+    plain = loading.plain_batches(validation, size, lessons=lessons)
     state = fitting.fit(
         tf_keras,
         model,

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib.util
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -30,46 +31,18 @@ def run(context: Context) -> dict[str, Any]:
             among the GPUs, tensorboard is asked for but not installed, or the loss is no longer
             finite.
     """
-    recipe, settings = context.recipe, context.recipe.train
-    size = models.input_size(recipe.model)
+    recipe = context.recipe
     prepare_devices()
     terminal.say(f"device: {device()}")
-    training, validation = load_splits(context, settings.batch_size)
-    mixed = loading.with_outliers(training, recipe.data.outliers, recipe.seed)
-    batches = augmented(context, mixed, settings.batch_size, recipe.seed)
+    training, validation = load_splits(context, recipe.train.batch_size)
+    mixed = loading.with_outliers(training, recipe.data.outliers, outlier_seed(recipe))
+    lessons = read_lessons(context)
+    batches = augmented(recipe, mixed, recipe.train.batch_size, recipe.seed, lessons)
     sheet = plots.contact_sheet(_first_images(batches(range(1))))
     plots.save(sheet, context.out / CONTACT_SHEET)
-    steps = loading.steps_per_epoch(mixed, settings.batch_size)
-    keras.utils.set_random_seed(recipe.seed)
-    devices = strategy()
-    if settings.batch_size % devices.num_replicas_in_sync:
-        raise Error(
-            f"batch_size = {settings.batch_size} does not divide evenly among "
-            f"{devices.num_replicas_in_sync} GPUs; choose a multiple"
-        )
-    with _precision(settings.precision), devices.scope():
-        model = models.build_trained(keras, recipe.model, _statistics(recipe, training))
-        if recipe.model.initializer == "fan_in":
-            models.initialize_by_fan_in(model, recipe.seed)
-        compile_model(model, settings, steps)
-    state = fitting.fit(
-        keras,
-        model,
-        batches,
-        loading.plain_batches(validation, size),
-        epochs=settings.epochs,
-        steps=steps,
-        out=context.out,
-        title="train",
-        schedule=Schedule(settings, steps),
-        averaged=settings.weight_averaging > 0,
-        callbacks=_tensorboard(context, settings),
-    )
-    # Uncompiled, and in float32 whatever it was trained in.
-    kept = models.deploy(model, recipe.model)
-    temperature = confidence.calibrate(
-        kept, loading.plain_batches(validation, size), validation.labels
-    )
+    kept, state = fit(recipe, batches, mixed, validation, lessons, context.out)
+    plain = loading.plain_batches(validation, models.input_size(recipe.model))
+    temperature = confidence.calibrate(kept, plain, validation.labels)
     with artifacts.replacing(context.out / MODEL) as temporary:
         kept.save(temporary)
     fitting.finish(context.out)
@@ -83,6 +56,80 @@ def run(context: Context) -> dict[str, Any]:
         "training_images": len(training),
         "outliers": len(mixed) - len(training),
     }
+
+
+def fit(
+    recipe: Recipe,
+    batches: Callable[[range], tf.data.Dataset],
+    training: loading.Examples,
+    validation: loading.Examples,
+    lessons: loading.Lessons | None,
+    out: Path,
+    title: str = "train",
+) -> tuple[keras.Model, fitting.State]:
+    """Fit a new model as the recipe says, or go on with what `out` has of it.
+
+    Args:
+        recipe: its seed, model and train sections count.
+        batches: gives the training batches of a range of epochs.
+        training: the examples in them.
+        validation: the examples to choose the best epoch by.
+        lessons: what teachers say of both, if they are in the batches.
+        out: folder for the checkpoint and the history.
+        title: what to call this work on screen.
+
+    Returns:
+        The model of the best epoch, in the form that is deployed; and how the fit went.
+    """
+    settings = recipe.train
+    steps = loading.steps_per_epoch(training, settings.batch_size)
+    keras.utils.set_random_seed(recipe.seed)
+    devices = strategy()
+    if settings.batch_size % devices.num_replicas_in_sync:
+        raise Error(
+            f"batch_size = {settings.batch_size} does not divide evenly among "
+            f"{devices.num_replicas_in_sync} GPUs; choose a multiple"
+        )
+    with _precision(settings.precision), devices.scope():
+        model = models.build_trained(keras, recipe.model, _statistics(recipe, training))
+        if recipe.model.initializer == "fan_in":
+            models.initialize_by_fan_in(model, recipe.seed)
+        compile_model(model, settings, steps, loss(recipe))
+    state = fitting.fit(
+        keras,
+        model,
+        batches,
+        loading.plain_batches(validation, models.input_size(recipe.model), lessons=lessons),
+        epochs=settings.epochs,
+        steps=steps,
+        out=out,
+        title=title,
+        schedule=Schedule(settings, steps),
+        averaged=settings.weight_averaging > 0,
+        callbacks=_tensorboard(out, settings),
+    )
+    # Uncompiled, and in float32 whatever it was trained in.
+    return models.deploy(model, recipe.model), state
+
+
+def read_lessons(context: Context) -> loading.Lessons | None:
+    """What the teach stage left, where the recipe has one."""
+    distill = context.recipe.distill
+    if distill is None:
+        return None
+    return loading.Lessons.read(context.inputs["teach"], distill.seed, distill.rounds)
+
+
+def loss(recipe: Recipe) -> Callable[[Any, Any], Any]:
+    """What is minimized, of targets and logits: with quantization in the loop, too."""
+    if recipe.distill:
+        return functools.partial(fitting.distillation, temperature=recipe.distill.temperature)
+    return functools.partial(fitting.cross_entropy, label_smoothing=recipe.train.label_smoothing)
+
+
+def outlier_seed(recipe: Recipe) -> int:
+    """The seed of the outliers: the teachers', where they answer them."""
+    return recipe.distill.seed if recipe.distill else recipe.seed
 
 
 def load_splits(context: Context, batch_size: int) -> tuple[loading.Examples, loading.Examples]:
@@ -104,19 +151,24 @@ def load_splits(context: Context, batch_size: int) -> tuple[loading.Examples, lo
 
 
 def augmented(
-    context: Context, training: loading.Examples, batch_size: int, seed: int
+    recipe: Recipe,
+    training: loading.Examples,
+    batch_size: int,
+    seed: int,
+    lessons: loading.Lessons | None = None,
 ) -> Callable[[range], tf.data.Dataset]:
     """A function that gives a range of epochs of shuffled, augmented training batches."""
-    recipe = context.recipe
 
     def batches(epochs: range) -> tf.data.Dataset:
         return loading.training_batches(
             training,
             recipe.augment,
+            recipe.degrade,
             size=models.input_size(recipe.model),
             batch_size=batch_size,
             seed=seed,
             epochs=epochs,
+            lessons=lessons,
         )
 
     return batches
@@ -126,7 +178,7 @@ def _statistics(recipe: Recipe, training: loading.Examples) -> tuple[float, floa
     """Mean and standard deviation of the training pixels in [0, 1], if the recipe asks for them."""
     if not recipe.data.standardize:
         return None
-    pixels = training.images / np.float32(255)
+    pixels = training.images[training.labels != loading.NO_CLASS] / np.float32(255)
     mean, deviation = float(pixels.mean()), float(pixels.std())
     if deviation == 0:
         raise Error(
@@ -170,8 +222,10 @@ def _precision(policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def compile_model(model: keras.Model, settings: Train, steps: int) -> None:
-    """Compile for `fit` with the recipe's optimizer, schedule and loss.
+def compile_model(
+    model: keras.Model, settings: Train, steps: int, minimized: Callable[[Any, Any], Any]
+) -> None:
+    """Compile for `fit` with the recipe's optimizer and schedule, and the loss to be minimized.
 
     XLA only on a single GPU: on the CPU it is slower for a net this small, and MirroredStrategy
     does its own placing.
@@ -179,7 +233,7 @@ def compile_model(model: keras.Model, settings: Train, steps: int) -> None:
     single_gpu = len(tf.config.list_physical_devices("GPU")) == 1
     model.compile(
         optimizer=_optimizer(settings, steps),
-        loss=functools.partial(fitting.cross_entropy, label_smoothing=settings.label_smoothing),
+        loss=minimized,
         metrics=[fitting.accuracy(keras)],
         jit_compile=single_gpu,
     )
@@ -228,7 +282,7 @@ def _first_images(batches: tf.data.Dataset) -> Any:
     return images[:64, ..., 0].numpy()
 
 
-def _tensorboard(context: Context, settings: Train) -> tuple[Any, ...]:
+def _tensorboard(out: Path, settings: Train) -> tuple[Any, ...]:
     if not settings.tensorboard:
         return ()
     if importlib.util.find_spec("tensorboard") is None:
@@ -236,4 +290,4 @@ def _tensorboard(context: Context, settings: Train) -> tuple[Any, ...]:
             "train.tensorboard = true needs a package that is not installed: "
             "pip install 'keras-lenet[tensorboard]'"
         )
-    return (keras.callbacks.TensorBoard(context.out / "tensorboard"),)
+    return (keras.callbacks.TensorBoard(out / "tensorboard"),)

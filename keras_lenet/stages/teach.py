@@ -1,0 +1,109 @@
+"""Train teachers, and write down what they answer to the very images that a model will be shown.
+
+A teacher answers each image once, whatever the number of models and epochs that learn from it:
+which is most of the time that distillation would take.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from keras_lenet import artifacts, models, terminal
+from keras_lenet.data import loading
+from keras_lenet.errors import Error
+from keras_lenet.recipe import Degrade, Distill, Model, Recipe
+from keras_lenet.stages import Context, fitting, train
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Write each teacher's `model.keras` and `history.csv`, and their mean logits.
+
+    These are float16: `round-<number>.npy`, (N, 10), for the training images and outliers as each
+    round warps them, and `validation.npy`, (M, 10).
+
+    Raises:
+        Error: as `train.run`.
+    """
+    recipe, settings = context.recipe, _settings(context)
+    train.prepare_devices()
+    terminal.say(f"device: {train.device()}")
+    training, validation = train.load_splits(context, settings.train.batch_size)
+    mixed = loading.with_outliers(training, recipe.data.outliers, settings.seed)
+    teachers, accuracies = [], []
+    for number in range(settings.teachers):
+        out = context.out / f"teacher-{number}"
+        own = _recipe_of(recipe, settings, number)
+        title = f"teacher {number + 1} of {settings.teachers}"
+        batches = train.augmented(own, mixed, own.train.batch_size, own.seed)
+        # A teacher that is trained already resumes after its last epoch.
+        teacher, state = train.fit(own, batches, mixed, validation, None, out, title)
+        with artifacts.replacing(out / train.MODEL) as temporary:
+            teacher.save(temporary)
+        teachers.append(teacher)
+        accuracies.append(state.history[state.best]["val_accuracy"])
+    size = models.find(settings.model).input_size
+    answer = _answers(teachers)
+    plain = loading.plain_batches(validation, size).map(lambda images, _: images)
+    logits = answer(plain)
+    _write(context.out / loading.VALIDATION, logits)
+    with terminal.progress() as bar:
+        task = bar.add_task("teach", total=settings.rounds)
+        for number in range(settings.rounds):
+            path = context.out / loading.ROUND.format(number)
+            if not path.exists():
+                seen = loading.warped_in_order(
+                    mixed, recipe.augment, size=size, seed=settings.seed, epoch=number
+                )
+                _write(path, answer(seen))
+            bar.advance(task)
+    for number in range(settings.teachers):
+        fitting.finish(context.out / f"teacher-{number}")
+    return {
+        "validation_accuracies": accuracies,
+        "validation_accuracy": float((logits.argmax(axis=1) == validation.labels).mean()),
+        "validation_images": len(validation),
+    }
+
+
+def _settings(context: Context) -> Distill:
+    if context.recipe.distill is None:
+        raise Error(f"recipe {context.recipe.name} has no [distill] section: nothing to teach")
+    return context.recipe.distill
+
+
+def _recipe_of(recipe: Recipe, settings: Distill, number: int) -> Recipe:
+    """The recipe that a teacher is trained by."""
+    return recipe.model_copy(
+        update={
+            "seed": settings.seed + number,
+            "augment": settings.augment or recipe.augment,
+            "degrade": Degrade(),
+            "model": Model(name=settings.model),
+            "distill": None,
+            "train": settings.train,
+        }
+    )
+
+
+def _answers(teachers: list[keras.Model]) -> Any:
+    """A function from batches of images to the teachers' mean logits, float16 (N, 10)."""
+
+    @tf.function
+    def mean(images: tf.Tensor) -> tf.Tensor:
+        return sum(teacher(images, training=False) for teacher in teachers) / len(teachers)
+
+    def answer(batches: tf.data.Dataset) -> NDArray[np.float16]:
+        return np.concatenate([mean(images).numpy() for images in batches]).astype(np.float16)
+
+    return answer
+
+
+def _write(path: Path, logits: NDArray[np.float16]) -> None:
+    with artifacts.replacing(path) as temporary:
+        np.save(temporary, logits)
