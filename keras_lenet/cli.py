@@ -496,6 +496,36 @@ def publish(
 
 
 @app.command()
+def reproduce(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="RECIPE...", help="Recipes with an [origin].")
+    ],
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds to run.")] = 3,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    data_dir: DataDir = None,
+) -> None:
+    """Run published systems, and print their figures beside ours.
+
+    A table in Markdown, from several seeds of each. Exit status 3 if any misses a gate.
+
+    Example: keras-lenet reproduce pipelines/seeds/*.toml
+    """
+    from keras_lenet import publish as publishing
+    from keras_lenet import recipe as recipes
+    from keras_lenet import reproduction
+
+    loaded = [recipes.load(path, overrides or ()) for path in paths]
+    reproduction.check(loaded)  # before the work, not after it
+    finished = [publishing.run_seeds(one, seeds, runs, data_dir) for one in loaded]
+    typer.echo(reproduction.HEADER)
+    for one in finished:
+        typer.echo(reproduction.row(one))
+    for one in finished:
+        reproduction.check_gates(one)
+
+
+@app.command()
 def datasets(data_dir: DataDir = None) -> None:
     """List the datasets, and whether each is here.
 

@@ -232,17 +232,33 @@ class Report(Section):
     mistakes: Count = 30
 
 
+class Origin(Section):
+    """The text whose system a recipe reproduces.
+
+    Attributes:
+        title: what it built, and with what.
+        accuracy: on the test set, as published; None where it states none.
+        note: what to know of it beside our figures, such as what was unsound.
+    """
+
+    title: str
+    accuracy: Fraction | None = None
+    note: str = ""
+
+
 class Recipe(Section):
     """A whole run.
 
     Attributes:
         name: of the folder below `runs/`; by default the recipe file's own.
         seed: decides the initial weights, the order and every warp.
+        origin: left out, the recipe is our own.
         distill: left out, the model is trained on labels.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    origin: Origin | None = None
     data: Data = Data()
     augment: Augment = Augment()
     degrade: Degrade = Degrade()

@@ -28,7 +28,7 @@ SAVED_MODEL, BUDGET = "saved_model", "budget.md"
 VARIANTS = ("float32", "int8_ptq", "int8", "uint8")
 LABELS = tuple("0123456789")
 
-_NOT_DECISIVE = {"name", "evaluate", "report"}
+_NOT_DECISIVE = {"name", "origin", "evaluate", "report"}
 """The parts of a recipe that have no say in the files' content."""
 _IMAGE = tf.TensorSpec((1, loading.SIZE, loading.SIZE, 1), tf.float32, name="image")
 
