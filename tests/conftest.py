@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from keras_lenet.data import datasets, idx
 
-SMOKE = Path(__file__).parents[1] / "pipelines" / "smoke.toml"
+PIPELINES = Path(__file__).parents[1] / "pipelines"
+SMOKE = PIPELINES / "smoke.toml"
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,70 @@
+"""The table of published systems, from records written here."""
+
+import pytest
+from conftest import PIPELINES, SMOKE, keras_lenet
+
+from keras_lenet import models, pipeline, recipe, reproduction
+from keras_lenet.artifacts import Record
+from keras_lenet.publish import Finished
+
+ORIGIN = ("origin.title=Theirs", "origin.accuracy=0.98", "origin.note=Unsound")
+
+
+def finished(runs, scores, *overrides):
+    """Runs of seeds 0, 1, … with these scores, float and int8, and training times 10, 20, … s."""
+    found = []
+    for seed, (exact, quantized) in enumerate(scores):
+        loaded = recipe.load(SMOKE, [f"name=seed{seed}", *overrides])
+        run = pipeline.open_run(loaded, runs, None)
+        run.stage_folder("train").mkdir(parents=True)
+        Record("train", {}, {}, {}, "digits", seed, {}, "2026-01-01", 10.0 * (seed + 1), {}).write(
+            run.stage_folder("train")
+        )
+        metrics = {
+            "models": {"keras": {"accuracy": exact}, "int8": {"accuracy": quantized}},
+            "gates": [{"name": "min_accuracy", "limit": 0.98, "value": quantized}],
+        }
+        found.append(Finished(run, metrics, 0.99))
+    return found
+
+
+def test_a_row_has_what_was_published_and_ours_over_the_seeds(tmp_path):
+    runs = finished(tmp_path, [(0.99, 0.989), (0.992, 0.991), (0.991, 0.991)], *ORIGIN)
+    cells = [cell.strip() for cell in reproduction.row(runs).strip("|").split("|")]
+    assert cells == [
+        "Theirs", "98.00%", "99.100 ± 0.100 %", "99.033 ± 0.115 %", "-0.067", "3", "8", "20 s",
+        "Unsound",
+    ]  # fmt: skip
+    assert len(cells) == reproduction.HEADER.splitlines()[0].count("|") - 1
+
+
+def test_what_published_no_figure_has_a_dash(tmp_path):
+    runs = finished(tmp_path, [(0.99, 0.99)], "origin.title=Theirs")
+    assert reproduction.row(runs).startswith("| Theirs | – | 99.000 % | 99.000 % | +0.000 | 1 |")
+
+
+def test_a_recipe_that_reproduces_nothing_is_refused_before_any_work(tmp_path):
+    result = keras_lenet("reproduce", SMOKE, "--runs", tmp_path / "runs")
+    assert result.returncode == 1
+    assert "recipe smoke has no [origin] section" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+RECIPES = sorted(PIPELINES.rglob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_valid_and_says_how_to_run_it(path):
+    loaded = recipe.load(path)
+    models.input_size(loaded.model)
+    command = f"# keras-lenet run {path.relative_to(PIPELINES.parent).as_posix()}"
+    assert path.read_text().startswith(command)
+    if path.parent.name == "seeds":
+        reproduction.check([loaded])
+
+
+def test_every_model_has_a_recipe():
+    loaded = [recipe.load(path) for path in RECIPES]
+    used = {one.model.name for one in loaded}
+    used |= {one.distill.model for one in loaded if one.distill}
+    assert used == set(models.MODELS)
