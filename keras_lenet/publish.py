@@ -105,7 +105,7 @@ def card(finished: list[Finished], command: str) -> str:
     """
     chosen = choose(finished)
     recipe, metrics = chosen.run.recipe, chosen.metrics
-    data, augment, train = recipe.data, recipe.augment, recipe.train
+    data, train = recipe.data, recipe.train
     low, high = metrics["models"]["int8"]["interval"]
     seeds = ", ".join(str(one.run.recipe.seed) for one in finished)
     name = recipe.model.name
@@ -167,12 +167,12 @@ The threshold is in the file's metadata and in `manifest.json`. It refuses
   for validation, the same images for every seed.
 - Mixed in, {data.outliers:.0%} as many: drawn letters, signs, scribbles and noise, with the even
   distribution as their target.
-- Augmentation: rotation ±{augment.rotate:g}°, shift ±{augment.shift:g} pixels,
-  zoom ±{augment.zoom:.0%}, shear ±{augment.shear:g}.
+- Augmentation: {_augmentation(recipe)}.
+{_teachers(chosen)}\
 - In float: {train.epochs} epochs of {train.optimizer}, learning rate {train.learning_rate:g},
   weights averaged with momentum {train.weight_averaging:g}, label smoothing
   {train.label_smoothing:g}.
-- With quantization in the loop: {recipe.quantize.epochs} epochs, learning rate
+- With quantization in the loop and the same loss: {recipe.quantize.epochs} epochs, learning rate
   {recipe.quantize.learning_rate:g}. Of both the best epoch by validation accuracy.
 
 All settings are in `manifest.json`, and the images that calibrated the post-training
@@ -189,3 +189,36 @@ file in `calibration.json`.
   school pupils, about 1990; digits written otherwise, such as a 7 with a bar, are rarer there.
 - An accuracy on {metrics["images"]:,} images is known to about ±{50 * (high - low):.2f} points.
 """
+
+
+def _augmentation(recipe: Recipe) -> str:
+    """What is done to training images, in words."""
+    augment, degrade = recipe.augment, recipe.degrade
+    changes = [
+        (augment.rotate, f"rotation ±{augment.rotate:g}°"),
+        (augment.shift, f"shift ±{augment.shift:g} pixels"),
+        (augment.zoom, f"zoom ±{augment.zoom:.0%}"),
+        (augment.shear, f"shear ±{augment.shear:g}"),
+        (augment.elastic, f"elastic distortion, {augment.elastic:g} pixels"),
+        (augment.thickness, f"strokes ±{augment.thickness:g} pixels"),
+        (degrade.light, f"other greys, {degrade.light:.0%} of the images"),
+        (degrade.clouds, f"clouds to {degrade.clouds:g} times full ink"),
+        (degrade.noise, f"noise to {degrade.noise:g} of full ink"),
+        (degrade.occlusion, f"grey rectangles to {degrade.occlusion:g} pixels a side"),
+    ]
+    return ", ".join(text for amount, text in changes if amount) or "none"
+
+
+def _teachers(chosen: Finished) -> str:
+    """A line about distillation, where there was any."""
+    distill = chosen.run.recipe.distill
+    if distill is None:
+        return ""
+    record = Record.read(chosen.run.stage_folder("teach"))
+    if record is None:
+        raise Error(f"{chosen.run.stage_folder('teach')}: its record cannot be read")
+    return (
+        f"- Distilled, at temperature {distill.temperature:g}, from {distill.teachers} of the "
+        f"architecture `{distill.model}`,\n  trained {distill.train.epochs} epochs; validation "
+        f"accuracy {record.summary['validation_accuracy']:.2%}.\n"
+    )
