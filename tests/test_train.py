@@ -9,8 +9,9 @@ import keras
 import pytest
 from conftest import SMOKE
 
-from keras_lenet import pipeline, recipe
+from keras_lenet import models, pipeline, recipe
 from keras_lenet.errors import Error
+from keras_lenet.stages import train
 
 MIRRORED = """
 import sys
@@ -20,8 +21,9 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
-from keras_lenet import pipeline, recipe
+from keras_lenet import models, pipeline, recipe
 from keras_lenet.errors import Error
+from keras_lenet.stages import train
 from keras_lenet.stages import train
 
 CUT = False
@@ -95,3 +97,9 @@ def test_tensorboard_says_how_to_install_it(tmp_path, synthetic, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Error, match=r"pip install 'keras-lenet\[tensorboard\]'"):
         training(tmp_path, synthetic, "train.tensorboard=true")
+
+
+def test_a_loss_of_its_own_refuses_smoothed_labels():
+    model = models.build_trained(keras, recipe.Model(name="lenet5_1998"))
+    with pytest.raises(Error, match=r"label_smoothing = 0.1: lenet5_1998 is trained by a loss of"):
+        train.compile_model(model, recipe.Train(label_smoothing=0.1), steps=1)

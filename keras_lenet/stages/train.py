@@ -171,7 +171,7 @@ def _precision(policy: str) -> Iterator[None]:
 
 
 def compile_model(model: keras.Model, settings: Train, steps: int) -> None:
-    """Compile for `fit` with the recipe's optimizer, schedule and loss.
+    """Compile for `fit` with the recipe's optimizer and schedule, and the architecture's loss.
 
     XLA only on a single GPU: on the CPU it is slower for a net this small, and MirroredStrategy
     does its own placing.
@@ -179,11 +179,25 @@ def compile_model(model: keras.Model, settings: Train, steps: int) -> None:
     single_gpu = len(tf.config.list_physical_devices("GPU")) == 1
     model.compile(
         optimizer=_optimizer(settings, steps),
-        loss=functools.partial(fitting.cross_entropy, label_smoothing=settings.label_smoothing),
+        loss=_loss(model.name, settings),
         metrics=[fitting.accuracy(keras)],
         jit_compile=single_gpu,
     )
     model.optimizer.build(model.trainable_variables)
+
+
+def _loss(name: str, settings: Train) -> Callable[[Any, Any], Any]:
+    """The architecture's own loss, or cross-entropy."""
+    smoothing = settings.label_smoothing
+    own = models.find(name).loss
+    if own is None:
+        return functools.partial(fitting.cross_entropy, label_smoothing=smoothing)
+    if smoothing:
+        raise Error(
+            f"train.label_smoothing = {smoothing}: {name} is trained by a loss of its own, which "
+            "has no targets to smooth; leave it out"
+        )
+    return own
 
 
 def _optimizer(settings: Train, steps: int) -> keras.optimizers.Optimizer:
