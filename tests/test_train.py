@@ -21,9 +21,8 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
-from keras_lenet import models, pipeline, recipe
+from keras_lenet import pipeline, recipe
 from keras_lenet.errors import Error
-from keras_lenet.stages import train
 from keras_lenet.stages import train
 
 CUT = False
