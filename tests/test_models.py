@@ -4,7 +4,9 @@ import pytest
 import tf_keras
 
 from keras_lenet import models
+from keras_lenet.data.loading import NO_CLASS
 from keras_lenet.errors import Error
+from keras_lenet.models import lenet5_1998
 from keras_lenet.recipe import Model
 from keras_lenet.stages.quantize import to_tf_keras
 
@@ -13,12 +15,15 @@ TOTALS = {
     "lenet5_batchnorm": 61_706,
     "lenet5_avgpool": 61_706,
     "lenet5_tanh": 61_706,
+    "lenet5_1998": 61_816,
     "mlp": 623_290,
     "simple_cnn": 592_074,
     "teacher": 181_818,
 }
-TRAINABLE = {"lenet5_batchnorm": 61_728, "teacher": 182_154}
+TRAINABLE = {"lenet5_batchnorm": 61_728, "teacher": 182_154, "lenet5_1998": 60_000}
 """Of the trained forms that differ: a scale and an offset for every channel, in a bias's place."""
+PUBLISHED = {"c1": 156, "s2": 12, "c3": 1_516, "s4": 32, "c5": 48_120, "f6": 10_164}
+"""LeCun et al. 1998, section II.B."""
 
 
 def random_images(size, count=4):
@@ -78,12 +83,25 @@ def test_the_deployed_form_computes_what_the_trained_one_does(name):
         {"BatchNormalization", "Rescaling"}
     )
     expected = trained(images, training=False)
-    np.testing.assert_allclose(deployed(images), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        centred(deployed(images)), centred(expected), rtol=1e-4, atol=1e-4 * np.abs(expected).max()
+    )
+
+
+def centred(logits):
+    """Without what all classes have in common, which no softmax sees."""
+    return np.array(logits) - np.mean(logits, axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize(
     ("name", "pad"),
-    [("lenet5", False), ("lenet5", True), ("lenet5_batchnorm", False), ("mlp", False)],
+    [
+        ("lenet5", False),
+        ("lenet5", True),
+        ("lenet5_batchnorm", False),
+        ("lenet5_1998", True),
+        ("mlp", False),
+    ],
 )
 def test_standardization_is_folded_into_the_first_layer(name, pad):
     settings = Model(name=name, pad=pad)
@@ -92,7 +110,9 @@ def test_standardization_is_folded_into_the_first_layer(name, pad):
     images = random_images(models.input_size(settings))
     assert "standardize" not in {layer.name for layer in deployed.layers}
     expected = trained(images, training=False)
-    np.testing.assert_allclose(deployed(images), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        centred(deployed(images)), centred(expected), rtol=1e-4, atol=1e-4 * np.abs(expected).max()
+    )
 
 
 @pytest.mark.parametrize("name", ["lenet5_tanh", "teacher"])
@@ -127,6 +147,91 @@ def test_fan_in_initialization_keeps_its_limits():
         assert 0.95 * limit < np.abs(kernel).max() <= limit
         assert abs(kernel.std() / (limit / np.sqrt(3)) - 1) < 0.1
         assert not bias.any()
+
+
+def test_the_network_of_1998_has_the_published_parameters():
+    trained = models.build_trained(keras, Model(name="lenet5_1998"))
+    counted = {layer.name: layer.count_params() for layer in trained.layers if layer.weights}
+    assert counted == PUBLISHED
+
+
+def test_the_third_layer_of_1998_is_connected_by_table_1():
+    assert lenet5_1998.CONNECTED.sum(axis=0).tolist() == [3] * 6 + [4] * 9 + [6]
+    assert lenet5_1998.CONNECTED.sum(axis=1).tolist() == [10] * 6
+    trained = models.build_trained(keras, Model(name="lenet5_1998"))
+    deployed = models.deploy(unsettled(trained), Model(name="lenet5_1998"))
+    kernel, _ = deployed.get_layer("c3").get_weights()
+    np.testing.assert_array_equal(kernel.any(axis=(0, 1)), lenet5_1998.CONNECTED)
+
+
+def test_the_codes_of_1998_are_ten_pictures_that_differ():
+    codes = lenet5_1998.CODES
+    assert codes.shape == (10, 84)
+    assert set(codes.ravel().tolist()) == {-1, 1}
+    differing = (codes[:, np.newaxis] != codes).sum(axis=2)
+    assert (differing + 84 * np.eye(10)).min() >= 10
+    one = codes[1].reshape(12, 7)
+    assert (one[:, 3] == 1).all()  # upright
+    assert (one[:-1, 5:] == -1).all()
+
+
+def test_the_logits_of_1998_are_distances_from_the_codes():
+    trained = unsettled(models.build_trained(keras, Model(name="lenet5_1998")))
+    images = random_images(32)
+    features = keras.Model(trained.input, trained.get_layer("f6").output)(images)
+    distances = ((np.array(features)[:, np.newaxis] - lenet5_1998.CODES) ** 2).sum(axis=2)
+    np.testing.assert_allclose(trained(images), -distances, rtol=1e-5)
+
+
+def test_the_loss_of_1998_is_equation_9():
+    generator = np.random.default_rng(0)
+    penalties, labels = (
+        generator.uniform(0, 60, (6, 10)),
+        np.array([[3], [0], [9], [10], [5], [10]]),
+    )
+    j = lenet5_1998.RUBBISH
+    expected = [
+        (j if label == NO_CLASS else y[label]) + np.log(np.exp(-j) + np.exp(-y).sum())
+        for y, label in zip(penalties, labels.ravel(), strict=True)
+    ]
+    found = lenet5_1998.loss(labels, -penalties.astype(np.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_fan_in_initialization_of_1998_counts_each_units_own_inputs():
+    trained = models.build_trained(keras, Model(name="lenet5_1998"))
+    models.initialize_by_fan_in(trained, seed=0)
+    kernel, bias = trained.get_layer("c3").get_weights()
+    assert not bias.any()
+    seen = lenet5_1998.CONNECTED.sum(axis=0)[np.argwhere(lenet5_1998.CONNECTED)[:, 1]]
+    for maps, inputs in {3: 75, 4: 100, 6: 150}.items():
+        limit = 2.4 / inputs
+        assert 0.95 * limit < np.abs(kernel[..., seen == maps]).max() <= limit
+    coefficients, _ = trained.get_layer("s4").get_weights()
+    assert 0.3 < np.abs(coefficients).max() <= 2.4 / 4
+
+
+def test_what_is_not_free_in_1998_is_taken_back():
+    """Unconnected kernels, unequal weights under one coefficient, centres that moved."""
+    trained = unsettled(models.build_trained(keras, Model(name="lenet5_1998")))
+    deployed = models.deploy(trained, Model(name="lenet5_1998"))
+    generator = np.random.default_rng(2)
+    for layer in deployed.layers:
+        if layer.weights:
+            allowed = layer.get_weights()
+            moved = [w + generator.normal(0, 0.1, w.shape).astype(np.float32) for w in allowed]
+            kernel, bias = lenet5_1998.project(layer.name, moved)
+            free = layer.name in ("c1", "c5", "f6")
+            assert np.array_equal(kernel, moved[0]) == free
+            for first, second in zip(
+                lenet5_1998.project(layer.name, allowed), allowed, strict=True
+            ):
+                np.testing.assert_allclose(first, second, rtol=1e-5)
+            if layer.name == "logits":
+                scale = np.abs(kernel)
+                np.testing.assert_allclose(kernel, scale * lenet5_1998.CODES.T)
+                assert np.ptp(scale) < 1e-5
+                assert not bias.any()
 
 
 def test_an_unknown_model_is_named_with_the_known_ones():

@@ -11,6 +11,7 @@ from conftest import SMOKE
 
 from keras_lenet import pipeline, recipe
 from keras_lenet.errors import Error
+from keras_lenet.stages import train
 
 MIRRORED = """
 import sys
@@ -95,3 +96,12 @@ def test_tensorboard_says_how_to_install_it(tmp_path, synthetic, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Error, match=r"pip install 'keras-lenet\[tensorboard\]'"):
         training(tmp_path, synthetic, "train.tensorboard=true")
+
+
+@pytest.mark.parametrize(
+    "section", [{"train": recipe.Train(label_smoothing=0.1)}, {"distill": recipe.Distill()}]
+)
+def test_a_loss_of_its_own_takes_labels_as_they_are(section):
+    wanted = recipe.Recipe(name="test", model=recipe.Model(name="lenet5_1998"), **section)
+    with pytest.raises(Error, match=r"lenet5_1998 is trained by a loss of its own"):
+        train.loss(wanted)

@@ -23,6 +23,7 @@ RESOLVER = {
     "DEPTHWISE_CONV_2D": "AddDepthwiseConv2D",
     "FULLY_CONNECTED": "AddFullyConnected",
     "MAX_POOL_2D": "AddMaxPool2D",
+    "MEAN": "AddMean",
     "PAD": "AddPad",
     "QUANTIZE": "AddQuantize",
     "RELU": "AddRelu",

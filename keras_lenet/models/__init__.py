@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_lenet.errors import Error
-from keras_lenet.models import baselines, lenet5, teacher
+from keras_lenet.models import baselines, lenet5, lenet5_1998, teacher
 
 Network = Callable[[Any, Any], Any]
 """Takes a Keras namespace (`keras` or `tf_keras`) and a tensor of images; returns the logits."""
@@ -38,6 +38,12 @@ class Architecture:
         input_size: side of its square input, in pixels.
         parameters: parameters of each of its layers that has any, by layer name.
         trained: the form that is trained, where it is another.
+        fold: makes the weights of the deployed form of those of the trained one, where they differ
+            by more than what all models fold.
+        loss: of labels, (N,) or (N, 1), and the trained form's logits, (N, 10); cross-entropy where
+            it has none of its own.
+        project: the nearest weights of a deployed layer, by its name, that the architecture has;
+            where not every weight of a layer is free.
     """
 
     title: str
@@ -45,6 +51,9 @@ class Architecture:
     input_size: int
     parameters: dict[str, int]
     trained: Network | None = None
+    fold: Callable[[Weights], Weights] | None = None
+    loss: Callable[[Any, Any], Any] | None = None
+    project: Callable[[str, list[Any]], list[Any]] | None = None
 
 
 MODELS = {
@@ -74,6 +83,18 @@ MODELS = {
         lenet5.padded_tanh,
         input_size=28,
         parameters={"conv1": 156, "conv2": 2_416, "conv3": 48_120, "dense1": 10_164, "logits": 850},
+    ),
+    "lenet5_1998": Architecture(
+        "LeNet-5 as published in 1998",
+        lenet5_1998.network,
+        input_size=32,
+        parameters={
+            "c1": 156, "s2": 30, "c3": 2_416, "s4": 80, "c5": 48_120, "f6": 10_164, "logits": 850,
+        },
+        trained=lenet5_1998.trained,
+        fold=lenet5_1998.fold,
+        loss=lenet5_1998.loss,
+        project=lenet5_1998.project,
     ),
     "mlp": Architecture(
         "perceptron, 784-784-10",
@@ -206,13 +227,14 @@ def _pads_first(model: Any) -> bool:
 def initialize_by_fan_in(model: Any, seed: int) -> None:
     """Draw every kernel uniformly between ±2.4 divided by the number of a unit's inputs.
 
-    LeCun et al. 1998, appendix A. Biases start at 0.
+    LeCun et al. 1998, appendix A. Biases start at 0. A layer whose kernel's shape doesn't tell has
+    that number as its attribute `fan_in`.
     """
     generator = np.random.default_rng(seed)
     for layer in model.layers:
         if hasattr(layer, "kernel"):
             kernel, *rest = layer.get_weights()
-            limit = 2.4 / np.prod(kernel.shape[:-1])
+            limit = 2.4 / getattr(layer, "fan_in", np.prod(kernel.shape[:-1]))
             drawn = generator.uniform(-limit, limit, kernel.shape).astype(np.float32)
             layer.set_weights([drawn, *rest])
 
@@ -226,6 +248,8 @@ def deploy(trained: Any, settings: Settings) -> Any:
 
     deployed = build(keras, settings)
     weights = _folded(trained)
+    if fold := find(settings.name).fold:
+        weights = fold(weights)
     for layer in deployed.layers:
         if layer.weights:
             layer.set_weights(weights[layer.name])

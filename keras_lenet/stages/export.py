@@ -14,11 +14,12 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keras_lenet import __version__, artifacts, models, streams, terminal
 from keras_lenet.data import augment, datasets, loading
-from keras_lenet.edge import budget, metadata, metadata_writer, microcontroller
+from keras_lenet.edge import budget, inspection, metadata, metadata_writer, microcontroller
 from keras_lenet.edge.c import folder as generated
 from keras_lenet.edge.classifier import Classifier, Tensor, open_interpreter
 from keras_lenet.errors import Error
@@ -63,6 +64,8 @@ CONTRACT["int8_ptq"] = CONTRACT["int8"]
 def run(context: Context) -> dict[str, Any]:
     """Write the SavedModel, the four .tflite files, what describes them, the C++ bundle, and C.
 
+    The last two are left out, with a line that says so, where a model has an op that they lack.
+
     Raises:
         Error: a converted file doesn't keep its contract.
     """
@@ -94,13 +97,18 @@ def run(context: Context) -> dict[str, Any]:
     int8 = context.out / file_name(name, "int8")
     terminal.say("export: budget card")
     budget.write(int8, context.out / BUDGET)
-    terminal.say("export: microcontroller bundle")
     # Not of the run's own dataset, whose licence may not let its images be handed on.
     digits = datasets.load(datasets.DIGITS, "train")
     images, names = microcontroller.golden_images(digits.images, digits.labels)
-    microcontroller.write(int8, images, names, context.out / "microcontroller")
-    terminal.say("export: C")
-    generated.write(int8, images, names, context.out / "c")
+    for title, write, folder in (
+        ("microcontroller bundle", microcontroller.write, "microcontroller"),
+        ("C", generated.write, "c"),
+    ):
+        terminal.say(f"export: {title}")
+        try:
+            write(int8, images, names, context.out / folder)
+        except Error as error:  # an op that not every device has; the files above run without
+            terminal.say(f"export: no {title} of this model: {error}")
     artifacts.write_json(context.out / "calibration.json", _identify(calibration))
     artifacts.write_json(context.out / "manifest.json", _manifest(context, thresholds))
     return {
@@ -151,7 +159,27 @@ def convert(
     with streams.without_information(), warnings.catch_warnings():
         # The input's statistics are inside the graph, or come from the representative dataset.
         warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
-        return bytes(converter.convert())
+        return _any_batch(bytes(converter.convert()))
+
+
+def _any_batch(content: bytes) -> bytes:
+    """Let the RESHAPE ops of a .tflite take several images, where they were told to expect one.
+
+    Interpreters can resize the input to any batch, as every evaluation here does; but a shape that
+    is a constant stays what it is.
+    """
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    graph = model.subgraphs[0]
+    reshapes = [
+        operator
+        for operator in graph.operators
+        if inspection.op_name(model.operatorCodes[operator.opcodeIndex]) == "RESHAPE"
+    ]
+    for operator in reshapes:
+        buffer = model.buffers[graph.tensors[operator.inputs[1]].buffer]
+        shape = np.array(buffer.data, np.uint8).view("<i4")
+        buffer.data = np.array([-1, *shape[1:]], "<i4").view(np.uint8)  # -1: as many as there are
+    return metadata_writer.pack(model) if reshapes else content
 
 
 def check(path: Path, variant: str) -> None:

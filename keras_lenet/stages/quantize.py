@@ -6,6 +6,8 @@ architecture in tf_keras, and the weights of the Keras 3 model are copied into i
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras
+from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
+    default_8bit_quantize_registry,
+)
 
 from keras_lenet import models, terminal
 from keras_lenet.artifacts import replacing
@@ -39,14 +44,14 @@ def run(context: Context) -> dict[str, Any]:
     tf_keras.utils.set_random_seed(recipe.seed)
     trained = keras.models.load_model(context.inputs["train"] / train.MODEL, compile=False)
     float_model = to_tf_keras(trained, recipe.model)
-    model = tfmot.quantization.keras.quantize_model(float_model)
+    model = fake_quantized(float_model)
     set_ranges(model, float_model, batches(range(1)).take(CALIBRATION_BATCHES))
     schedule = tf_keras.optimizers.schedules.CosineDecay(
         settings.learning_rate, settings.epochs * steps
     )
     model.compile(
         optimizer=tf_keras.optimizers.Adam(schedule),
-        loss=train.loss(recipe),
+        loss=train.loss(recipe, deployed=True),
         metrics=[fitting.accuracy(tf_keras)],
     )
     model.optimizer.build(model.trainable_variables)
@@ -61,6 +66,7 @@ def run(context: Context) -> dict[str, Any]:
         out=context.out,
         title="quantize",
         schedule=schedule,
+        callbacks=_projection(model, float_model, models.find(recipe.model.name).project),
     )
     temperature = confidence.calibrate(model, plain, validation.labels)
     with replacing(context.out / WEIGHTS) as temporary:
@@ -86,7 +92,7 @@ def to_tf_keras(model: keras.Model, settings: models.Settings) -> Any:
 
 def load(folder: Path, settings: models.Settings) -> Any:
     """The fake-quantized model that a finished quantize stage left in `folder`: tf_keras."""
-    model = tfmot.quantization.keras.quantize_model(models.build(tf_keras, settings))
+    model = fake_quantized(models.build(tf_keras, settings))
     model.load_weights(folder / WEIGHTS)
     return model
 
@@ -96,12 +102,157 @@ def unquantized(model: Any, settings: models.Settings) -> Any:
     plain = models.build(tf_keras, settings)
     for layer in plain.layers:
         if layer.weights:
-            own = {
-                weight.name: weight.numpy()
-                for weight in model.get_layer(f"quant_{layer.name}").weights
-            }
-            layer.set_weights([own[weight.name] for weight in layer.weights])
+            layer.set_weights([weight.numpy() for weight in _own_weights(model, layer)])
     return plain
+
+
+def _own_weights(model: Any, layer: Any) -> list[tf.Variable]:
+    """Those of a fake-quantized model's layer that the same layer has without quantization."""
+    wrapped = {weight.name: weight for weight in model.get_layer(f"quant_{layer.name}").weights}
+    return [wrapped[weight.name] for weight in layer.weights]
+
+
+def _projection(
+    model: Any, float_model: Any, project: Callable[[str, list[Any]], list[Any]] | None
+) -> tuple[Any, ...]:
+    """What keeps the weights those of the architecture, if not all of them are free: callbacks."""
+    if project is None:
+        return ()
+    weighted = {
+        layer.name: _own_weights(model, layer) for layer in float_model.layers if layer.weights
+    }
+
+    def take_back(batch: int, logs: dict[str, float]) -> None:
+        for name, weights in weighted.items():
+            for weight, value in zip(
+                weights, project(name, [weight.numpy() for weight in weights]), strict=True
+            ):
+                weight.assign(value)
+
+    return (tf_keras.callbacks.LambdaCallback(on_train_batch_end=take_back),)
+
+
+TANH_RANGE = -1.0, 127 / 128
+"""What TFLite's int8 tanh gives: its scale is 1/128, its zero point 0."""
+TANH_ENDS = float(np.arctanh(-127.5 / 128)), float(np.arctanh(126.5 / 128))
+"""Beyond these its output is -128 or 127, however far."""
+_REGISTRY = default_8bit_quantize_registry.Default8BitQuantizeRegistry()
+
+
+class _BeforeTanh(tfmot.quantization.keras.quantizers.MovingAverageQuantizer):
+    """Spends no step on what lies beyond `TANH_ENDS`."""
+
+    def __init__(self) -> None:
+        super().__init__(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
+
+    def __call__(self, inputs: Any, training: bool, weights: Any, **kwargs: Any) -> Any:
+        # Without training the range alone does it, and the converter sees no clipping.
+        inputs = tf.clip_by_value(inputs, *TANH_ENDS) if training else inputs
+        return super().__call__(inputs, training, weights, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
+class _AsInput(tfmot.quantization.keras.quantizers.Quantizer):
+    """Quantizes as what comes into the layer was; `fake_quantized` says how.
+
+    Attributes:
+        range: the least and the greatest value.
+    """
+
+    range: tuple[Any, Any] | None = None
+
+    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+        return {}
+
+    def __call__(self, inputs: Any, training: bool, weights: Any, **kwargs: Any) -> Any:
+        if self.range is None:
+            return inputs
+        return tf.quantization.fake_quant_with_min_max_vars(inputs, *self.range)
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
+class _Tanh(tfmot.quantization.keras.QuantizeConfig):
+    """A layer with weights and tanh, as tfmot has it, but with the output that TFLite's has."""
+
+    def get_weights_and_quantizers(self, layer: Any) -> Any:
+        return _REGISTRY.get_quantize_config(layer).get_weights_and_quantizers(layer)
+
+    def get_activations_and_quantizers(self, layer: Any) -> Any:
+        return [(layer.activation, _BeforeTanh())]
+
+    def set_quantize_weights(self, layer: Any, quantize_weights: Any) -> None:
+        _REGISTRY.get_quantize_config(layer).set_quantize_weights(layer, quantize_weights)
+
+    def set_quantize_activations(self, layer: Any, quantize_activations: Any) -> None:
+        (layer.activation,) = quantize_activations
+
+    def get_output_quantizers(self, layer: Any) -> Any:
+        low, high = TANH_RANGE
+        return [tfmot.quantization.keras.quantizers.FixedQuantizer(8, low, high, False)]
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
+class _Pooled(tfmot.quantization.keras.QuantizeConfig):
+    """Average pooling: TFLite's has one scale for what goes in and what comes out."""
+
+    def get_weights_and_quantizers(self, layer: Any) -> Any:
+        return []
+
+    def get_activations_and_quantizers(self, layer: Any) -> Any:
+        return []
+
+    def set_quantize_weights(self, layer: Any, quantize_weights: Any) -> None:
+        pass
+
+    def set_quantize_activations(self, layer: Any, quantize_activations: Any) -> None:
+        pass
+
+    def get_output_quantizers(self, layer: Any) -> Any:
+        return [_AsInput()]
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
+def fake_quantized(float_model: Any) -> Any:
+    """A float model's layers, each wrapped so that it rounds as its int8 kernel will.
+
+    As `tfmot.quantization.keras.quantize_model`, except for tanh and average pooling, whose ranges
+    are the kernels' own: others would cost an extra QUANTIZE op before or after each.
+    """
+    configs: dict[str, Any] = {
+        layer.name: _Pooled() for layer in float_model.layers if _is_average(layer)
+    } | {layer.name: _Tanh() for layer in float_model.layers if _is_tanh(layer)}
+
+    def annotated(layer: Any) -> Any:
+        return tfmot.quantization.keras.quantize_annotate_layer(layer, configs.get(layer.name))
+
+    with tfmot.quantization.keras.quantize_scope({"_Tanh": _Tanh, "_Pooled": _Pooled}):
+        model = tfmot.quantization.keras.quantize_apply(
+            tf_keras.models.clone_model(float_model, clone_function=annotated)
+        )
+    for before, wrapper in itertools.pairwise(model.layers):
+        if hasattr(wrapper, "layer") and _is_average(wrapper.layer):
+            variables = _activation_range(before)
+            ends = TANH_RANGE if _is_tanh(before.layer) else tuple(variables)
+            wrapper._output_quantizers[0].range = ends
+    return model
+
+
+def _is_average(layer: Any) -> bool:
+    return isinstance(layer, tf_keras.layers.AveragePooling2D)
+
+
+def _is_tanh(layer: Any) -> bool:
+    activation = getattr(layer, "activation", None)
+    # Wrapped, it is inside what quantizes before it.
+    return getattr(activation, "activation", activation) is tf_keras.activations.tanh
 
 
 def set_ranges(model: Any, float_model: Any, batches: tf.data.Dataset) -> None:
@@ -124,6 +275,8 @@ def set_ranges(model: Any, float_model: Any, batches: tf.data.Dataset) -> None:
         axis=0,
     )
     for (wrapper, _), extremes in zip(watched, ranges, strict=True):
+        if _is_tanh(wrapper.layer):  # its range is that of what goes in
+            extremes = np.arctanh(np.clip(extremes, *np.tanh(TANH_ENDS)))
         for variable, value in zip(_activation_range(wrapper), extremes, strict=True):
             variable.assign(value)
     entrance = next(layer for layer in model.layers if hasattr(layer, "quantizer_vars"))
@@ -132,6 +285,6 @@ def set_ranges(model: Any, float_model: Any, batches: tf.data.Dataset) -> None:
 
 
 def _activation_range(wrapper: Any) -> list[Any]:
-    """The minimum and maximum variables of a wrapped layer's output, if it has them."""
-    ends = ("post_activation_min:0", "post_activation_max:0", "output_min:0", "output_max:0")
+    """The minimum and maximum variables of a wrapped layer's output, or of its tanh's input."""
+    ends = ("activation_min:0", "activation_max:0", "output_min:0", "output_max:0")
     return [variable for variable in wrapper.weights if variable.name.endswith(ends)]

@@ -120,8 +120,25 @@ def read_lessons(context: Context) -> loading.Lessons | None:
     return loading.Lessons.read(context.inputs["teach"], distill.seed, distill.rounds)
 
 
-def loss(recipe: Recipe) -> Callable[[Any, Any], Any]:
-    """What is minimized, of targets and logits: with quantization in the loop, too."""
+def loss(recipe: Recipe, deployed: bool = False) -> Callable[[Any, Any], Any]:
+    """What is minimized, of targets and logits: the architecture's own loss, or the recipe's.
+
+    Args:
+        recipe: its model, distill and train sections count.
+        deployed: of the form that is deployed, whose logits may lack what they have in common, and
+            with it what an architecture's own loss needs.
+
+    Raises:
+        Error: the recipe asks for other targets than the architecture's own loss has.
+    """
+    own = models.find(recipe.model.name).loss
+    if own and (recipe.distill or recipe.train.label_smoothing):
+        raise Error(
+            f"{recipe.model.name} is trained by a loss of its own, which takes labels as they are; "
+            "leave out train.label_smoothing and [distill]"
+        )
+    if own and not deployed:
+        return own
     if recipe.distill:
         return functools.partial(fitting.distillation, temperature=recipe.distill.temperature)
     return functools.partial(fitting.cross_entropy, label_smoothing=recipe.train.label_smoothing)
