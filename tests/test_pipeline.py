@@ -9,16 +9,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 from conftest import SMOKE, draw_digits, keras_lenet
 
-from keras_lenet import artifacts, pipeline, recipe, results
+from keras_lenet import artifacts, models, pipeline, recipe, results
 from keras_lenet.artifacts import Record
 from keras_lenet.data import datasets, outliers
 from keras_lenet.edge.classifier import Classifier, open_interpreter
 from keras_lenet.errors import Error, GateError
-from keras_lenet.stages import evaluate, export, quantize
+from keras_lenet.stages import evaluate, export, fitting, quantize
 
-MODELS = ["keras", "saved_model", "qat", "float32", "int8_ptq", "int8", "uint8"]
+SCORED = ["keras", "saved_model", "qat", "float32", "int8_ptq", "int8", "uint8"]
 
 
 def metrics_of(run):
@@ -44,7 +45,7 @@ def test_the_model_learns(finished):
 
 def test_every_model_is_scored_on_every_test_image(finished):
     metrics = metrics_of(finished)
-    assert list(metrics["models"]) == MODELS
+    assert list(metrics["models"]) == SCORED
     for model in metrics["models"].values():
         matrix = np.array(model["confusion"])
         assert matrix.sum() == model["total"] == metrics["images"] == 100
@@ -54,7 +55,7 @@ def test_every_model_is_scored_on_every_test_image(finished):
         assert low <= model["accuracy"] <= high
     assert metrics["fake_quantized_agreement"] >= 0.99
     timed = metrics["timings"]["models"]
-    assert all(0 < timed[name]["p50_us"] <= timed[name]["p95_us"] for name in MODELS)
+    assert all(0 < timed[name]["p50_us"] <= timed[name]["p95_us"] for name in SCORED)
 
 
 def test_two_evaluations_differ_in_their_timings_alone(finished, tmp_path):
@@ -398,3 +399,30 @@ def test_mnist_is_learnt_in_one_epoch_and_survives_quantization(mnist_dir, tmp_p
         "--set", "evaluate.min_agreement=0.999",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
+
+
+def test_ranges_stand_still_in_the_last_epoch():
+    """And move before it."""
+    images, labels = draw_digits(64, 3)
+    inputs = np.resize(images, (64, 32, 32))[..., np.newaxis].astype(np.float32) / 255
+    float_model = models.build(tf_keras, recipe.Model())
+    model = quantize.fake_quantized(float_model)
+    model.compile(tf_keras.optimizers.Adam(1e-2), fitting.cross_entropy)
+    ranges = [variable for layer in model.layers for variable in quantize._activation_range(layer)]
+    seen = []
+    model.fit(
+        inputs,
+        labels,
+        batch_size=16,
+        epochs=3,
+        verbose=0,
+        callbacks=[
+            quantize._still_ranges(model, last=2),
+            tf_keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda *_: seen.append([variable.numpy() for variable in ranges])
+            ),
+        ],
+    )
+    assert len(ranges) > 8
+    assert seen[0] != seen[1]
+    assert seen[1] == seen[2]

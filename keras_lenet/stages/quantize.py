@@ -66,7 +66,10 @@ def run(context: Context) -> dict[str, Any]:
         out=context.out,
         title="quantize",
         schedule=schedule,
-        callbacks=_projection(model, float_model, models.find(recipe.model.name).project),
+        callbacks=(
+            _still_ranges(model, settings.epochs - 1),
+            *_projection(model, float_model, models.find(recipe.model.name).project),
+        ),
     )
     temperature = confidence.calibrate(model, plain, validation.labels)
     with replacing(context.out / WEIGHTS) as temporary:
@@ -110,6 +113,26 @@ def _own_weights(model: Any, layer: Any) -> list[tf.Variable]:
     """Those of a fake-quantized model's layer that the same layer has without quantization."""
     wrapped = {weight.name: weight for weight in model.get_layer(f"quant_{layer.name}").weights}
     return [wrapped[weight.name] for weight in layer.weights]
+
+
+def _still_ranges(model: Any, last: int) -> Any:
+    """A callback that holds the activations' ranges where they are when epoch `last` begins.
+
+    The weights then settle on the steps that the file will have.
+    """
+    variables = [variable for layer in model.layers for variable in _activation_range(layer)]
+    held: list[Any] = []
+
+    def hold(epoch: int, logs: Any) -> None:
+        if epoch == last:
+            held.extend(variable.numpy() for variable in variables)
+
+    def put_back(batch: int, logs: Any) -> None:
+        if held:
+            for variable, value in zip(variables, held, strict=True):
+                variable.assign(value)
+
+    return tf_keras.callbacks.LambdaCallback(on_epoch_begin=hold, on_train_batch_end=put_back)
 
 
 def _projection(
