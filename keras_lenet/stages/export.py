@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import fingerprint_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keras_lenet import __version__, artifacts, models, streams, terminal
@@ -197,6 +198,11 @@ def _save_model(model: keras.Model, size: int, folder: Path) -> None:
 
     shutil.rmtree(folder, ignore_errors=True)
     tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
+    # Beside hashes of the content it holds a random number, in which alone two exports differ.
+    path = folder / "fingerprint.pb"
+    fingerprint = fingerprint_pb2.FingerprintDef.FromString(path.read_bytes())
+    fingerprint.uuid = str(fingerprint.saved_model_checksum)
+    artifacts.write_bytes(path, fingerprint.SerializeToString(deterministic=True))
 
 
 def _describe(path: Path, labels: bytes, context: Context, validation: loading.Examples) -> float:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import json
+import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -70,9 +74,7 @@ def run(context: Context) -> dict[str, Any]:
     temperature = confidence.calibrate(
         kept, loading.plain_batches(validation, size), validation.labels
     )
-    with artifacts.replacing(context.out / MODEL) as temporary:
-        kept.save(temporary)
-    fitting.finish(context.out)
+    save(kept, context.out / MODEL)
     best = state.history[state.best]
     return {
         "epochs": len(state.history),
@@ -83,6 +85,23 @@ def run(context: Context) -> dict[str, Any]:
         "training_images": len(training),
         "outliers": len(mixed) - len(training),
     }
+
+
+def save(model: keras.Model, path: Path) -> None:
+    """Write a .keras file; the same model gives the same bytes, on any date.
+
+    Keras itself would write the date into it, and fail in the years that zip can't express.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=artifacts.TEMPORARY) as scratch:
+        folder = Path(scratch)
+        model.save(folder, zipped=False)
+        description = folder / "metadata.json"
+        known = json.loads(description.read_text(encoding="utf-8"))
+        description.write_text(json.dumps(known | {"date_saved": "1980-01-01@00:00:00"}))
+        with artifacts.replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+                entry = zipfile.ZipInfo(file.relative_to(folder).as_posix())  # of 1980
+                archive.writestr(entry, file.read_bytes())
 
 
 def load_splits(context: Context, batch_size: int) -> tuple[loading.Examples, loading.Examples]:
