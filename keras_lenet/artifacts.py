@@ -210,7 +210,7 @@ def _tidy(folder: Path) -> None:
 
 
 def is_complete(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> bool:
-    """Whether a killed process had finished the next version of `folder`, and only not put it there.
+    """Whether a killed process had finished the next version of `folder`, but not placed it.
 
     Finished is what has a record of these settings and inputs, and every file that this names.
     """

@@ -24,7 +24,6 @@ from keras_lenet import artifacts, terminal
 from keras_lenet.data.loading import CLASSES, NO_CLASS
 from keras_lenet.errors import Error
 
-
 Row = dict[str, float]
 
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib.util
 import json
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -98,10 +99,22 @@ def save(model: keras.Model, path: Path) -> None:
         description = folder / "metadata.json"
         known = json.loads(description.read_text(encoding="utf-8"))
         description.write_text(json.dumps(known | {"date_saved": "1980-01-01@00:00:00"}))
+        config = folder / "config.json"
+        config.write_text(_renumbered(config.read_text(encoding="utf-8")), encoding="utf-8")
         with artifacts.replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for file in sorted(file for file in folder.rglob("*") if file.is_file()):
                 entry = zipfile.ZipInfo(file.relative_to(folder).as_posix())  # of 1980
                 archive.writestr(entry, file.read_bytes())
+
+
+def _renumbered(config: str) -> str:
+    """A model's configuration with its shared objects counted, instead of by memory address."""
+    numbers: dict[str, int] = {}
+    return re.sub(
+        r'("shared_object_id": )(\d+)',
+        lambda match: f"{match[1]}{numbers.setdefault(match[2], len(numbers))}",
+        config,
+    )
 
 
 def load_splits(context: Context, batch_size: int) -> tuple[loading.Examples, loading.Examples]:

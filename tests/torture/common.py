@@ -18,13 +18,24 @@ from keras_lenet import artifacts, pipeline
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "pipelines" / "smoke.toml"
 SETTINGS = ("train.epochs=4", "quantize.epochs=2")
-STOPPED = re.compile(r"keras-lenet: stopped by SIG(INT|TERM) .*; the same command goes on from there")
+STOPPED = re.compile(
+    r"keras-lenet: stopped by SIG(INT|TERM) .*; the same command goes on from there"
+)
 
 
 def command(runs: Path, *settings: str) -> list[str]:
     """A run of the smoke recipe on scikit-learn's digits."""
     overrides = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
-    return [sys.executable, "-m", "keras_lenet", "run", str(RECIPE), "--runs", str(runs), *overrides]
+    return [
+        sys.executable,
+        "-m",
+        "keras_lenet",
+        "run",
+        str(RECIPE),
+        "--runs",
+        str(runs),
+        *overrides,
+    ]
 
 
 def environment(threads: int = 1) -> dict[str, str]:
@@ -79,7 +90,7 @@ class Process:
     process: subprocess.Popen = field(init=False)
 
     def __post_init__(self):
-        self._stderr = tempfile.TemporaryFile("w+")
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as this object
         self.process = subprocess.Popen(
             self.arguments,
             stdout=subprocess.DEVNULL,
@@ -146,7 +157,7 @@ def reference(folder: Path) -> Reference:
     while process.process.poll() is None:
         time.sleep(0.1)
         elapsed = time.monotonic() - clock
-        if not start and "train: running" in process.stderr:
+        if not start and ": running (" in process.stderr:
             start = last = elapsed
         for stage in pipeline.STAGES:
             if stage not in seconds and f"{stage}: done in" in process.stderr:

@@ -60,9 +60,7 @@ def main() -> None:
             for number in signals:
                 before, epochs_before = finished_stages(run), epochs(run)
                 process = Process(command(runs))
-                if not process.stop_after(
-                    generator.uniform(0, expected.remaining(run)), number
-                ):
+                if not process.stop_after(generator.uniform(0, expected.remaining(run)), number):
                     assert process.finish() == 0, process.stderr
                     break
                 after, epochs_after = finished_stages(run), epochs(run)
