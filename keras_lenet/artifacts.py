@@ -22,7 +22,12 @@ RECORD = "stage.json"
 IDENTITY = "identity.json"
 RECIPE = "recipe.json"
 """The whole resolved recipe, saved beside every result."""
-_TEMPORARY = ".writing-"
+CHECKPOINT = "checkpoint.npz"
+"""What an unfinished fit goes on from; it goes only once the stage's result is in its place."""
+HISTORY = "history.csv"
+"""A fit's figures, a line an epoch."""
+TEMPORARY = ".writing-"
+"""What the names of half-written files and folders begin with."""
 SCHEMA = 1
 
 
@@ -68,7 +73,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers such as Keras and matplotlib choose the format by it.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY, suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -77,8 +82,18 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp makes it private
         temporary.replace(path)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have a file's bytes, or a folder's names, on the disk before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -124,9 +139,18 @@ class Record:
         try:
             fields = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             record = cls(**fields)
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
-        return record if record.schema == SCHEMA else None
+        return record if record.schema == SCHEMA and record.is_sound() else None
+
+    def is_sound(self) -> bool:
+        """Whether what others rely on is of its type: what was read may have been edited."""
+        digests = (self.inputs, self.outputs)
+        return (
+            all(isinstance(value, dict) for value in (*digests, self.settings, self.summary))
+            and all(isinstance(digest, str) for by_name in digests for digest in by_name.values())
+            and isinstance(self.dataset, str)
+        )
 
 
 def hash_files(folder: Path) -> dict[str, str]:
@@ -135,7 +159,7 @@ def hash_files(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): sha256(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path not in described
+        if path.is_file() and path not in described and path.name != CHECKPOINT
     }
 
 
@@ -173,12 +197,30 @@ def replaceable(folder: Path, marker: str) -> Path:
 def recover(folder: Path) -> None:
     """Finish what a process killed in the middle of `commit` left undone."""
     previous = _previous(folder)
-    if not previous.exists():
-        return
-    if folder.exists():
-        shutil.rmtree(previous)
-    else:
+    if previous.exists() and not folder.exists():
         previous.rename(folder)
+    _tidy(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Drop what stands behind a finished folder: its predecessor, and what it was made with."""
+    shutil.rmtree(_previous(folder), ignore_errors=True)
+    for path in [folder / IDENTITY, *folder.rglob(CHECKPOINT)]:
+        path.unlink(missing_ok=True)
+
+
+def is_complete(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> bool:
+    """Whether a killed process had finished the next version of `folder`, but not placed it.
+
+    Finished is what has a record of these settings and inputs, and every file that this names.
+    """
+    record = Record.read(_partial(folder))
+    return (
+        record is not None
+        and record.settings == settings
+        and record.inputs == inputs
+        and damaged(_partial(folder), record.outputs) is None
+    )
 
 
 def begin(folder: Path, identity: dict[str, Any], resume: bool = True) -> Path:
@@ -194,8 +236,11 @@ def begin(folder: Path, identity: dict[str, Any], resume: bool = True) -> Path:
         same = resume and json.loads(marker.read_text(encoding="utf-8")) == wanted
     except (OSError, ValueError):
         same = False
-    for unfinished in partial.rglob(f"{_TEMPORARY}*"):
-        unfinished.unlink()
+    for unfinished in list(partial.rglob(f"{TEMPORARY}*")):
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished)
+        else:
+            unfinished.unlink(missing_ok=True)  # it may have gone with its folder
     if not same:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -204,14 +249,20 @@ def begin(folder: Path, identity: dict[str, Any], resume: bool = True) -> Path:
 
 
 def commit(folder: Path) -> None:
-    """Put the finished working folder in the place of `folder`; one of both always stands."""
+    """Put the finished working folder in the place of `folder`; one of both always stands.
+
+    What an interrupted attempt goes on from is dropped last of all, so that whenever the process is
+    killed, and should the machine lose power, no more is lost than the time this takes.
+    """
     recover(folder)
-    partial, previous = _partial(folder), _previous(folder)
-    (partial / IDENTITY).unlink(missing_ok=True)
+    partial = _partial(folder)
+    for path in [*partial.rglob("*"), partial]:
+        _sync(path)
     if folder.exists():
-        folder.rename(previous)
+        folder.rename(_previous(folder))
     partial.rename(folder)
-    shutil.rmtree(previous, ignore_errors=True)
+    _sync(folder.parent)
+    _tidy(folder)
 
 
 @contextlib.contextmanager

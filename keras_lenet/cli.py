@@ -600,8 +600,9 @@ _FILE_SYSTEM_ERRORS = {
 def _interrupt(number: int, frame: Any) -> None:
     """Say how to go on, and leave with the status that shells expect of this signal."""
     message = f"stopped by {signal.Signals(number).name}"
-    if "keras_lenet.pipeline" in sys.modules:
-        message += "; the same command goes on from the last finished epoch or stage"
+    pipeline = sys.modules.get("keras_lenet.pipeline")
+    if pipeline is not None and hasattr(pipeline, "progress"):  # imported, and to its end
+        message += f" {pipeline.progress()}; the same command goes on from there"
     _fail(message, 128 + number)
 
 

@@ -212,6 +212,22 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
     return run
 
 
+_at_work: list[tuple[str, Path]] = []
+"""The stage that runs and its working folder, for whoever interrupts it."""
+
+
+def progress() -> str:
+    """Where this process stands, in words: the stage, and the epochs that are safe."""
+    if not _at_work:
+        return "between stages"
+    name, out = _at_work[-1]
+    try:
+        epochs = len((out / artifacts.HISTORY).read_text(encoding="utf-8").splitlines()) - 1
+    except OSError:
+        return f"in {name}"
+    return f"in {name}, {epochs} epoch{'s' * (epochs != 1)} finished"
+
+
 def check_gates(run: Run, stages: list[Stage]) -> None:
     """Hold a run that includes an evaluation to its recipe's limits.
 
@@ -307,8 +323,13 @@ def _execute_stage(run: Run, stage: Stage, force: bool) -> None:
 def _make(run: Run, stage: Stage, force: bool) -> None:
     settings, inputs = run.settings(stage), run.input_digests(stage)
     folder = run.stage_folder(stage.name)
+    if not force and artifacts.is_complete(folder, settings, inputs):
+        artifacts.commit(folder)
+        terminal.say(f"{stage.name}: was done, now in {folder}")
+        return
     identity = {"settings": settings, "inputs": inputs}
     out = artifacts.begin(folder, identity, resume=not force)
+    _at_work.append((stage.name, out))
     with streams.without_information():
         module = importlib.import_module(f"keras_lenet.stages.{stage.name}")
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
@@ -328,4 +349,5 @@ def _make(run: Run, stage: Stage, force: bool) -> None:
         summary=summary,
     ).write(out)
     artifacts.commit(folder)
+    _at_work.clear()
     terminal.say(f"{stage.name}: done in {time.monotonic() - clock:.0f} s, in {folder}")

@@ -1,6 +1,9 @@
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +64,37 @@ def test_damage_is_found_by_hash(tmp_path):
     assert artifacts.damaged(tmp_path, expected) == "b"
     (tmp_path / "a").unlink()
     assert artifacts.damaged(tmp_path, expected) == "a"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"outputs": ["model.keras"]},
+        {"outputs": {"model.keras": 1}},
+        {"inputs": None},
+        {"settings": 3},
+        {"summary": "fine"},
+        {"dataset": {}},
+    ],
+)
+def test_a_record_edited_to_something_else_counts_as_none(tmp_path, changes):
+    record(**changes).write(tmp_path)
+    assert artifacts.Record.read(tmp_path) is None
+
+
+def test_a_record_nested_beyond_reason_counts_as_none(tmp_path):
+    (tmp_path / artifacts.RECORD).write_text('{"stage": ' + "[" * 100_000)
+    assert artifacts.Record.read(tmp_path) is None
+
+
+def test_a_kill_at_any_change_on_the_disk_loses_at_most_one_epoch(tmp_path):
+    """Of a stage that writes checkpoints, made anew or in an older one's place."""
+    script = Path(__file__).with_name("killed.py")
+    result = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True)
+    assert result.stderr == ""
+    found = json.loads(result.stdout)
+    assert found["places"] > 80
+    assert found["wrong"] == []
 
 
 def finish(folder, content):

@@ -6,7 +6,7 @@ import pytest
 import tf_keras
 from scipy.special import softmax
 
-from keras_lenet import models
+from keras_lenet import artifacts, models
 from keras_lenet.data import loading
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Augment, Model, Recipe, Train
@@ -87,9 +87,19 @@ def test_a_resumed_fit_ends_where_an_uninterrupted_one_does(tmp_path, splits, na
         np.testing.assert_array_equal(found, wanted)
     history = (tmp_path / "parts" / "history.csv").read_bytes()
     assert history == (tmp_path / "whole" / "history.csv").read_bytes()
-    assert (tmp_path / "parts" / fitting.CHECKPOINT).exists()  # until the result is safe
-    fitting.finish(tmp_path / "parts")
-    assert not (tmp_path / "parts" / fitting.CHECKPOINT).exists()
+    assert (tmp_path / "parts" / artifacts.CHECKPOINT).exists()  # until the result is safe
+
+
+def test_a_damaged_checkpoint_is_said_and_not_used(tmp_path, splits, capfd):
+    with pytest.raises(InterruptedFitError):
+        fit(keras, splits, tmp_path, stop_after=1)
+    checkpoint = tmp_path / artifacts.CHECKPOINT
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(content)
+    state, _ = fit(keras, splits, tmp_path)
+    assert "is damaged; starting again" in capfd.readouterr().err
+    assert len(state.history) == EPOCHS
 
 
 def test_a_loss_that_is_no_number_stops_the_fit_with_advice(tmp_path, splits):

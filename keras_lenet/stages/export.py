@@ -5,6 +5,7 @@ The resize, and the softmax that turns logits into probabilities, are inside the
 
 from __future__ import annotations
 
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -15,7 +16,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
+from google.protobuf import text_format
+from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
 from keras_lenet import __version__, artifacts, models, streams, terminal
 from keras_lenet.data import augment, datasets, loading
@@ -225,6 +229,37 @@ def _save_model(model: keras.Model, size: int, folder: Path) -> None:
 
     shutil.rmtree(folder, ignore_errors=True)
     tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
+    _renumber(folder)
+
+
+def _renumber(folder: Path) -> None:
+    """Make a SavedModel's bytes depend on the model alone.
+
+    TensorFlow numbers functions and variables by what the process has traced before, which an
+    interrupted run has not, and gives every fingerprint a random number.
+    """
+    path = folder / "saved_model.pb"
+    text = text_format.MessageToString(saved_model_pb2.SavedModel.FromString(path.read_bytes()))
+    name = re.compile(r"(__inference_\w*?_)(\d+)\b")
+    numbers = sorted({int(number) for _, number in name.findall(text)})
+    text = name.sub(lambda match: f"{match[1]}{numbers.index(int(match[2]))}", text)
+    saved = text_format.Parse(text, saved_model_pb2.SavedModel())
+    for graph in saved.meta_graphs:
+        functions = graph.graph_def.library.function
+        functions.sort(key=lambda function: function.signature.name)
+        for node in (node for function in functions for node in function.node_def):
+            node.attr.pop("_user_specified_name", None)  # of captured variables, their number
+        for function in functions:
+            for argument in function.arg_attr.values():
+                argument.attr.pop("_user_specified_name", None)
+    artifacts.write_bytes(path, saved.SerializeToString(deterministic=True))
+    fingerprint = fingerprint_pb2.FingerprintDef.FromString(
+        fingerprinting.CreateFingerprintDef(str(folder))
+    )
+    fingerprint.uuid = str(fingerprint.saved_model_checksum)
+    artifacts.write_bytes(
+        folder / "fingerprint.pb", fingerprint.SerializeToString(deterministic=True)
+    )
 
 
 def _describe(path: Path, labels: bytes, context: Context, validation: loading.Examples) -> float:

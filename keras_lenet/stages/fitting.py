@@ -9,6 +9,8 @@ import csv
 import io
 import json
 import math
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +23,6 @@ from numpy.typing import NDArray
 from keras_lenet import artifacts, terminal
 from keras_lenet.data.loading import CLASSES, NO_CLASS
 from keras_lenet.errors import Error
-
-CHECKPOINT = "checkpoint.npz"
-HISTORY = "history.csv"
 
 Row = dict[str, float]
 
@@ -145,7 +144,7 @@ def fit(
     """Fit a compiled model, resuming from `out` where an interrupted fit left a checkpoint.
 
     Leaves the best epoch's weights in the model, the history as CSV in `out`, and the checkpoint
-    there until `finish` is called.
+    there: it is dropped once the stage's result is in its place.
 
     Args:
         namespace: the model's, `keras` or `tf_keras`.
@@ -191,16 +190,15 @@ def fit(
     return state
 
 
-def finish(out: Path) -> None:
-    """Delete the checkpoint, once what the fit was for is safely written."""
-    (out / CHECKPOINT).unlink(missing_ok=True)
-
-
 def _resume(model: Any, out: Path, title: str) -> State:
-    path = out / CHECKPOINT
+    path = out / artifacts.CHECKPOINT
     if not path.exists():
         return State()
-    state, running = State.load(path)
+    try:
+        state, running = State.load(path)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        terminal.say(f"{title}: {path} is damaged; starting again from the first epoch")
+        return State()
     _set_running(model, running)
     terminal.say(f"{title}: resuming after epoch {len(state.history)}")
     return state
@@ -249,8 +247,8 @@ class _Watch:
         row = {key: float(logs[key]) for key in ("loss", "accuracy", "val_loss", "val_accuracy")}
         row["learning_rate"] = float(self.schedule((epoch + 1) * self.steps - 1))
         self.state.add(row, self.model.get_weights())
-        self.state.save(self.out / CHECKPOINT, self.running)
-        _write_history(self.out / HISTORY, self.state.history)
+        self.state.save(self.out / artifacts.CHECKPOINT, self.running)
+        _write_history(self.out / artifacts.HISTORY, self.state.history)
         best = " (best so far)" if self.state.best == epoch else ""
         terminal.say(
             f"{self.title} epoch {epoch + 1}/{self.epochs}: loss {row['loss']:.4f}, validation "

@@ -74,7 +74,6 @@ def run(context: Context) -> dict[str, Any]:
     temperature = confidence.calibrate(model, plain, validation.labels)
     with replacing(context.out / WEIGHTS) as temporary:
         model.save_weights(temporary)
-    fitting.finish(context.out)
     best = state.history[state.best]
     return {
         "epochs": len(state.history),

@@ -18,7 +18,7 @@ from keras_lenet import artifacts, models, terminal
 from keras_lenet.data import loading
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Degrade, Distill, Model, Recipe
-from keras_lenet.stages import Context, fitting, train
+from keras_lenet.stages import Context, train
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -43,8 +43,7 @@ def run(context: Context) -> dict[str, Any]:
         batches = train.augmented(own, mixed, own.train.batch_size, own.seed)
         # A teacher that is trained already resumes after its last epoch.
         teacher, state = train.fit(own, batches, mixed, validation, None, out, title)
-        with artifacts.replacing(out / train.MODEL) as temporary:
-            teacher.save(temporary)
+        train.save(teacher, out / train.MODEL)
         teachers.append(teacher)
         accuracies.append(state.history[state.best]["val_accuracy"])
     size = models.find(settings.model).input_size
@@ -62,8 +61,6 @@ def run(context: Context) -> dict[str, Any]:
                 )
                 _write(path, answer(seen))
             bar.advance(task)
-    for number in range(settings.teachers):
-        fitting.finish(context.out / f"teacher-{number}")
     return {
         "validation_accuracies": accuracies,
         "validation_accuracy": float((logits.argmax(axis=1) == validation.labels).mean()),

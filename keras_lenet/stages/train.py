@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import json
+import re
+import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,9 +47,7 @@ def run(context: Context) -> dict[str, Any]:
     kept, state = fit(recipe, batches, mixed, validation, lessons, context.out)
     plain = loading.plain_batches(validation, models.input_size(recipe.model))
     temperature = confidence.calibrate(kept, plain, validation.labels)
-    with artifacts.replacing(context.out / MODEL) as temporary:
-        kept.save(temporary)
-    fitting.finish(context.out)
+    save(kept, context.out / MODEL)
     best = state.history[state.best]
     return {
         "epochs": len(state.history),
@@ -147,6 +149,35 @@ def loss(recipe: Recipe, deployed: bool = False) -> Callable[[Any, Any], Any]:
 def outlier_seed(recipe: Recipe) -> int:
     """The seed of the outliers: the teachers', where they answer them."""
     return recipe.distill.seed if recipe.distill else recipe.seed
+
+
+def save(model: keras.Model, path: Path) -> None:
+    """Write a .keras file; the same model gives the same bytes, on any date.
+
+    Keras itself would write the date into it, and fail in the years that zip can't express.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=artifacts.TEMPORARY) as scratch:
+        folder = Path(scratch)
+        model.save(folder, zipped=False)
+        description = folder / "metadata.json"
+        known = json.loads(description.read_text(encoding="utf-8"))
+        description.write_text(json.dumps(known | {"date_saved": "1980-01-01@00:00:00"}))
+        config = folder / "config.json"
+        config.write_text(_renumbered(config.read_text(encoding="utf-8")), encoding="utf-8")
+        with artifacts.replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+                entry = zipfile.ZipInfo(file.relative_to(folder).as_posix())  # of 1980
+                archive.writestr(entry, file.read_bytes())
+
+
+def _renumbered(config: str) -> str:
+    """A model's configuration with its shared objects counted, instead of by memory address."""
+    numbers: dict[str, int] = {}
+    return re.sub(
+        r'("shared_object_id": )(\d+)',
+        lambda match: f"{match[1]}{numbers.setdefault(match[2], len(numbers))}",
+        config,
+    )
 
 
 def load_splits(context: Context, batch_size: int) -> tuple[loading.Examples, loading.Examples]:

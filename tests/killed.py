@@ -1,0 +1,109 @@
+"""A stage killed before each single change that it makes to its folder, and then run again.
+
+    python tests/killed.py FOLDER
+
+Each attempt is a process of its own, and kills itself by an audit hook. Prints, as JSON, how many
+places there were, and what was found wrong. No TensorFlow: the stage is a stand-in that, as a fit
+does, writes a checkpoint an epoch, and its result at the end.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+import types
+from pathlib import Path
+
+from keras_lenet import artifacts, pipeline, recipe, terminal
+
+EPOCHS = 2
+CHANGES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod"}
+
+
+def work(context):
+    """Count epochs in the checkpoint, and in a log outside that no kill takes back."""
+    log = context.out.parent.parent / "log"
+    checkpoint = context.out / artifacts.CHECKPOINT
+    done = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    for epoch in range(done + 1, EPOCHS + 1):
+        with log.open("a") as file:
+            file.write(f"{epoch}\n")
+        artifacts.write_bytes(checkpoint, str(epoch).encode())
+    artifacts.write_json(context.out / "sub" / "result.json", context.recipe.train.epochs)
+    return {}
+
+
+def attempt(folder, epochs, kill_at):
+    """Run the stage in a child that is killed before its change number `kill_at`; its status."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    changes = 0
+
+    def watch(event, arguments):
+        nonlocal changes
+        reads = event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
+        if event not in CHANGES or reads or str(folder / "smoke") not in str(arguments[0]):
+            return
+        changes += 1
+        if changes == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    run = pipeline.open_run(
+        recipe.from_overrides("smoke", ["data.dataset=digits", f"train.epochs={epochs}"]),
+        folder,
+        None,
+    )
+    pipeline.execute(run, pipeline.select("train", "train"))
+    os._exit(0)
+
+
+def check(folder, epochs):
+    """What is wrong with the finished folder, in words."""
+    stage = folder / "smoke" / "train"
+    record = artifacts.Record.read(stage)
+    files = sorted(path.name for path in stage.rglob("*") if path.is_file())
+    if record is None or artifacts.damaged(stage, record.outputs):
+        return "not whole"
+    if json.loads((stage / "sub" / "result.json").read_text()) != epochs:
+        return "the wrong result"
+    # What a kill in the very last step leaves is nobody's input, and goes with the next change.
+    harmless = {artifacts.CHECKPOINT, artifacts.IDENTITY}
+    if set(files) - harmless != {"recipe.json", "result.json", "stage.json"}:
+        return f"remains: {files}"
+    computed = (folder / "log").read_text().split()
+    if len(computed) > EPOCHS + 1:
+        return f"{len(computed)} epochs computed, where at most one was not yet safe"
+    return None
+
+
+def main():
+    root = Path(sys.argv[1])
+    terminal.console.quiet = True
+    importlib.import_module = lambda name: types.SimpleNamespace(run=work)
+    places, wrong = 0, []
+    for replacing in (False, True):
+        kill_at, killed = 1, True
+        while killed:
+            folder = root / f"{replacing}{kill_at}"
+            if replacing:
+                attempt(folder, 10, 0)
+                (folder / "log").unlink()
+            killed = attempt(folder, 20, kill_at) == signal.SIGKILL
+            stage = folder / "smoke" / "train"
+            previous = folder / "smoke" / ".train.previous"
+            if replacing and not (stage.exists() or previous.exists()):
+                wrong.append(f"change {kill_at}: neither the old result nor the new one")
+            attempt(folder, 20, 0)
+            problem = check(folder, 20)
+            if problem:
+                wrong.append(f"change {kill_at}, replacing {replacing}: {problem}")
+            places += killed
+            kill_at += 1
+    print(json.dumps({"places": places, "wrong": wrong}))
+
+
+if __name__ == "__main__":
+    main()
