@@ -61,7 +61,7 @@ def open_file(path: Path) -> Subject:
         if path.is_dir():
             return of_saved_model(path, path.name)
         if path.suffix == ".keras":
-            return of_keras(_load_keras(path), path, path.name)
+            return of_keras(load_keras(path), path, path.name)
         return of_tflite(path)
 
 
@@ -131,7 +131,12 @@ def of_saved_model(path: Path, title: str) -> Subject:
     return Subject(title, path, _in_batches(predict), "TensorFlow")
 
 
-def _load_keras(path: Path) -> Any:
+def load_keras(path: Path) -> Any:
+    """The model in a Keras file.
+
+    Raises:
+        Error: it can't be read.
+    """
     try:
         return keras.models.load_model(path, compile=False)  # in safe mode: no code from the file
     except (OSError, ValueError, TypeError, KeyError) as error:
