@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from PIL import Image
 
-from keras_lenet import artifacts, plots, results
+from keras_lenet import artifacts, plots, results, streams
 from keras_lenet.recipe import Recipe, Report
 from keras_lenet.stages import Context, comparison, layers
 
@@ -27,6 +27,8 @@ PAGE, TEMPLATE = "report.html", "report.html.j2"
 CURVES = "training.png"
 # As their stages name them; importing those would load TensorFlow for a few words.
 CONTACT_SHEET, MANIFEST = "augmentation.png", "manifest.json"
+MODEL, EXAMPLE = "model.keras", "example.png"
+FILTERS, FEATURE_MAPS = "filters.png", "feature_maps.png"
 GALLERY = 200
 """Images shown at most; a model that is no good would make a page that no browser opens."""
 
@@ -67,20 +69,40 @@ class Picture(NamedTuple):
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Write `report.html`, and the training curves as a picture for the model card."""
+    """Write `report.html`, and some of its pictures as files: curves, filters and feature maps."""
     inputs = context.inputs
     histories = {stage: _history(inputs[stage] / "history.csv") for stage in ("train", "quantize")}
     plots.save(plots.training_curves(histories), context.out / CURVES)
     manifest = json.loads((inputs["export"] / MANIFEST).read_text(encoding="utf-8"))
+    seen = _inside(inputs["train"], manifest["labels"], context.out)
     written = page(
         *_evaluation(inputs["evaluate"]),
         recipe=context.recipe,
         histories=histories,
         contact_sheet=(inputs["train"] / CONTACT_SHEET).read_bytes(),
+        inside=seen,
         hashes={name: described["sha256"] for name, described in manifest["files"].items()},
     )
     artifacts.write_bytes(context.out / PAGE, written.encode())
     return {"bytes": len(written.encode())}
+
+
+def _inside(trained: Path, labels: list[str], out: Path) -> dict[str, bytes]:
+    """Draw the first layer's weights, and a validation image on its way; captions and PNG files."""
+    with streams.without_information():  # slow to import, and for these pictures alone
+        import keras
+
+        from keras_lenet.stages import inside
+
+    model = keras.models.load_model(trained / MODEL, compile=False)
+    caption, kernels = inside.first_filters(model)
+    plots.save(plots.filters(kernels), out / FILTERS)
+    drawn = {f"{caption}. Red adds where there is ink, blue takes away": FILTERS}
+    if (trained / EXAMPLE).exists():  # a run of an earlier version has none
+        outputs = inside.feature_maps(model, np.asarray(Image.open(trained / EXAMPLE)))
+        plots.save(plots.feature_maps(outputs, labels), out / FEATURE_MAPS)
+        drawn["A validation image, and what each layer makes of it"] = FEATURE_MAPS
+    return {caption: (out / name).read_bytes() for caption, name in drawn.items()}
 
 
 def of_files(folder: Path) -> None:
@@ -101,6 +123,7 @@ def page(
     recipe: Recipe | None = None,
     histories: dict[str, dict[str, list[float]]] | None = None,
     contact_sheet: bytes | None = None,
+    inside: dict[str, bytes] | None = None,
     hashes: dict[str, str] | None = None,
 ) -> str:
     """Make the page; what is not given, or was not measured, is left out.
@@ -111,6 +134,7 @@ def page(
         recipe: the recipe of the run.
         histories: by stage of training, the columns of its `history.csv`.
         contact_sheet: augmented training images, as PNG.
+        inside: what the network has learnt to see, as PNG by caption.
         hashes: SHA-256 by name of file.
 
     Returns:
@@ -149,6 +173,7 @@ def page(
         robustness=_robustness(metrics) if "robustness" in metrics else None,
         speed=_speed(metrics),
         contact_sheet=_data_uri(contact_sheet) if contact_sheet else None,
+        inside={caption: _data_uri(png) for caption, png in (inside or {}).items()},
         recipe=recipe.model_dump_json(indent=2) if recipe else None,
         versions=artifacts.versions(),
         hashes=hashes,
