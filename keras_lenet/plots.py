@@ -165,19 +165,22 @@ def _stretch_towards_one(axis: Axes, accuracies: list[float]) -> None:
     axis.yaxis.set_major_formatter(lambda tick, _: f"{100 * tick:g} %")
 
 
-def confusion_matrices(matrices: dict[str, NDArray[np.int64]], title: str) -> Figure:
+def confusion_matrices(
+    matrices: dict[str, NDArray[np.int64]], title: str, labels: Sequence[str]
+) -> Figure:
     """Draw confusion matrices side by side, on one scale of colour.
 
     Args:
         matrices: int64, (10, 10), by model.
         title: above them all.
+        labels: the classes' names.
     """
     figure = Figure(figsize=(6 * len(matrices), 6.9), layout="constrained")
     figure.suptitle(title)
     most = most_confused(matrices.values())
     panels = figure.subplots(1, len(matrices), squeeze=False).flat
     for axis, (name, matrix) in zip(panels, matrices.items(), strict=True):
-        confusion(axis, matrix, most)
+        confusion(axis, matrix, most, labels)
         wrong = int(matrix.sum() - matrix.trace())
         axis.set_title(f"{name}: {wrong} of {int(matrix.sum())} wrong")
     return figure
@@ -188,8 +191,8 @@ def most_confused(matrices: Iterable[NDArray[np.int64]]) -> int:
     return max(int((matrix - np.diag(np.diag(matrix))).max()) for matrix in matrices)
 
 
-def confusion(axis: Axes, matrix: NDArray[np.int64], most: int) -> None:
-    """Draw a confusion matrix: rows are the true digit, columns the answer.
+def confusion(axis: Axes, matrix: NDArray[np.int64], most: int, labels: Sequence[str]) -> None:
+    """Draw a confusion matrix: rows are the true class, columns the answer.
 
     Colour follows the mistakes alone; the diagonal would drown them.
 
@@ -197,6 +200,7 @@ def confusion(axis: Axes, matrix: NDArray[np.int64], most: int) -> None:
         axis: to draw on.
         matrix: int64, (10, 10).
         most: the count of mistakes that has the full colour.
+        labels: the classes' names.
     """
     size = len(matrix)
     for (true, answer), count in np.ndenumerate(matrix):
@@ -209,25 +213,37 @@ def confusion(axis: Axes, matrix: NDArray[np.int64], most: int) -> None:
             axis.add_patch(Rectangle(corner, 1, 1, facecolor=ORANGE, alpha=shade, edgecolor="none"))
         axis.text(answer, true, str(count), ha="center", va="center", size=8, weight=weight)
     axis.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
-    axis.set(xticks=range(size), yticks=range(size), xlabel="answer", ylabel="true digit")
+    _name_classes(axis, labels)
+    axis.set_yticks(range(size), labels)
+    axis.set(xlabel="answer", ylabel="true class")
 
 
-def flips(axis: Axes, counts: dict[str, list[int]]) -> None:
-    """Draw how many images of each digit two models put in different classes.
+def flips(axis: Axes, counts: dict[str, list[int]], labels: Sequence[str]) -> None:
+    """Draw how many images of each class two models put in different classes.
 
     Args:
         axis: to draw on.
-        counts: of each digit, by pair of models.
+        counts: of each class, by pair of models.
+        labels: the classes' names.
     """
     width = 0.8 / len(counts)
     colours = itertools.cycle(PALETTE)
     for place, ((pair, found), colour) in enumerate(zip(counts.items(), colours, strict=False)):
         left = np.arange(len(found)) - 0.4 + place * width
         axis.bar(left, found, width, align="edge", color=colour, label=pair)
-    axis.set(xticks=range(10), xlabel="true digit", ylabel="images")
+    _name_classes(axis, labels)
+    axis.set(xlabel="true class", ylabel="images")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3, axis="y")
     _legend_above(axis)
+
+
+def _name_classes(axis: Axes, labels: Sequence[str]) -> None:
+    """Write the classes' names under an axis, aslant where they would run into each other."""
+    if max(map(len, labels)) > 3:
+        axis.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
+    else:
+        axis.set_xticks(range(len(labels)), labels)
 
 
 def signal_to_noise(axis: Axes, ratios: dict[str, list[float | None]], ops: list[str]) -> None:
@@ -313,7 +329,7 @@ def rejection(measured: dict[str, Any]) -> Figure:
 
 
 def rejection_curve(axis: Axes, measured: dict[str, Any]) -> None:
-    """Draw what each threshold refuses: of the digits along, of everything else upwards.
+    """Draw what each threshold refuses: of the test images along, of everything else upwards.
 
     Args:
         axis: to draw on.
@@ -328,7 +344,7 @@ def rejection_curve(axis: Axes, measured: dict[str, Any]) -> None:
     axis.axvline(chosen, color="grey", linewidth=1)
     axis.annotate(f" threshold {threshold:.3f}", (chosen, 2), fontsize=9)
     axis.set(xlim=(0, max(3.0, 1.5 * chosen)), ylim=(0, 102))
-    axis.set(xlabel="digits refused, %", ylabel="other pictures refused, %")
+    axis.set(xlabel="test images refused, %", ylabel="other pictures refused, %")
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
 

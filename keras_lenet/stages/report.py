@@ -54,7 +54,7 @@ class Answer(NamedTuple):
     """What one model takes an image for."""
 
     model: str
-    digit: str
+    name: str
     confidence: str
     right: bool
 
@@ -64,7 +64,7 @@ class Picture(NamedTuple):
 
     source: str
     position: int
-    digit: str
+    name: str
     answers: list[Answer]
 
 
@@ -258,15 +258,15 @@ def _training(histories: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
 def _mistakes(
     metrics: dict[str, Any], predictions: Mapping[str, NDArray[Any]], most: int
 ) -> dict[str, Any]:
-    titles, keys = _titles(metrics), _compared(metrics)
+    titles, keys, labels = _titles(metrics), _compared(metrics), metrics["labels"]
     matrices = {key: np.array(metrics["models"][key]["confusion"]) for key in keys}
     scale = plots.most_confused(matrices.values())
     drawn = [
         _plot(
             f"confusion-{place}",
             f"{titles[key]}: {matrix.sum() - matrix.trace():,} of {matrix.sum():,} wrong",
-            f"Confusion matrix of {titles[key]}: {_often_confused(matrix)}",
-            partial(plots.confusion, matrix=matrix, most=scale),
+            f"Confusion matrix of {titles[key]}: {_often_confused(matrix, labels)}",
+            partial(plots.confusion, matrix=matrix, most=scale, labels=labels),
             (4, 4),
         )
         for place, (key, matrix) in enumerate(matrices.items())
@@ -278,8 +278,10 @@ def _mistakes(
     }
     if flips:
         told = "; ".join(f"{pair}: {sum(counts):,}" for pair, counts in flips.items())
-        caption = "Images that two models put in different classes, by digit"
-        drawn.append(_plot("flips", caption, told, partial(plots.flips, counts=flips)))
+        caption = "Images that two models put in different classes, by class"
+        drawn.append(
+            _plot("flips", caption, told, partial(plots.flips, counts=flips, labels=labels))
+        )
     shown = predictions["shown"]
     scores = {key: predictions[key][shown] for key in keys}
     answers = {key: found.argmax(1) for key, found in scores.items()}
@@ -298,11 +300,13 @@ def _mistakes(
     }
 
 
-def _often_confused(matrix: NDArray[np.int64]) -> str:
+def _often_confused(matrix: NDArray[np.int64], labels: Sequence[str]) -> str:
     mistakes = matrix - np.diag(np.diag(matrix))
-    true, answer = np.unravel_index(mistakes.argmax(), mistakes.shape)
+    true, answer = map(int, np.unravel_index(mistakes.argmax(), mistakes.shape))
     count = mistakes[true, answer]
-    return f"most often, {count} times, a {true} is taken for a {answer}" if count else "no mistake"
+    if not count:
+        return "no mistake"
+    return f"most often, {count} times, {labels[true]} is taken for {labels[answer]}"
 
 
 def _pictures(
@@ -316,10 +320,10 @@ def _pictures(
         answers = []
         for key in _compared(metrics):
             scores = predictions[key][position]
-            digit = int(scores.argmax())
+            answer = int(scores.argmax())
             title = metrics["models"][key]["title"]
-            name, confidence = metrics["labels"][digit], f"{scores[digit]:.0%}"
-            answers.append(Answer(title, name, confidence, digit == label))
+            name, confidence = metrics["labels"][answer], f"{scores[answer]:.0%}"
+            answers.append(Answer(title, name, confidence, answer == label))
         png = io.BytesIO()
         Image.fromarray(predictions["shown_images"][place]).save(png, "PNG", optimize=True)
         source = _data_uri(png.getvalue())
@@ -423,10 +427,13 @@ def _rejection(metrics: dict[str, Any]) -> dict[str, Any]:
     found = metrics["rejection"]
     digits, title = found["digits"], _titles(metrics)[metrics["deployed"]]
     caption = "What refusing costs, by confidence threshold"
-    told = f"at a threshold of {found['threshold']:.3f}, {digits['refused']:,} digits are refused"
+    told = (
+        f"at a threshold of {found['threshold']:.3f}, {digits['refused']:,} test images are refused"
+    )
     curve = partial(plots.rejection_curve, measured=found)
     header, rows = results.REJECTION_HEADER, results.rejection_rows(metrics)
     return {
+        "heading": results.rejection_heading(metrics),
         "table": Table(f"What {title} refuses", header, rows),
         "note": results.rejection_caption(metrics),
         "plots": [_plot("rejection", caption, f"{caption}: {told}", curve, (3.9, 3.4))],
@@ -485,6 +492,7 @@ def _robustness(metrics: dict[str, Any]) -> dict[str, Any]:
         ],
         "images": found["images"],
         "prepared_images": found["prepared_images"],
+        "digits": results.of_digits(metrics),
         "reference": titles[models[0]],
     }
 
