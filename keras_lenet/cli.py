@@ -407,6 +407,58 @@ def _print_ops(report: Any) -> None:
 
 
 @app.command()
+def summary(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A model's name, such as lenet5, or a .keras file."),
+    ],
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Also draw it, as PNG.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show a model layer by layer.
+
+    Sizes, and parameters and multiply-accumulates with their arithmetic.
+
+    Example: keras-lenet summary lenet5 --plot lenet5.png
+    """
+    from rich import box
+    from rich.table import Table
+
+    from keras_lenet import models, streams
+
+    if plot is not None and plot.suffix != ".png":
+        raise Error(f"--plot {plot}: expected a file name ending in .png")
+    with streams.without_information():
+        import keras
+
+        from keras_lenet.models import summary as summarizing
+        from keras_lenet.recipe import Model
+        from keras_lenet.stages import subjects
+
+    path = Path(model)
+    if model in models.MODELS or not (path.exists() or path.suffix == ".keras"):
+        built = models.build(keras, Model(name=model))
+    else:
+        built = subjects.load_keras(path)
+    found = summarizing.summarize(built)
+    if plot is not None:
+        from keras_lenet import diagram, plots
+
+        plots.save(diagram.lenet_style(found), plot)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
+        return
+    table = Table(title=found.name, box=box.SIMPLE)
+    for column in summarizing.HEADER:
+        table.add_column(column, justify="right" if column in summarizing.RIGHT_ALIGNED else "left")
+    for row in summarizing.rows(found):
+        table.add_row(*row)
+    _print_table(table)
+
+
+@app.command()
 def parity(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An int8 or uint8 .tflite file.")],
     dataset: Annotated[str, typer.Option("--dataset", help="Whose test images to run.")] = "mnist",

@@ -107,7 +107,7 @@ def figures(runs: list[Evaluated]) -> list[list[str]]:
         "calibration error": [f"{run.deployed['calibration']['error']:.4f}" for run in runs],
         "bytes": [f"{run.deployed['bytes']:,}" for run in runs],
         "mean accuracy, corrupted": [_robustness(run) for run in runs],
-        "digits refused": [_refused(run) for run in runs],
+        "test images refused": [_refused(run) for run in runs],
     }
     return [[name, *values] for name, values in rows.items()]
 

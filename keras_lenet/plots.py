@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import (
+    FixedLocator,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    StrMethodFormatter,
+)
 from numpy.typing import NDArray
 
 from keras_lenet.artifacts import replacing
+from keras_lenet.models.summary import maps
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
@@ -98,6 +105,7 @@ def training_curves(histories: dict[str, dict[str, list[float]]]) -> Figure:
         for axis, (key, title) in zip(row, CURVES.items(), strict=True):
             curve(axis, history, key)
             axis.set_title(f"{stage}: {title}")
+            axis.set_ylabel("")
     return figure
 
 
@@ -118,33 +126,61 @@ def curve(axis: Axes, history: dict[str, list[float]], key: str) -> None:
     if f"val_{key}" in history:
         validated = history[f"val_{key}"]
         axis.plot(epochs, validated, color=ORANGE, marker=marker, ls="--", label="validation")
-        axis.legend()
     if key == "loss":
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     if key == "accuracy":
+        _stretch_towards_one(axis, [*history[key], *history["val_accuracy"]])
+    if key != "learning_rate":
         best = int(np.argmax(history["val_accuracy"]))
-        axis.axvline(epochs[best], color=GREEN, linestyle=":")
-    axis.set_xlabel("epoch")
+        kept = f"kept: epoch {epochs[best]:g}, {history['val_accuracy'][best]:.2%}"
+        label = kept if key == "accuracy" else None
+        axis.axvline(epochs[best], color=GREEN, linestyle=":", label=label)
+        axis.legend()
+    axis.set(xlabel="epoch", ylabel=CURVES[key])
     axis.grid(alpha=0.3)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def confusion_matrices(matrices: dict[str, NDArray[np.int64]], title: str) -> Figure:
+ACCURACIES = (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1)
+
+
+def _stretch_towards_one(axis: Axes, accuracies: list[float]) -> None:
+    """Give every halving of the errors the same height; all of them right is as high as 0.9995."""
+    none = 5e-4
+
+    def height(accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
+        return -np.log10(1 + none - np.minimum(accuracy, 1))
+
+    def accuracy(height: NDArray[np.float64]) -> NDArray[np.float64]:
+        return 1 + none - 10.0**-height
+
+    axis.set_yscale("function", functions=(height, accuracy))
+    low = max(tick for tick in ACCURACIES if tick <= min(accuracies))
+    high = min(tick for tick in ACCURACIES if tick >= max(accuracies) and tick > low)
+    axis.set_ylim(low, high)
+    axis.yaxis.set_major_locator(FixedLocator(ACCURACIES))
+    axis.yaxis.set_major_formatter(lambda tick, _: f"{100 * tick:g} %")
+
+
+def confusion_matrices(
+    matrices: dict[str, NDArray[np.int64]], title: str, labels: Sequence[str]
+) -> Figure:
     """Draw confusion matrices side by side, on one scale of colour.
 
     Args:
         matrices: int64, (10, 10), by model.
         title: above them all.
+        labels: the classes' names.
     """
     figure = Figure(figsize=(6 * len(matrices), 6.9), layout="constrained")
     figure.suptitle(title)
     most = most_confused(matrices.values())
     panels = figure.subplots(1, len(matrices), squeeze=False).flat
     for axis, (name, matrix) in zip(panels, matrices.items(), strict=True):
-        confusion(axis, matrix, most)
+        confusion(axis, matrix, most, labels)
         wrong = int(matrix.sum() - matrix.trace())
         axis.set_title(f"{name}: {wrong} of {int(matrix.sum())} wrong")
     return figure
@@ -155,8 +191,8 @@ def most_confused(matrices: Iterable[NDArray[np.int64]]) -> int:
     return max(int((matrix - np.diag(np.diag(matrix))).max()) for matrix in matrices)
 
 
-def confusion(axis: Axes, matrix: NDArray[np.int64], most: int) -> None:
-    """Draw a confusion matrix: rows are the true digit, columns the answer.
+def confusion(axis: Axes, matrix: NDArray[np.int64], most: int, labels: Sequence[str]) -> None:
+    """Draw a confusion matrix: rows are the true class, columns the answer.
 
     Colour follows the mistakes alone; the diagonal would drown them.
 
@@ -164,6 +200,7 @@ def confusion(axis: Axes, matrix: NDArray[np.int64], most: int) -> None:
         axis: to draw on.
         matrix: int64, (10, 10).
         most: the count of mistakes that has the full colour.
+        labels: the classes' names.
     """
     size = len(matrix)
     for (true, answer), count in np.ndenumerate(matrix):
@@ -176,25 +213,37 @@ def confusion(axis: Axes, matrix: NDArray[np.int64], most: int) -> None:
             axis.add_patch(Rectangle(corner, 1, 1, facecolor=ORANGE, alpha=shade, edgecolor="none"))
         axis.text(answer, true, str(count), ha="center", va="center", size=8, weight=weight)
     axis.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
-    axis.set(xticks=range(size), yticks=range(size), xlabel="answer", ylabel="true digit")
+    _name_classes(axis, labels)
+    axis.set_yticks(range(size), labels)
+    axis.set(xlabel="answer", ylabel="true class")
 
 
-def flips(axis: Axes, counts: dict[str, list[int]]) -> None:
-    """Draw how many images of each digit two models put in different classes.
+def flips(axis: Axes, counts: dict[str, list[int]], labels: Sequence[str]) -> None:
+    """Draw how many images of each class two models put in different classes.
 
     Args:
         axis: to draw on.
-        counts: of each digit, by pair of models.
+        counts: of each class, by pair of models.
+        labels: the classes' names.
     """
     width = 0.8 / len(counts)
     colours = itertools.cycle(PALETTE)
     for place, ((pair, found), colour) in enumerate(zip(counts.items(), colours, strict=False)):
         left = np.arange(len(found)) - 0.4 + place * width
         axis.bar(left, found, width, align="edge", color=colour, label=pair)
-    axis.set(xticks=range(10), xlabel="true digit", ylabel="images")
+    _name_classes(axis, labels)
+    axis.set(xlabel="true class", ylabel="images")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3, axis="y")
     _legend_above(axis)
+
+
+def _name_classes(axis: Axes, labels: Sequence[str]) -> None:
+    """Write the classes' names under an axis, aslant where they would run into each other."""
+    if max(map(len, labels)) > 3:
+        axis.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
+    else:
+        axis.set_xticks(range(len(labels)), labels)
 
 
 def signal_to_noise(axis: Axes, ratios: dict[str, list[float | None]], ops: list[str]) -> None:
@@ -280,7 +329,7 @@ def rejection(measured: dict[str, Any]) -> Figure:
 
 
 def rejection_curve(axis: Axes, measured: dict[str, Any]) -> None:
-    """Draw what each threshold refuses: of the digits along, of everything else upwards.
+    """Draw what each threshold refuses: of the test images along, of everything else upwards.
 
     Args:
         axis: to draw on.
@@ -295,7 +344,7 @@ def rejection_curve(axis: Axes, measured: dict[str, Any]) -> None:
     axis.axvline(chosen, color="grey", linewidth=1)
     axis.annotate(f" threshold {threshold:.3f}", (chosen, 2), fontsize=9)
     axis.set(xlim=(0, max(3.0, 1.5 * chosen)), ylim=(0, 102))
-    axis.set(xlabel="digits refused, %", ylabel="other pictures refused, %")
+    axis.set(xlabel="test images refused, %", ylabel="other pictures refused, %")
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
 
@@ -333,3 +382,74 @@ def _looks() -> Iterator[dict[str, Any]]:
 def _legend_above(axis: Axes) -> None:
     """Put the legend where no line can run through it."""
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
+
+
+def filters(kernels: NDArray[np.float32], columns: int = 16) -> Figure:
+    """Draw weights as pictures, on one scale: red adds where there is ink, blue takes away.
+
+    Args:
+        kernels: float32, (N, H, W).
+        columns: pictures in a row, at most.
+    """
+    columns = min(columns, len(kernels))
+    rows = -(-len(kernels) // columns)
+    side = 0.95 if rows == 1 else 0.6
+    figure = Figure(figsize=(columns * side, rows * side), layout="constrained")
+    limit = float(np.abs(kernels).max()) or 1.0
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, kernel in zip(axes.flat, kernels, strict=False):
+        axis.imshow(kernel, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    return figure
+
+
+def feature_maps(outputs: dict[str, NDArray[np.float32]], labels: Sequence[str]) -> Figure:
+    """Draw what each layer makes of one image, a row for each, up to 16 maps of it.
+
+    Where nothing is negative, black is 0 and white the layer's maximum; else blue is negative,
+    white 0 and red positive.
+
+    Args:
+        outputs: by layer, float32, (H, W, maps) or (units,); the last are the classes'.
+        labels: the classes' names.
+    """
+    width, most, gap, left, top = 11.2, 16, 0.32, 1.4, 0.1
+    shown = {name: values.reshape(-1) if values.size == values.shape[-1] else values
+             for name, values in outputs.items()}  # fmt: skip
+    heights = [
+        0.3 if values.ndim == 1 else min(1.05, width / min(values.shape[-1], most))
+        for values in shown.values()
+    ]
+    whole = (left + width + top, sum(heights) + gap * len(heights) + top)
+    figure = Figure(figsize=whole)
+    y = whole[1] - top
+
+    def panel(x: float, wide: float, high: float) -> Axes:
+        return figure.add_axes((x / whole[0], y / whole[1], wide / whole[0], high / whole[1]))
+
+    for (name, values), height in zip(shown.items(), heights, strict=True):
+        y -= height
+        size = maps(outputs[name].shape)
+        signed = values.min() < 0
+        limit = float(np.abs(values).max()) or 1.0
+        look: dict[str, Any] = {"cmap": "RdBu_r" if signed else "gray", "vmax": limit}
+        look["vmin"] = -limit if signed else 0
+        count = min(values.shape[-1], most)
+        some = f"\n{count} shown" if values.ndim > 1 and count < values.shape[-1] else ""
+        place = (left - 0.15) / whole[0], (y + height / 2) / whole[1]
+        figure.text(*place, f"{name}\n{size}{some}", ha="right", va="center", fontsize=9)
+        if values.ndim == 1:
+            axis = panel(left, width, height)
+            axis.imshow(values[np.newaxis], aspect="auto", interpolation="nearest", **look)
+            axis.set_yticks([])
+            axis.set_xticks(range(len(values)) if len(values) == len(labels) else [])
+            if len(values) == len(labels):
+                axis.set_xticklabels(labels, fontsize=9)
+        else:
+            for number in range(count):
+                axis = panel(left + number * height, 0.94 * height, 0.94 * height)
+                axis.imshow(values[..., number], interpolation="nearest", **look)
+                axis.set_axis_off()
+        y -= gap
+    return figure

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_lenet import artifacts, pipeline, results, terminal
+from keras_lenet import artifacts, models, pipeline, results, terminal
 from keras_lenet.artifacts import Record
+from keras_lenet.data import datasets
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Recipe
 
@@ -108,16 +109,16 @@ def card(finished: list[Finished], command: str) -> str:
     data, train = recipe.data, recipe.train
     low, high = metrics["models"]["int8"]["interval"]
     seeds = ", ".join(str(one.run.recipe.seed) for one in finished)
-    name = recipe.model.name
-    return f"""# {name}: handwritten digits, int8
+    name, title = recipe.model.name, models.find(recipe.model.name).title
+    shows, outputs, use, limits = _of_classes(metrics)
+    return f"""# {name}: {shows}, int8
 
 Made by `{command}`.
 
 ## What it is
 
-One grey image of 28×28 pixels in, the probabilities of the digits 0 to 9 out. A convolutional
-network after LeNet-5 (LeCun et al. 1998) with ReLU and max pooling; the resize to its own input
-size and the softmax are inside the file.
+One grey image of 28×28 pixels in, the probabilities of {outputs} out. The network: {title}; what
+brings images to its own size, and the softmax, are inside the file.
 
 | file | input | output |
 |---|---|---|
@@ -134,9 +135,7 @@ RAM, arithmetic and estimated time of the int8 file on microcontrollers.
 
 ## Intended use
 
-Single digits, written by hand, scaled to 20×20 pixels and centred by their centre of mass in
-28×28, as MNIST's are. For phones, browsers, single-board computers and microcontrollers, and for
-teaching. Not meant for decisions about people, such as reading cheques or ballots unattended.
+{use}
 
 ## Figures
 
@@ -153,13 +152,13 @@ The published one is seed {recipe.seed}: of these it has the best accuracy on th
 
 ![Confusion matrices](confusion.png)
 
-## What is no digit
+## {results.rejection_heading(metrics)}
 
 {results.rejection(metrics)}
 The threshold is in the file's metadata and in `manifest.json`. It refuses
 {recipe.export.refuse:.1%} of the validation images.
 
-![Digits refused against other pictures refused, by threshold](rejection.png)
+![Test images refused against other pictures refused, by threshold](rejection.png)
 
 ## Training
 
@@ -182,13 +181,44 @@ file in `calibration.json`.
 
 ## Limits
 
+{limits}
+- An accuracy on {metrics["images"]:,} images is known to about ±{50 * (high - low):.2f} points.
+"""
+
+
+DIGITS = (
+    "the digits 0 to 9",
+    """\
+Single digits, written by hand, scaled to 20×20 pixels and centred by their centre of mass in
+28×28, as MNIST's are. For phones, browsers, single-board computers and microcontrollers, and for
+teaching. Not meant for decisions about people, such as reading cheques or ballots unattended.""",
+    """\
 - To a letter or a scribble, too, the file gives ten probabilities. Whoever reads them has to refuse
   what lies below the threshold; some of it lies above, and letters that look like digits mostly do.
 - Ink must be bright on dark, and centred: other pictures need preparing first.
-- It has learnt from {metrics["dataset"]} alone. MNIST's writers were American census employees and
-  school pupils, about 1990; digits written otherwise, such as a 7 with a bar, are rarer there.
-- An accuracy on {metrics["images"]:,} images is known to about ±{50 * (high - low):.2f} points.
-"""
+- It has learnt from {dataset} alone. MNIST's writers were American census employees and
+  school pupils, about 1990; digits written otherwise, such as a 7 with a bar, are rarer there.""",
+)
+OTHERS = (
+    "ten classes: {classes},",
+    """\
+Images like those of {dataset}, in grey, of 28×28 pixels, bright on dark. To measure networks and
+quantization on, and for teaching. `keras-lenet classify` and `keras-lenet draw` are not for it:
+they prepare pictures as MNIST's digits are, and answer with the number of the class.""",
+    """\
+- To a picture of anything else, too, the file gives ten probabilities. Whoever reads them has to
+  refuse what lies below the threshold; some of it lies above.
+- The pictures to be refused, and the preparation of corrupted images, are made for digits.
+- It has learnt from {dataset} alone.""",
+)
+
+
+def _of_classes(metrics: dict[str, Any]) -> list[str]:
+    """What the card says of digits or of other classes: what they show, outputs, use, limits."""
+    dataset, classes = metrics["dataset"], ", ".join(metrics["labels"])
+    texts = DIGITS if results.of_digits(metrics) else OTHERS
+    filled = [text.format(dataset=dataset, classes=classes) for text in texts]
+    return [datasets.shows(dataset), *filled]
 
 
 def _augmentation(recipe: Recipe) -> str:
@@ -219,6 +249,6 @@ def _teachers(chosen: Finished) -> str:
         raise Error(f"{chosen.run.stage_folder('teach')}: its record cannot be read")
     return (
         f"- Distilled, at temperature {distill.temperature:g}, from {distill.teachers} of the "
-        f"architecture `{distill.model}`,\n  trained {distill.train.epochs} epochs; validation "
-        f"accuracy {record.summary['validation_accuracy']:.2%}.\n"
+        f"architecture `{distill.model}`,\n  trained {distill.train.epochs} epochs on labels; "
+        f"validation accuracy {record.summary['validation_accuracy']:.2%}.\n"
     )

@@ -48,6 +48,10 @@ HEADER = (
     "kernel set",
 )
 RIGHT_ALIGNED = HEADER[1:8]
+OTHER_CLASSES = (
+    " All are fitted into 20×20 pixels, as MNIST's digits are and these images may not be: "
+    "they are easier to refuse than pictures of the classes' own kind."
+)
 REJECTION_HEADER = ("picture of", "refused by classify", "by the threshold alone", "of")
 
 
@@ -118,8 +122,18 @@ def markdown(metrics: dict[str, Any]) -> str:
     return f"{table}\n\n{caption(metrics)}\n\n{paired(metrics)}\n"
 
 
+def of_digits(metrics: dict[str, Any]) -> bool:
+    """Whether the classes are the digits: what is drawn and prepared is made for these."""
+    return metrics["labels"] == list("0123456789")
+
+
+def rejection_heading(metrics: dict[str, Any]) -> str:
+    """What the pictures that ought to be refused have in common."""
+    return "What is no digit" if of_digits(metrics) else "What is none of the classes"
+
+
 def rejection_rows(metrics: dict[str, Any]) -> list[list[str]]:
-    """One row of `REJECTION_HEADER` a kind of picture; the test digits last."""
+    """One row of `REJECTION_HEADER` a kind of picture; the test images last."""
     found = metrics["rejection"]
     digits = found["digits"]
     return [
@@ -132,7 +146,7 @@ def rejection_rows(metrics: dict[str, Any]) -> list[list[str]]:
             ]
             for kind, counts in found["outliers"].items()
         ),
-        ["test digits", "", f"{digits['refused'] / digits['total']:.2%}", f"{digits['total']:,}"],
+        ["test images", "", f"{digits['refused'] / digits['total']:.2%}", f"{digits['total']:,}"],
     ]
 
 
@@ -140,10 +154,11 @@ def rejection_caption(metrics: dict[str, Any]) -> str:
     """What the rows stand on: the threshold, and what it leaves."""
     found = metrics["rejection"]
     kept = found["digits"]["accuracy_of_accepted"]
-    right = f" Of the digits it accepts, {kept:.2%} are right." if kept is not None else ""
+    right = f" Of the test images it accepts, {kept:.2%} are right." if kept is not None else ""
     return (
         f"Accepted is what has a confidence of {found['threshold']:.4g} or more.{right} "
         "Letters and scribbles are drawn otherwise than those in training."
+        + ("" if of_digits(metrics) else OTHER_CLASSES)
     )
 
 

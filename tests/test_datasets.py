@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import draw_digits, write_dataset
 
+from keras_lenet import artifacts
 from keras_lenet.data import datasets, idx, network
 from keras_lenet.errors import Error
 
@@ -65,6 +66,49 @@ def test_emnist_is_turned_upright(tmp_path):
     for split in ("train", "test"):
         loaded = datasets.load("emnist_digits", split, tmp_path)
         np.testing.assert_array_equal(loaded.images, upright)
+
+
+def test_every_dataset_names_its_ten_classes():
+    names = {name: datasets.classes(name) for name in (*datasets.DATASETS, "digits")}
+    assert names["mnist"] == names["emnist_digits"] == names["digits"] == tuple("0123456789")
+    assert names["fashion_mnist"][0] == "T-shirt/top"
+    assert names["fashion_mnist"][9] == "Ankle boot"
+    assert names["kmnist"] == ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+    for classes in names.values():
+        assert len(set(classes)) == 10
+        assert all(name.isascii() and name.isprintable() for name in classes)
+
+
+def test_a_folder_has_numbers_for_classes(synthetic):
+    assert datasets.classes(str(synthetic)) == tuple("0123456789")
+    with pytest.raises(Error, match="unknown dataset 'mnits'"):
+        datasets.classes("mnits")
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "kmnist"])
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_fashion_mnist_and_kmnist_are_read_as_mnist_is(tmp_path, monkeypatch, name, ending):
+    """In files named alike; of the .gz the digest is known, as their publishers serve them."""
+    folder, dataset = tmp_path / name, datasets.DATASETS[name]
+    images, labels = draw_digits(20, 3)
+    for key, part in (("train", "train"), ("test", "t10k")):
+        idx.write(folder / f"{part}-images-idx3-ubyte{ending}", images)
+        idx.write(folder / f"{part}-labels-idx1-ubyte{ending}", labels)
+        assert [file.name for file in dataset.files(key)] == [
+            f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte",
+        ]  # fmt: skip
+
+    def published(files):
+        digests = {key: artifacts.sha256(folder / f"{file.name}.gz") for key, file in files.items()}
+        return {key: replace(file, gz_sha256=digests[key]) for key, file in files.items()}
+
+    if ending:
+        known = replace(dataset, images=published(dataset.images), labels=published(dataset.labels))
+        monkeypatch.setitem(datasets.DATASETS, name, known)
+    for split in ("train", "test"):
+        data = datasets.load(name, split, tmp_path)
+        np.testing.assert_array_equal(data.images, images)
+        np.testing.assert_array_equal(data.labels, labels)
 
 
 def damaged(folder: Path, name: str, content: bytes) -> str:
@@ -198,7 +242,7 @@ def test_a_bad_download_replaces_nothing(published):
 
 def test_an_archive_is_unpacked(published, monkeypatch):
     folder, url = published
-    emnist(folder)
+    upright = emnist(folder)
     with zipfile.ZipFile(folder / "gzip.zip", "w") as archive:
         for path in folder.glob("emnist*"):
             archive.write(path, f"gzip/{path.name}")
@@ -210,7 +254,24 @@ def test_an_archive_is_unpacked(published, monkeypatch):
         replace(datasets.DATASETS["emnist_digits"], archive=known),
     )
     datasets.download("emnist_digits")
-    assert len(datasets.load("emnist_digits", "test").images) == 20
+    for split in ("train", "test"):
+        np.testing.assert_array_equal(datasets.load("emnist_digits", split).images, upright)
+    assert {path.name for path in (datasets.cache_dir() / "emnist_digits").iterdir()} == {
+        f"emnist-digits-{part}-ubyte.gz"
+        for part in ("train-images-idx3", "train-labels-idx1", "test-images-idx3",
+                     "test-labels-idx1")
+    }  # fmt: skip
+
+
+def test_an_archive_of_other_bytes_is_refused(published, monkeypatch):
+    folder, url = published
+    (folder / "gzip.zip").write_bytes(b"<html>moved</html>")
+    emnist_digits = datasets.DATASETS["emnist_digits"]
+    other = replace(emnist_digits.archive, urls=(f"{url}gzip.zip",))
+    monkeypatch.setitem(datasets.DATASETS, "emnist_digits", replace(emnist_digits, archive=other))
+    with pytest.raises(Error, match="its checksum is not the published one"):
+        datasets.download("emnist_digits")
+    assert not datasets.is_here("emnist_digits", "train", None)
 
 
 def test_an_unreachable_network_is_noticed_within_seconds(monkeypatch):

@@ -1,11 +1,14 @@
 import json
+import re
 from dataclasses import replace
 
 import pytest
-from conftest import SMOKE
+from conftest import SMOKE, draw_digits, keras_lenet
 from typer.testing import CliRunner
 
 from keras_lenet import artifacts, cli, publish, results
+from keras_lenet.data import datasets, idx
+from keras_lenet.edge import metadata_writer
 from keras_lenet.pipeline import Run
 
 
@@ -58,6 +61,49 @@ def test_a_folder_of_something_else_is_left_alone(finished, tmp_path):
 
 def test_the_spread_is_printed(published):
     assert "| lenet5_int8.tflite | " in published[1]
+
+
+@pytest.fixture
+def clothing(tmp_path):
+    """Files named as Fashion-MNIST's, which show digits: the folder that holds them."""
+    for part, count in (("train", 200), ("t10k", 60)):
+        images, labels = draw_digits(count, count)
+        idx.write(tmp_path / "fashion_mnist" / f"{part}-images-idx3-ubyte", images)
+        idx.write(tmp_path / "fashion_mnist" / f"{part}-labels-idx1-ubyte", labels)
+    return tmp_path
+
+
+def test_the_classes_of_another_dataset_are_named_throughout(clothing, tmp_path):
+    arguments = (
+        "--runs", tmp_path / "runs", "--to", tmp_path / "exported", "--data-dir", clothing,
+        "--set", "data.dataset=fashion_mnist", "--set", "train.epochs=2",
+    )  # fmt: skip
+    result = keras_lenet("publish", SMOKE, *arguments)
+    assert result.returncode == 0, result.stderr
+    folder, classes = tmp_path / "exported", datasets.classes("fashion_mnist")
+    assert tuple((folder / "labels.txt").read_text().splitlines()) == classes
+    assert tuple(json.loads((folder / "manifest.json").read_text())["labels"]) == classes
+    assert tuple(results.read(folder)["labels"]) == classes
+    for path in folder.glob("*.tflite"):
+        assert tuple(metadata_writer.labels(path.read_bytes())) == classes
+    contract = (folder / "microcontroller" / "lenet5_contract.h").read_text()
+    assert '{\n    "T-shirt/top", "Trouser",' in contract
+    card = (folder / "README.md").read_text()
+    assert card.startswith("# lenet5: clothing, int8")
+    assert "probabilities of ten classes: T-shirt/top, Trouser" in card
+    page = (tmp_path / "runs" / "smoke-seed0" / "report" / "report.html").read_text()
+    # What digits alone are meant by stays unsaid; what is made for digits is said to be.
+    assert not re.search(r"digits 0|no digit|digits (it|refused)|a digit|cheques", card + page)
+    assert "made for digits" in card
+    assert "made for digits" in page
+    assert "Ankle boot" in page
+    again = keras_lenet(
+        "evaluate", "--model", folder / "lenet5_int8.tflite", "--dataset", "fashion_mnist",
+        "--data-dir", clothing, "--to", tmp_path / "scored", "--set", "evaluate.probes=5",
+        "--set", "evaluate.robustness_images=0",
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert tuple(results.read(tmp_path / "scored")["labels"]) == classes
 
 
 def seed(number, validation, accuracies, finished):

@@ -5,6 +5,7 @@ import html
 import itertools
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -83,13 +84,13 @@ def check(text):
 def test_the_page_is_whole_and_self_contained(finished, written):
     page = check(written)
     assert page.sections == [
-        "models", "training", "mistakes", "layers", "confidence", "rejection", "robustness",
-        "speed", "origin",
+        "models", "training", "inside", "mistakes", "layers", "confidence", "rejection",
+        "robustness", "speed", "origin",
     ]  # fmt: skip
     assert page.all("a", "href") == [f"#{section}" for section in page.sections]
     assert len(written) < 1_500_000
-    pictures = [path.name for path in (finished.folder / "report").glob("*.png")]
-    assert pictures == ["training.png"]  # for the model card; the page has its own
+    pictures = sorted(path.name for path in (finished.folder / "report").glob("*.png"))
+    assert pictures == ["feature_maps.png", "filters.png", "training.png"]
 
 
 def test_the_page_says_what_was_measured(measured, written):
@@ -103,7 +104,7 @@ def test_the_page_says_what_was_measured(measured, written):
     wrong = predictions["int8"].argmax(1) != predictions["labels"]
     flipped = predictions["int8"].argmax(1) != predictions["keras"].argmax(1)
     images = Page(written).all("img", "alt")
-    assert len(images) == min(wrong.sum(), 10) + flipped.sum() + 1
+    assert len(images) == min(wrong.sum(), 10) + flipped.sum() + 3
     for kind in metrics["rejection"]["outliers"]:
         assert kind in written
     assert "&#34;epochs&#34;: 8" in written
@@ -114,6 +115,13 @@ def test_the_page_names_the_files_it_stands_for(finished, written):
     for name, described in manifest["files"].items():
         assert name in written
         assert described["sha256"] in written
+
+
+def test_a_run_of_an_earlier_version_has_no_image_to_follow(finished, tmp_path):
+    shutil.copy(finished.folder / "train" / "model.keras", tmp_path)
+    drawn = report._inside(tmp_path, list("0123456789"), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["filters.png"]
+    assert list(drawn) == ["conv1: 6 filters of 5×5. Red adds where there is ink, blue takes away"]
 
 
 def test_the_same_page_twice(measured):

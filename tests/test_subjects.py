@@ -8,9 +8,12 @@ import pytest
 import tensorflow as tf
 from conftest import draw_digits, keras_lenet
 
+from keras_lenet.data import datasets
 from keras_lenet.edge import metadata, metadata_writer
 from keras_lenet.errors import Error
 from keras_lenet.stages import subjects
+
+DIGITS = datasets.NUMERALS
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +28,7 @@ def files(finished):
 
 def test_files_of_every_kind_give_one_models_answers(files):
     images = draw_digits(20, 9)[0]
-    keras_file, saved_model, tflite = (subjects.open_file(path) for path in files)
+    keras_file, saved_model, tflite = (subjects.open_file(path, DIGITS) for path in files)
     expected = keras_file.predict(images)
     np.testing.assert_allclose(saved_model.predict(images), expected, atol=1e-5)
     np.testing.assert_allclose(tflite.predict(images), expected, atol=0.1)
@@ -85,20 +88,24 @@ def broken(folder):
 )
 def test_files_that_break_the_contract_are_refused(tmp_path, make, complaint):
     with pytest.raises(Error, match=complaint) as caught:
-        subjects.open_file(make(tmp_path))
+        subjects.open_file(make(tmp_path), DIGITS)
     assert "\n" not in str(caught.value)
 
 
-def test_other_labels_are_refused(files, tmp_path):
-    labels = "".join(f"{letter}\n" for letter in "abcdefghij").encode()
-    described = metadata.describe("letters", "", "1", "", 0.0)
+def test_labels_have_to_be_those_of_the_dataset(files, tmp_path):
+    clothing = datasets.classes("fashion_mnist")
+    labels = "".join(f"{name}\n" for name in clothing).encode()
+    described = metadata.describe("clothing", "", "1", "", 0.0)
     content = files[2].read_bytes()
     bare = content[: content.rindex(b"PK\x03\x04")]
-    (tmp_path / "letters.tflite").write_bytes(
-        metadata_writer.attach(bare, described, {metadata.LABELS_FILE: labels})
-    )
-    with pytest.raises(Error, match=r"its labels are a, b, .*; expected 0, 1"):
-        subjects.open_file(tmp_path / "letters.tflite")
+    path = tmp_path / "clothing.tflite"
+    path.write_bytes(metadata_writer.attach(bare, described, {metadata.LABELS_FILE: labels}))
+    assert subjects.open_file(path, clothing).title == "clothing.tflite"
+    for others in (DIGITS, datasets.classes("kmnist"), clothing[::-1]):
+        with pytest.raises(Error, match=r"its labels are T-shirt/top, .*; expected .*: (0|o|Ank)"):
+            subjects.open_file(path, others)
+    path.write_bytes(metadata_writer.attach(bare, described, {}))  # and who says nothing, may
+    assert subjects.open_file(path, clothing).title == "clothing.tflite"
 
 
 def test_neither_recipe_nor_files():

@@ -57,6 +57,11 @@ class Archive:
     folder: str
 
 
+NUMERALS = tuple("0123456789")
+"""The classes of a dataset of digits."""
+HANDWRITTEN = "handwritten digits"
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A dataset of 28×28 images in ten classes, published as IDX files."""
@@ -64,6 +69,9 @@ class Dataset:
     title: str
     images: dict[Split, File]
     labels: dict[Split, File]
+    classes: tuple[str, ...] = NUMERALS
+    """What they are called, in the order of the labels; ASCII, since C and labels.txt have them."""
+    shows: str = HANDWRITTEN
     mirrors: tuple[str, ...] = ()
     archive: Archive | None = None
     transposed: bool = False
@@ -130,6 +138,19 @@ DATASETS: dict[str, Dataset] = {
             ),
             gz=True,
         ),
+        classes=(
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
+        shows="clothing",
         mirrors=(
             "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
@@ -146,6 +167,9 @@ DATASETS: dict[str, Dataset] = {
             ),
             gz=True,
         ),
+        # お, き, す, つ, な, は, ま, や, れ, を
+        classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+        shows="cursive hiragana",
         mirrors=(
             "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
             "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
@@ -216,6 +240,24 @@ def find(name: str) -> Dataset:
         return _dataset(f"IDX files in {name}", files)
     known = ", ".join([*DATASETS, DIGITS])
     raise Error(f"unknown dataset {name!r}: expected one of {known}, or a folder of IDX files")
+
+
+def classes(name: str) -> tuple[str, ...]:
+    """What the ten classes of a dataset are called; of a folder, which doesn't say, their numbers.
+
+    Raises:
+        Error: there is no such dataset.
+    """
+    return NUMERALS if name == DIGITS else find(name).classes
+
+
+def shows(name: str) -> str:
+    """What a dataset's images show, in words; of a folder that is taken for digits.
+
+    Raises:
+        Error: there is no such dataset.
+    """
+    return HANDWRITTEN if name == DIGITS else find(name).shows
 
 
 def locate(name: str, file: File, data_dir: Path | None) -> Path | None:

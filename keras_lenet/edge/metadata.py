@@ -187,14 +187,14 @@ def score_threshold(model: bytes) -> float:
 def describe(
     name: str, description: str, version: str, author: str, threshold: float
 ) -> dict[str, Any]:
-    """The metadata of an exported digit classifier: raw pixels in, ten probabilities out.
+    """The metadata of an exported classifier: raw pixels in, ten probabilities out.
 
     Answers of a confidence below `threshold` are to be refused.
     """
     image = {
         "name": "image",
         "description": (
-            "A digit in MNIST style: pixels from 0 = background to 255 = ink. int8 takes "
+            "An image in MNIST style: pixels from 0 = background to 255 = ink. int8 takes "
             "pixel - 128, uint8 the pixel, float32 pixel / 255."
         ),
         "content": {
@@ -211,7 +211,7 @@ def describe(
     }
     probabilities = {
         "name": "probabilities",
-        "description": "The probability of each digit.",
+        "description": "The probability of each class.",
         "process_units": [
             {"options_type": THRESHOLDING, "options": {"global_score_threshold": threshold}}
         ],

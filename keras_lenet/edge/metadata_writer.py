@@ -10,7 +10,14 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_lenet.edge.metadata import ENTRY, IDENTIFIER, TABLES, is_scalar, member
+from keras_lenet.edge.metadata import (
+    ENTRY,
+    IDENTIFIER,
+    LABELS_FILE,
+    TABLES,
+    is_scalar,
+    member,
+)
 
 _ALIGNMENT = 16  # of a buffer's data, as the model schema demands: int32 biases are read in place
 
@@ -82,6 +89,12 @@ def files(model: bytes) -> dict[str, bytes]:
             return {name: archive.read(name) for name in archive.namelist()}
     except zipfile.BadZipFile:
         return {}
+
+
+def labels(model: bytes) -> list[str] | None:
+    """The names of a .tflite file's classes, a line each in the file; None where it has none."""
+    content = files(model).get(LABELS_FILE)
+    return None if content is None else content.decode(errors="replace").splitlines()
 
 
 def encode(metadata: dict[str, Any]) -> bytes:

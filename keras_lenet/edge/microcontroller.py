@@ -6,6 +6,7 @@ exactly the ops it uses, its contract as constants, golden vectors, and a self-t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_lenet.artifacts import digest, write_bytes
-from keras_lenet.edge import inspection, parity
+from keras_lenet.edge import inspection, metadata_writer, parity
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
 
@@ -86,7 +87,7 @@ def write(model: Path, images: NDArray[np.uint8], names: list[str], folder: Path
         f"{stem}_model.h": _model_header(stem, content),
         f"{stem}_model.cc": _model_source(stem, content),
         f"{stem}_ops.h": _resolver(stem, inspection.inspect(model)),
-        f"{stem}_contract.h": _contract(stem, classifier, arena, how),
+        f"{stem}_contract.h": _contract(stem, classifier, _labels(content), arena, how),
         f"{stem}_golden.h": _golden(stem, inputs, outputs, names),
         "self_test.cc": SELF_TEST.replace("@stem@", stem).replace("@STEM@", stem.upper()),
         "Makefile": MAKEFILE.replace("@stem@", stem),
@@ -160,12 +161,17 @@ inline bool {stem}_register_ops({stem}_resolver& resolver) {{
     )
 
 
-def _contract(stem: str, classifier: Classifier, arena: int, how: str) -> str:
+def _labels(content: bytes) -> list[str]:
+    """What a file calls its classes; their numbers where it doesn't say."""
+    return metadata_writer.labels(content) or [str(number) for number in range(10)]
+
+
+def _contract(stem: str, classifier: Classifier, labels: list[str], arena: int, how: str) -> str:
     image, scores = classifier.input, classifier.output
     return _guarded(
         f"{stem}_contract",
         f"""// Input: one image, 28 rows of 28 pixels, int8: the pixel less 128, where pixel 0 is
-// background and 255 is ink. Output: int8: probability = (value + 128) / 256, digit = index.
+// background and 255 is ink. Output: int8: probability = (value + 128) / 256, class = index.
 
 constexpr int {stem}_side = 28;
 constexpr int {stem}_input_size = 784;
@@ -175,8 +181,8 @@ constexpr int {stem}_classes = 10;
 constexpr float {stem}_output_scale = {scores.scale!r}f;
 constexpr int {stem}_output_zero_point = {scores.zero_point};
 constexpr const char* {stem}_labels[{stem}_classes] = {{
-    "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}};
-// A lower probability than this means that the image shows no digit.
+    {", ".join(map(json.dumps, labels))}}};
+// A lower probability than this means that the image shows none of them.
 constexpr float {stem}_threshold = {classifier.threshold!r}f;
 
 // {how}.

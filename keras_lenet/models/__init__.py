@@ -58,7 +58,7 @@ class Architecture:
 
 MODELS = {
     "lenet5": Architecture(
-        "LeNet-5, ReLU and max pooling",
+        "LeNet-5 (LeCun et al. 1998) with ReLU and max pooling",
         lenet5.network,
         input_size=32,
         parameters={"conv1": 156, "conv2": 2_416, "conv3": 48_120, "dense1": 10_164, "logits": 850},

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
 from keras_lenet import artifacts, models, plots, results, streams, terminal
-from keras_lenet.data import loading, outliers
+from keras_lenet.data import datasets, loading, outliers
 from keras_lenet.edge import parity
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
@@ -83,7 +83,7 @@ def evaluate_files(
     for path in paths:
         if path.name in scored:
             raise Error(f"{path}: a second file called {path.name}; rename one of them")
-        scored[path.name] = subjects.open_file(path)
+        scored[path.name] = subjects.open_file(path, datasets.classes(dataset))
     first, last = paths[0].name, paths[-1].name
     probabilities = predict(scored, test)
     pairs = tuple((path.name, first) for path in paths[1:])
@@ -139,7 +139,7 @@ def measure(
         "schema": results.SCHEMA,
         "dataset": dataset,
         "images": len(test),
-        "labels": list(export.LABELS),
+        "labels": list(datasets.classes(dataset)),
         "reference": reference,
         "models": {
             key: score(subject, probabilities[key], probabilities[reference], test.labels)
@@ -308,6 +308,7 @@ def write(
                 for key in dict.fromkeys((metrics["reference"], metrics["deployed"]))
             },
             f"{metrics['dataset']}, {len(test):,} test images",
+            metrics["labels"],
         ),
         out / CONFUSION,
     )
@@ -327,7 +328,10 @@ def _subjects(context: Context) -> dict[str, Subject]:
         "saved_model": subjects.of_saved_model(saved_model, "SavedModel"),
         FAKE_QUANTIZED: subjects.of_keras(fake_quantized, qat_path, "Keras QAT"),
     } | {
-        variant: subjects.of_tflite(context.inputs["export"] / export.file_name(name, variant))
+        variant: subjects.of_tflite(
+            context.inputs["export"] / export.file_name(name, variant),
+            datasets.classes(context.dataset),
+        )
         for variant in export.VARIANTS
     }
 

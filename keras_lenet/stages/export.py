@@ -31,7 +31,6 @@ from keras_lenet.stages import Context, confidence, quantize, train
 
 SAVED_MODEL, BUDGET = "saved_model", "budget.md"
 VARIANTS = ("float32", "int8_ptq", "int8", "uint8")
-LABELS = tuple("0123456789")
 
 _NOT_DECISIVE = {"name", "origin", "evaluate", "report"}
 """The parts of a recipe that have no say in the files' content."""
@@ -89,7 +88,7 @@ def run(context: Context) -> dict[str, Any]:
         "int8": lambda: convert(fake_quantized, size, tf.int8),
         "uint8": lambda: convert(fake_quantized, size, tf.uint8),
     }
-    labels = "".join(f"{label}\n" for label in LABELS).encode()
+    labels = "".join(f"{label}\n" for label in datasets.classes(context.dataset)).encode()
     thresholds = {}
     for variant, converter in converters.items():
         path = context.out / file_name(name, variant)
@@ -306,7 +305,7 @@ def _manifest(context: Context, thresholds: dict[str, float]) -> dict[str, Any]:
         "model": name,
         "dataset": context.dataset,
         "image": "28×28 grey pixels, 0 = background, 255 = ink",
-        "labels": list(LABELS),
+        "labels": list(datasets.classes(context.dataset)),
         "temperature": {stage: _temperature(context, stage) for stage in ("train", "quantize")},
         "files": files,
         "settings": context.recipe.model_dump(mode="json", exclude=_NOT_DECISIVE),

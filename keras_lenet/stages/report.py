@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from PIL import Image
 
-from keras_lenet import artifacts, plots, results
+from keras_lenet import artifacts, plots, results, streams
 from keras_lenet.recipe import Recipe, Report
 from keras_lenet.stages import Context, comparison, layers
 
@@ -27,6 +27,8 @@ PAGE, TEMPLATE = "report.html", "report.html.j2"
 CURVES = "training.png"
 # As their stages name them; importing those would load TensorFlow for a few words.
 CONTACT_SHEET, MANIFEST = "augmentation.png", "manifest.json"
+MODEL, EXAMPLE = "model.keras", "example.png"
+FILTERS, FEATURE_MAPS = "filters.png", "feature_maps.png"
 GALLERY = 200
 """Images shown at most; a model that is no good would make a page that no browser opens."""
 
@@ -52,7 +54,7 @@ class Answer(NamedTuple):
     """What one model takes an image for."""
 
     model: str
-    digit: str
+    name: str
     confidence: str
     right: bool
 
@@ -62,25 +64,45 @@ class Picture(NamedTuple):
 
     source: str
     position: int
-    digit: str
+    name: str
     answers: list[Answer]
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Write `report.html`, and the training curves as a picture for the model card."""
+    """Write `report.html`, and some of its pictures as files: curves, filters and feature maps."""
     inputs = context.inputs
     histories = {stage: _history(inputs[stage] / "history.csv") for stage in ("train", "quantize")}
     plots.save(plots.training_curves(histories), context.out / CURVES)
     manifest = json.loads((inputs["export"] / MANIFEST).read_text(encoding="utf-8"))
+    seen = _inside(inputs["train"], manifest["labels"], context.out)
     written = page(
         *_evaluation(inputs["evaluate"]),
         recipe=context.recipe,
         histories=histories,
         contact_sheet=(inputs["train"] / CONTACT_SHEET).read_bytes(),
+        inside=seen,
         hashes={name: described["sha256"] for name, described in manifest["files"].items()},
     )
     artifacts.write_bytes(context.out / PAGE, written.encode())
     return {"bytes": len(written.encode())}
+
+
+def _inside(trained: Path, labels: list[str], out: Path) -> dict[str, bytes]:
+    """Draw the first layer's weights, and a validation image on its way; captions and PNG files."""
+    with streams.without_information():  # slow to import, and for these pictures alone
+        import keras
+
+        from keras_lenet.stages import inside
+
+    model = keras.models.load_model(trained / MODEL, compile=False)
+    caption, kernels = inside.first_filters(model)
+    plots.save(plots.filters(kernels), out / FILTERS)
+    drawn = {f"{caption}. Red adds where there is ink, blue takes away": FILTERS}
+    if (trained / EXAMPLE).exists():  # a run of an earlier version has none
+        outputs = inside.feature_maps(model, np.asarray(Image.open(trained / EXAMPLE)))
+        plots.save(plots.feature_maps(outputs, labels), out / FEATURE_MAPS)
+        drawn["A validation image, and what each layer makes of it"] = FEATURE_MAPS
+    return {caption: (out / name).read_bytes() for caption, name in drawn.items()}
 
 
 def of_files(folder: Path) -> None:
@@ -101,6 +123,7 @@ def page(
     recipe: Recipe | None = None,
     histories: dict[str, dict[str, list[float]]] | None = None,
     contact_sheet: bytes | None = None,
+    inside: dict[str, bytes] | None = None,
     hashes: dict[str, str] | None = None,
 ) -> str:
     """Make the page; what is not given, or was not measured, is left out.
@@ -111,6 +134,7 @@ def page(
         recipe: the recipe of the run.
         histories: by stage of training, the columns of its `history.csv`.
         contact_sheet: augmented training images, as PNG.
+        inside: what the network has learnt to see, as PNG by caption.
         hashes: SHA-256 by name of file.
 
     Returns:
@@ -149,6 +173,7 @@ def page(
         robustness=_robustness(metrics) if "robustness" in metrics else None,
         speed=_speed(metrics),
         contact_sheet=_data_uri(contact_sheet) if contact_sheet else None,
+        inside={caption: _data_uri(png) for caption, png in (inside or {}).items()},
         recipe=recipe.model_dump_json(indent=2) if recipe else None,
         versions=artifacts.versions(),
         hashes=hashes,
@@ -233,15 +258,15 @@ def _training(histories: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
 def _mistakes(
     metrics: dict[str, Any], predictions: Mapping[str, NDArray[Any]], most: int
 ) -> dict[str, Any]:
-    titles, keys = _titles(metrics), _compared(metrics)
+    titles, keys, labels = _titles(metrics), _compared(metrics), metrics["labels"]
     matrices = {key: np.array(metrics["models"][key]["confusion"]) for key in keys}
     scale = plots.most_confused(matrices.values())
     drawn = [
         _plot(
             f"confusion-{place}",
             f"{titles[key]}: {matrix.sum() - matrix.trace():,} of {matrix.sum():,} wrong",
-            f"Confusion matrix of {titles[key]}: {_often_confused(matrix)}",
-            partial(plots.confusion, matrix=matrix, most=scale),
+            f"Confusion matrix of {titles[key]}: {_often_confused(matrix, labels)}",
+            partial(plots.confusion, matrix=matrix, most=scale, labels=labels),
             (4, 4),
         )
         for place, (key, matrix) in enumerate(matrices.items())
@@ -253,8 +278,10 @@ def _mistakes(
     }
     if flips:
         told = "; ".join(f"{pair}: {sum(counts):,}" for pair, counts in flips.items())
-        caption = "Images that two models put in different classes, by digit"
-        drawn.append(_plot("flips", caption, told, partial(plots.flips, counts=flips)))
+        caption = "Images that two models put in different classes, by class"
+        drawn.append(
+            _plot("flips", caption, told, partial(plots.flips, counts=flips, labels=labels))
+        )
     shown = predictions["shown"]
     scores = {key: predictions[key][shown] for key in keys}
     answers = {key: found.argmax(1) for key, found in scores.items()}
@@ -273,11 +300,13 @@ def _mistakes(
     }
 
 
-def _often_confused(matrix: NDArray[np.int64]) -> str:
+def _often_confused(matrix: NDArray[np.int64], labels: Sequence[str]) -> str:
     mistakes = matrix - np.diag(np.diag(matrix))
-    true, answer = np.unravel_index(mistakes.argmax(), mistakes.shape)
+    true, answer = map(int, np.unravel_index(mistakes.argmax(), mistakes.shape))
     count = mistakes[true, answer]
-    return f"most often, {count} times, a {true} is taken for a {answer}" if count else "no mistake"
+    if not count:
+        return "no mistake"
+    return f"most often, {count} times, {labels[true]} is taken for {labels[answer]}"
 
 
 def _pictures(
@@ -291,10 +320,10 @@ def _pictures(
         answers = []
         for key in _compared(metrics):
             scores = predictions[key][position]
-            digit = int(scores.argmax())
+            answer = int(scores.argmax())
             title = metrics["models"][key]["title"]
-            name, confidence = metrics["labels"][digit], f"{scores[digit]:.0%}"
-            answers.append(Answer(title, name, confidence, digit == label))
+            name, confidence = metrics["labels"][answer], f"{scores[answer]:.0%}"
+            answers.append(Answer(title, name, confidence, answer == label))
         png = io.BytesIO()
         Image.fromarray(predictions["shown_images"][place]).save(png, "PNG", optimize=True)
         source = _data_uri(png.getvalue())
@@ -398,10 +427,13 @@ def _rejection(metrics: dict[str, Any]) -> dict[str, Any]:
     found = metrics["rejection"]
     digits, title = found["digits"], _titles(metrics)[metrics["deployed"]]
     caption = "What refusing costs, by confidence threshold"
-    told = f"at a threshold of {found['threshold']:.3f}, {digits['refused']:,} digits are refused"
+    told = (
+        f"at a threshold of {found['threshold']:.3f}, {digits['refused']:,} test images are refused"
+    )
     curve = partial(plots.rejection_curve, measured=found)
     header, rows = results.REJECTION_HEADER, results.rejection_rows(metrics)
     return {
+        "heading": results.rejection_heading(metrics),
         "table": Table(f"What {title} refuses", header, rows),
         "note": results.rejection_caption(metrics),
         "plots": [_plot("rejection", caption, f"{caption}: {told}", curve, (3.9, 3.4))],
@@ -460,6 +492,7 @@ def _robustness(metrics: dict[str, Any]) -> dict[str, Any]:
         ],
         "images": found["images"],
         "prepared_images": found["prepared_images"],
+        "digits": results.of_digits(metrics),
         "reference": titles[models[0]],
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from keras_lenet import streams
 from keras_lenet.data import loading
-from keras_lenet.edge import metadata, metadata_writer
+from keras_lenet.edge import metadata_writer
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
 from keras_lenet.stages import export
@@ -49,8 +49,8 @@ class Subject:
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
 
-def open_file(path: Path) -> Subject:
-    """Open a Keras file, a SavedModel folder or a .tflite.
+def open_file(path: Path, classes: Sequence[str]) -> Subject:
+    """Open a Keras file, a SavedModel folder or a .tflite, to score it on images of `classes`.
 
     Raises:
         Error: it is none of these, can't be read, or doesn't keep the contract.
@@ -61,21 +61,23 @@ def open_file(path: Path) -> Subject:
         if path.is_dir():
             return of_saved_model(path, path.name)
         if path.suffix == ".keras":
-            return of_keras(_load_keras(path), path, path.name)
-        return of_tflite(path)
+            return of_keras(load_keras(path), path, path.name)
+        return of_tflite(path, classes)
 
 
-def of_tflite(path: Path) -> Subject:
+def of_tflite(path: Path, classes: Sequence[str]) -> Subject:
     """A .tflite file, on one thread.
 
     Raises:
-        Error: it can't be read, doesn't keep the contract, or has labels other than the digits.
+        Error: it can't be read, doesn't keep the contract, or has labels other than `classes`.
     """
     classifier = Classifier(path)
-    labels = metadata_writer.files(path.read_bytes()).get(metadata.LABELS_FILE)
-    if labels is not None and tuple(labels.decode(errors="replace").split()) != export.LABELS:
-        found = ", ".join(labels.decode(errors="replace").split())[:100]
-        raise Error(f"{path}: its labels are {found}; expected {', '.join(export.LABELS)}")
+    labels = metadata_writer.labels(path.read_bytes())
+    if labels is not None and labels != list(classes):
+        raise Error(
+            f"{path}: its labels are {', '.join(labels)[:100]}; expected those of the dataset: "
+            f"{', '.join(classes)}; name its own dataset, as in --dataset fashion_mnist"
+        )
     return Subject(path.name, path, classifier.predict, "XNNPACK")
 
 
@@ -131,7 +133,12 @@ def of_saved_model(path: Path, title: str) -> Subject:
     return Subject(title, path, _in_batches(predict), "TensorFlow")
 
 
-def _load_keras(path: Path) -> Any:
+def load_keras(path: Path) -> Any:
+    """The model in a Keras file.
+
+    Raises:
+        Error: it can't be read.
+    """
     try:
         return keras.models.load_model(path, compile=False)  # in safe mode: no code from the file
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from keras_lenet import artifacts, models, plots, terminal
 from keras_lenet.data import loading
@@ -25,10 +26,12 @@ from keras_lenet.stages import Context, confidence, fitting
 
 MODEL = "model.keras"
 CONTACT_SHEET = "augmentation.png"
+EXAMPLE = "example.png"
+"""A validation image, for the report to follow through the network."""
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Write `model.keras`, `history.csv` and the contact sheet of augmented images.
+    """Write `model.keras`, `history.csv`, the contact sheet of augmented images, and an example.
 
     Raises:
         Error: the data can't be had, a batch is larger than the training split or doesn't divide
@@ -44,6 +47,8 @@ def run(context: Context) -> dict[str, Any]:
     batches = augmented(recipe, mixed, recipe.train.batch_size, recipe.seed, lessons)
     sheet = plots.contact_sheet(_first_images(batches(range(1))))
     plots.save(sheet, context.out / CONTACT_SHEET)
+    with artifacts.replacing(context.out / EXAMPLE) as temporary:
+        Image.fromarray(validation.images[0]).save(temporary)
     kept, state = fit(recipe, batches, mixed, validation, lessons, context.out)
     plain = loading.plain_batches(validation, models.input_size(recipe.model))
     temperature = confidence.calibrate(kept, plain, validation.labels)

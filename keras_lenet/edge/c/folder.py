@@ -202,7 +202,7 @@ no library. Generated from {report.bytes:,} bytes of .tflite: {ops}.
 
 | file | what it is |
 |---|---|
-| `{name}.h` | three functions: the digit, the probabilities, the logits |
+| `{name}.h` | three functions: the class, the probabilities, the logits |
 | `{name}.c` | weights and code |
 | `{name}_test.c` | {vectors} images, and every output that belongs to them |
 | `{name}_example/` | a sketch for the Arduino environment |

@@ -134,10 +134,10 @@ extern "C" {{
 
 /* An image is 28 rows of 28 pixels, 0 = background, 255 = ink. */
 
-/* The likeliest digit, 0 to 9. */
+/* The likeliest class, 0 to 9. */
 int {name}_classify(const uint8_t image[784]);
 
-/* Of each digit: probability = (value + 128) / 256. */
+/* Of each class: probability = (value + 128) / 256. */
 void {name}_probabilities(const uint8_t image[784], int8_t probabilities[10]);
 
 /* What the softmax makes the probabilities of. */
