@@ -248,7 +248,7 @@ def _teachers(chosen: Finished) -> str:
     if record is None:
         raise Error(f"{chosen.run.stage_folder('teach')}: its record cannot be read")
     return (
-        f"- Distilled, at temperature {distill.temperature:g}, from {distill.teachers} of the "
+        f"- Distilled, at temperature {chosen.run.recipe.train.temperature:g}, from {distill.teachers} of the "
         f"architecture `{distill.model}`,\n  trained {distill.train.epochs} epochs on labels; "
         f"validation accuracy {record.summary['validation_accuracy']:.2%}.\n"
     )

@@ -112,6 +112,9 @@ class Train(Section):
         weight_averaging: momentum of the exponential moving average of the weights, which is
             what is validated and kept; 0 turns it off.
         label_smoothing: share of the target spread evenly over the classes.
+        temperature: by which the model's logits and its teachers' are divided, if it has any
+            (Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015,
+            section 2).
         precision: dtype policy; the mixed ones are for GPUs.
         tensorboard: also write event files.
     """
@@ -128,6 +131,7 @@ class Train(Section):
     step_factor: Share = 0.1
     weight_averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    temperature: Positive = 3.0
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     tensorboard: bool = False
 
@@ -150,8 +154,6 @@ class Distill(Section):
         model: the teachers' architecture.
         teachers: how many, each from a seed of its own; their logits are averaged.
         seed: of the first; apart from the run's, so that runs of several seeds share them.
-        temperature: by which both sides' logits are divided (Hinton, Vinyals and Dean, "Distilling
-            the Knowledge in a Neural Network", 2015, section 2).
         rounds: how many times the training set is warped and answered; after so many epochs the
             model sees the same warps again.
         augment: the warps that the teachers are trained on; left out, the recipe's own.
@@ -161,7 +163,6 @@ class Distill(Section):
     model: str = "teacher"
     teachers: Count = 1
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    temperature: Positive = 3.0
     rounds: Count = 20
     augment: Augment | None = None
     train: Train = Train()

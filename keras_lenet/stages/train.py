@@ -147,7 +147,7 @@ def loss(recipe: Recipe, deployed: bool = False) -> Callable[[Any, Any], Any]:
     if own and not deployed:
         return own
     if recipe.distill:
-        return functools.partial(fitting.distillation, temperature=recipe.distill.temperature)
+        return functools.partial(fitting.distillation, temperature=recipe.train.temperature)
     return functools.partial(fitting.cross_entropy, label_smoothing=recipe.train.label_smoothing)
 
 
