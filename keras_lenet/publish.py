@@ -247,8 +247,10 @@ def _teachers(chosen: Finished) -> str:
     record = Record.read(chosen.run.stage_folder("teach"))
     if record is None:
         raise Error(f"{chosen.run.stage_folder('teach')}: its record cannot be read")
+    temperature = chosen.run.recipe.train.temperature
+    accuracy = record.summary["validation_accuracy"]
     return (
-        f"- Distilled, at temperature {chosen.run.recipe.train.temperature:g}, from {distill.teachers} of the "
-        f"architecture `{distill.model}`,\n  trained {distill.train.epochs} epochs on labels; "
-        f"validation accuracy {record.summary['validation_accuracy']:.2%}.\n"
+        f"- Distilled, at temperature {temperature:g}, from {distill.teachers} of the architecture "
+        f"`{distill.model}`,\n  trained {distill.train.epochs} epochs on labels; validation "
+        f"accuracy {accuracy:.2%}.\n"
     )
