@@ -1,11 +1,10 @@
-from pathlib import Path
-
 import pytest
+from conftest import PIPELINES
 
-from keras_lenet import recipe
+from keras_lenet import models, recipe
 from keras_lenet.errors import Error
 
-PIPELINES = sorted((Path(__file__).parents[1] / "pipelines").rglob("*.toml"))
+FILES = sorted(PIPELINES.rglob("*.toml"))
 
 
 @pytest.fixture
@@ -43,6 +42,10 @@ def test_a_recipe_is_frozen(path):
         ("[train]\nepochs = '3'", "train.epochs = '3': input should be a valid integer"),
         ("[train]\nepochs = 0", "train.epochs = 0: input should be greater than or equal to 1"),
         ("[train]\nepochs = 2\nwarmup_epochs = 2", r"warmup_epochs \(2\) must be fewer"),
+        (
+            "[train]\nstep_epochs = 0",
+            "train.step_epochs = 0: input should be greater than or equal",
+        ),
         ("[train]\nlearning_rate = nan", "train.learning_rate = nan: input should be a finite"),
         ("[train]\noptimizer = 'adam'", "'adamw' or 'sgd'"),
         ("train = 3", "train"),
@@ -69,8 +72,15 @@ def test_a_missing_recipe_is_named(tmp_path):
         recipe.load(tmp_path / "nowhere.toml")
 
 
-@pytest.mark.parametrize("file", PIPELINES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_recipe_loads_and_opens_with_its_command(file):
-    recipe.load(file)
-    root = file.parents[1]
-    assert file.read_text().startswith(f"# keras-lenet run {file.relative_to(root)}\n")
+    models.input_size(recipe.load(file).model)
+    command = f"# keras-lenet run {file.relative_to(PIPELINES.parent).as_posix()}\n"
+    assert file.read_text().startswith(command)
+
+
+def test_every_model_has_a_recipe():
+    loaded = [recipe.load(file) for file in FILES]
+    used = {one.model.name for one in loaded}
+    used |= {one.distill.model for one in loaded if one.distill}
+    assert used == set(models.MODELS)

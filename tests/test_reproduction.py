@@ -3,7 +3,7 @@
 import pytest
 from conftest import PIPELINES, SMOKE, keras_lenet
 
-from keras_lenet import models, pipeline, recipe, reproduction
+from keras_lenet import pipeline, recipe, reproduction
 from keras_lenet.artifacts import Record
 from keras_lenet.publish import Finished
 
@@ -50,21 +50,6 @@ def test_a_recipe_that_reproduces_nothing_is_refused_before_any_work(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-RECIPES = sorted(PIPELINES.rglob("*.toml"))
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_is_valid_and_says_how_to_run_it(path):
-    loaded = recipe.load(path)
-    models.input_size(loaded.model)
-    command = f"# keras-lenet run {path.relative_to(PIPELINES.parent).as_posix()}"
-    assert path.read_text().startswith(command)
-    if path.parent.name == "seeds":
-        reproduction.check([loaded])
-
-
-def test_every_model_has_a_recipe():
-    loaded = [recipe.load(path) for path in RECIPES]
-    used = {one.model.name for one in loaded}
-    used |= {one.distill.model for one in loaded if one.distill}
-    assert used == set(models.MODELS)
+@pytest.mark.parametrize("path", sorted((PIPELINES / "seeds").iterdir()), ids=lambda one: one.stem)
+def test_every_recipe_among_the_seeds_reproduces_something(path):
+    reproduction.check([recipe.load(path)])

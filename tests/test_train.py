@@ -6,10 +6,12 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
-from conftest import SMOKE
+from conftest import SMOKE, write_dataset
 
 from keras_lenet import pipeline, recipe
+from keras_lenet.data import idx
 from keras_lenet.errors import Error
 from keras_lenet.stages import train
 
@@ -22,6 +24,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 from keras_lenet import pipeline, recipe
+from keras_lenet.data import idx
 from keras_lenet.errors import Error
 from keras_lenet.stages import train
 
@@ -105,3 +108,24 @@ def test_a_loss_of_its_own_takes_labels_as_they_are(section):
     wanted = recipe.Recipe(name="test", model=recipe.Model(name="lenet5_1998"), **section)
     with pytest.raises(Error, match=r"lenet5_1998 is trained by a loss of its own"):
         train.loss(wanted)
+
+
+def test_images_that_are_all_alike_cannot_be_standardized(tmp_path):
+    folder = write_dataset(tmp_path / "alike")
+    for path in folder.glob("*images*"):
+        idx.write(path, np.full_like(idx.read(path, 3), 7))
+    with pytest.raises(Error, match=r"every pixel of the 320 training images is 7, so .* is 0"):
+        training(tmp_path, folder, "data.standardize=true")
+
+
+def test_a_standardized_model_is_kept_for_plain_pixels(tmp_path, synthetic):
+    folder = training(tmp_path, synthetic, "data.standardize=true", "model.pad=true")
+    model = keras.models.load_model(folder / "model.keras")
+    assert model.input_shape == (None, 28, 28, 1)
+    assert [type(layer).__name__ for layer in model.layers[1:3]] == ["ZeroPadding2D", "Conv2D"]
+
+
+def test_plain_gradient_descent_has_no_momentum():
+    settings = recipe.Train(optimizer="sgd", momentum=0.0)
+    optimizer = train._optimizer(settings, steps=1)
+    assert (optimizer.momentum, optimizer.nesterov) == (0.0, False)
