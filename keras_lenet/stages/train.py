@@ -235,7 +235,7 @@ def _statistics(recipe: Recipe, training: loading.Examples) -> tuple[float, floa
     mean, deviation = float(pixels.mean()), float(pixels.std())
     if deviation == 0:
         raise Error(
-            f"data.standardize = true: every pixel of the {len(training)} training images is "
+            f"data.standardize = true: every pixel of the {len(pixels)} training images is "
             f"{mean * 255:.0f}, so their deviation is 0; expected images that differ"
         )
     return mean, deviation
