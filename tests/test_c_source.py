@@ -119,6 +119,14 @@ def convolved(x, channels=6, size=5, stride=1, padding="VALID"):
     return tf.nn.bias_add(tf.nn.conv2d(x, filters, stride, padding), weights(1, channels)[0])
 
 
+def depthwise(x, size=2, stride=2, padding="VALID"):
+    filters = weights(size, size, int(x.shape[3]), 1)
+    strides = (1, stride, stride, 1)
+    return tf.nn.bias_add(
+        tf.nn.depthwise_conv2d(x, filters, strides, padding), weights(1, int(x.shape[3]))[0]
+    )
+
+
 def maximum(x, size=2, stride=2, padding="VALID"):
     return tf.nn.max_pool2d(x, size, stride, padding)
 
@@ -134,6 +142,10 @@ NETWORKS = {
     "two maxima of 3": lambda x: dense(maximum(convolved(maximum(convolved(x), 3, 3), 5, 3), 3, 3)),
     "overlapping maxima": lambda x: dense(maximum(convolved(x, 3, 3), 3, 2, "SAME")),
     "padded strides": lambda x: dense(tf.nn.relu6(convolved(x, 8, 4, 3, "SAME"))),
+    "depthwise": lambda x: dense(tf.tanh(depthwise(convolved(x, 6, 3)))),
+    "depthwise, padded, then a maximum": lambda x: dense(
+        maximum(tf.nn.relu(depthwise(convolved(x, 5, 4, 2), 3, 1, "SAME")))
+    ),
     "means": lambda x: dense(mean(tf.nn.relu(convolved(x, 4, 3)))),
     "padded means": lambda x: dense(mean(convolved(x, 4, 3), 3, 2, "SAME")),
     "a mean of the image": lambda x: dense(mean(x, 3, 3, "SAME")),

@@ -67,8 +67,6 @@ CONTRACT["int8_ptq"] = CONTRACT["int8"]
 def run(context: Context) -> dict[str, Any]:
     """Write the SavedModel, the four .tflite files, what describes them, the C++ bundle, and C.
 
-    The last two are left out, with a line that says so, where a model has an op that they lack.
-
     Raises:
         Error: a converted file doesn't keep its contract.
     """
@@ -100,6 +98,19 @@ def run(context: Context) -> dict[str, Any]:
     int8 = context.out / file_name(name, "int8")
     terminal.say("export: budget card")
     budget.write(int8, context.out / BUDGET)
+    write_bundles(int8, context.out)
+    artifacts.write_json(context.out / "calibration.json", _identify(calibration))
+    artifacts.write_json(context.out / "manifest.json", _manifest(context, thresholds))
+    return {
+        variant: (context.out / file_name(name, variant)).stat().st_size for variant in VARIANTS
+    }
+
+
+def write_bundles(int8: Path, out: Path) -> None:
+    """Write the C++ bundle and the C of an int8 .tflite into folders of `out`.
+
+    Where the model has an op that one of them lacks, it is left out, with a line that says so.
+    """
     # Not of the run's own dataset, whose licence may not let its images be handed on.
     digits = datasets.load(datasets.DIGITS, "train")
     images, names = microcontroller.golden_images(digits.images, digits.labels)
@@ -109,14 +120,9 @@ def run(context: Context) -> dict[str, Any]:
     ):
         terminal.say(f"export: {title}")
         try:
-            write(int8, images, names, context.out / folder)
-        except Error as error:  # an op that not every device has; the files above run without
+            write(int8, images, names, out / folder)
+        except Error as error:
             terminal.say(f"export: no {title} of this model: {error}")
-    artifacts.write_json(context.out / "calibration.json", _identify(calibration))
-    artifacts.write_json(context.out / "manifest.json", _manifest(context, thresholds))
-    return {
-        variant: (context.out / file_name(name, variant)).stat().st_size for variant in VARIANTS
-    }
 
 
 def file_name(model: str, variant: str) -> str:

@@ -82,8 +82,8 @@ class Pool(Layer):
 
 
 @dataclass(frozen=True)
-class Convolution(Layer):
-    """CONV_2D without padding, or FULLY_CONNECTED; the maximum of `pool` positions each.
+class Sums(Layer):
+    """What sums weighted inputs.
 
     Attributes:
         weights: int8, (out, height, width, in).
@@ -94,8 +94,6 @@ class Convolution(Layer):
         limits: the least and greatest output.
         once: rounds once, not twice.
         stride: down and across.
-        pool: height and width of the MAX_POOL_2D that follows: rounding never changes an order,
-            so the maximum of the sums is found first, and it alone is rounded.
     """
 
     weights: NDArray[np.int8]
@@ -105,8 +103,24 @@ class Convolution(Layer):
     zero_point: int
     limits: tuple[int, int]
     once: bool
-    stride: tuple[int, int] = (1, 1)
+    stride: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Convolution(Sums):
+    """CONV_2D without padding, or FULLY_CONNECTED; the maximum of `pool` positions each.
+
+    Attributes:
+        pool: height and width of the MAX_POOL_2D that follows: rounding never changes an order,
+            so the maximum of the sums is found first, and it alone is rounded.
+    """
+
     pool: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True)
+class Depthwise(Sums):
+    """DEPTHWISE_CONV_2D without padding: of each channel by itself, so that `in` is 1."""
 
 
 @dataclass(frozen=True)
@@ -315,7 +329,7 @@ def _convolution(operator: _Operator) -> list[Layer]:
     if (options.dilationHFactor, options.dilationWFactor) != (1, 1):
         raise Error(f"{operator.name}: no C is generated for dilation")
     if weights.shape[3] != source[2]:
-        raise Error(f"{operator.name}: no C is generated for groups")
+        raise Error(f"{operator.name}: no C is generated for groups of channels")
     spread = [
         _padding(source[axis], target[axis], weights.shape[1 + axis], stride[axis], options.padding)
         for axis in (0, 1)
@@ -325,7 +339,10 @@ def _convolution(operator: _Operator) -> list[Layer]:
         padded = (source[0] + sum(spread[0]), source[1] + sum(spread[1]), source[2])
         layers.append(Pad(source, padded, spread[0][0], spread[1][0], operator.source.zero_point))
         source = padded
-    return [*layers, _summing(operator, weights, source, stride, once=False)]
+    if operator.name == "DEPTHWISE_CONV_2D":
+        by_channel = weights.transpose(3, 1, 2, 0)
+        return [*layers, _sums(Depthwise, operator, by_channel, source, stride, once=False)]
+    return [*layers, _sums(Convolution, operator, weights, source, stride, once=False)]
 
 
 def _fully_connected(operator: _Operator) -> list[Layer]:
@@ -335,16 +352,17 @@ def _fully_connected(operator: _Operator) -> list[Layer]:
     if operator.output.extents != (1, 1, len(flat)):
         raise Error(f"{operator.name}: expected one vector, found {operator.output.shape}")
     weights = flat.reshape(len(flat), 1, 1, -1)
-    return [_summing(operator, weights, (1, 1, weights.shape[3]), (1, 1), once=True)]
+    return [_sums(Convolution, operator, weights, (1, 1, weights.shape[3]), (1, 1), once=True)]
 
 
-def _summing(
+def _sums(
+    kind: type[Sums],
     operator: _Operator,
     weights: NDArray[np.int8],
     source: Shape,
     stride: tuple[int, int],
     once: bool,
-) -> Convolution:
+) -> Sums:
     filters = operator.inputs[1]
     if weights.dtype != np.int8 or filters.zero_points.any():
         raise Error(f"{operator.name}: expected int8 weights with zero point 0")
@@ -371,7 +389,7 @@ def _summing(
     # Where it rounds twice, the sum is shifted to the left first.
     if (largest * 2.0 ** (0 if once else np.maximum(shifts, 0)) >= 2**31).any():
         raise Error(f"{operator.name}: its sums can exceed 32 bits")
-    return Convolution(
+    return kind(
         source,
         output.extents,
         weights,
@@ -403,6 +421,7 @@ def _softmax(operator: _Operator) -> list[Layer]:
 _READERS: dict[str, Callable[[_Operator], list[Layer]]] = {
     "AVERAGE_POOL_2D": _pool,
     "CONV_2D": _convolution,
+    "DEPTHWISE_CONV_2D": _convolution,
     "FULLY_CONNECTED": _fully_connected,
     "MAX_POOL_2D": _pool,
     "PAD": _pad,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_lenet.edge.c.graph import (
     Convolution,
+    Depthwise,
     Layer,
     Lookup,
     Network,
@@ -18,6 +20,7 @@ from keras_lenet.edge.c.graph import (
     Pool,
     Resize,
     Softmax,
+    Sums,
 )
 
 _LANES = 16
@@ -422,18 +425,7 @@ def _convolution(
     lines[:, :, : wide * depth] = layer.weights.reshape(channels, tall, -1)
     weights = np.zeros((channels, laid.weights), np.int8)
     weights[:, : tall * laid.line] = lines.reshape(channels, -1)
-    arrays = "".join(
-        _array(kind, f"{function}_{name}", values)
-        for kind, name, values in (
-            ("int8_t", "weights", weights),
-            ("int32_t", "bias", layer.bias),
-            ("int32_t", "multiplier", layer.multipliers),
-            ("int8_t", "shift", -layer.shifts if layer.once else np.maximum(-layer.shifts, 0)),
-        )
-    )
-    left = not layer.once and bool(layer.shifts.max() > 0)
-    if left:  # where it rounds twice, the sum is shifted first
-        arrays += _array("int8_t", f"{function}_left", np.maximum(layer.shifts, 0))
+    arrays = _constants(layer, function, weights)
     gather = []
     for strip in range(laid.strips):
         place = f"corner[{strip * step_x * depth} + i * {width * depth} + j]"
@@ -451,7 +443,7 @@ def _convolution(
         for p, name in enumerate(names)
     ]
     store, scale = [], "scale_once" if layer.once else "scale_twice"
-    offset = f"{'-' if layer.zero_point < 0 else '+'} {abs(layer.zero_point)}"
+    offset = _offset(layer)
     ends = f"{layer.limits[0]}, {layer.limits[1]}"
     for o, names in enumerate(sums):
         most = names[0]
@@ -460,7 +452,7 @@ def _convolution(
         most = f"{most} + {function}_bias[o + {o}]"
         factor = f"{function}_multiplier[o + {o}], {function}_shift[o + {o}]"
         store += [
-            f"sum{o}0 = {f'({most}) * (1 << {function}_left[o + {o}])' if left else most};",
+            f"sum{o}0 = {_shifted(layer, most, f'{function}_left[o + {o}]')};",
             f"sum{o}0 = {scale}(sum{o}0, {factor});",
             f"output[o + {o}] = limit(sum{o}0 {offset}, {ends});",
         ]
@@ -491,6 +483,65 @@ def _convolution(
 {_indented(store, 16)}
             }}
             output += {channels};
+        }}
+    }}
+}}
+"""
+
+
+def _constants(layer: Sums, function: str, weights: NDArray[np.int8]) -> str:
+    """The arrays of a layer that sums, its weights as they are laid out."""
+    arrays: list[tuple[str, str, NDArray[Any]]] = [
+        ("int8_t", "weights", weights),
+        ("int32_t", "bias", layer.bias),
+        ("int32_t", "multiplier", layer.multipliers),
+        ("int8_t", "shift", -layer.shifts if layer.once else np.maximum(-layer.shifts, 0)),
+    ]
+    if _shifts_left(layer):
+        arrays.append(("int8_t", "left", np.maximum(layer.shifts, 0)))
+    return "".join(_array(kind, f"{function}_{name}", values) for kind, name, values in arrays)
+
+
+def _shifts_left(layer: Sums) -> bool:
+    """Whether sums are shifted before they are scaled, which those that round twice may be."""
+    return not layer.once and bool(layer.shifts.max() > 0)
+
+
+def _shifted(layer: Sums, value: str, bits: str) -> str:
+    return f"({value}) * (1 << {bits})" if _shifts_left(layer) else value
+
+
+def _offset(layer: Sums) -> str:
+    return f"{'-' if layer.zero_point < 0 else '+'} {abs(layer.zero_point)}"
+
+
+def _depthwise(layer: Depthwise, function: str, read: Callable[[str], str], pixels: bool) -> str:
+    channels, tall, wide, _ = layer.weights.shape
+    _, width, _ = layer.source
+    down, across, _ = layer.target
+    step_y, step_x = layer.stride
+    kind = "uint8_t" if pixels else "int8_t"
+    value = read(f"corner[(i * {width} + j) * {channels} + c]")
+    total = _shifted(layer, "sum", f"{function}_left[c]")
+    return f"""\
+{_constants(layer, function, layer.weights)}
+/* Filters of {tall}x{wide} of one channel each, {_dimensions(layer)}. */
+{_signature(function, pixels)}
+{{
+    for (int y = 0; y < {down}; ++y) {{
+        for (int x = 0; x < {across}; ++x) {{
+            const {kind} *corner = input + (y * {step_y * width} + x * {step_x}) * {channels};
+            for (int c = 0; c < {channels}; ++c) {{
+                const int8_t *weights = {function}_weights + c * {tall * wide};
+                int32_t sum = {function}_bias[c];
+                for (int i = 0; i < {tall}; ++i) {{
+                    for (int j = 0; j < {wide}; ++j) {{
+                        sum += weights[i * {wide} + j] * {value};
+                    }}
+                }}
+                sum = scale_twice({total}, {function}_multiplier[c], {function}_shift[c]);
+                *output++ = limit(sum {_offset(layer)}, {layer.limits[0]}, {layer.limits[1]});
+            }}
         }}
     }}
 }}
@@ -554,6 +605,7 @@ def _softmax(layer: Softmax, function: str, read: Callable[[str], str], pixels: 
 
 _EMITTERS: dict[type[Layer], Callable[..., str]] = {
     Convolution: _convolution,
+    Depthwise: _depthwise,
     Lookup: _lookup,
     Pad: _pad,
     Pool: _pool,
