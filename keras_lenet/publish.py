@@ -200,11 +200,11 @@ teaching. Not meant for decisions about people, such as reading cheques or ballo
   school pupils, about 1990; digits written otherwise, such as a 7 with a bar, are rarer there.""",
 )
 OTHERS = (
-    "ten classes: {classes},",
+    "ten classes",
     """\
-Images like those of {dataset}, in grey, of 28×28 pixels, bright on dark. To measure networks and
-quantization on, and for teaching. `keras-lenet classify` and `keras-lenet draw` are not for it:
-they prepare pictures as MNIST's digits are, and answer with the number of the class.""",
+Images like those of {dataset}, bright on dark, of these classes in this order: {classes}. To
+measure networks and quantization on, and for teaching. `keras-lenet classify` and `draw` are not
+for it: they prepare pictures as MNIST's digits are, and answer with the number of the class.""",
     """\
 - To a picture of anything else, too, the file gives ten probabilities. Whoever reads them has to
   refuse what lies below the threshold; some of it lies above.

@@ -90,7 +90,7 @@ def test_the_classes_of_another_dataset_are_named_throughout(clothing, tmp_path)
     assert '{\n    "T-shirt/top", "Trouser",' in contract
     card = (folder / "README.md").read_text()
     assert card.startswith("# lenet5: clothing, int8")
-    assert "probabilities of ten classes: T-shirt/top, Trouser" in card
+    assert "classes in this order: T-shirt/top, Trouser" in card
     page = (tmp_path / "runs" / "smoke-seed0" / "report" / "report.html").read_text()
     # What digits alone are meant by stays unsaid; what is made for digits is said to be.
     assert not re.search(r"digits 0|no digit|digits (it|refused)|a digit|cheques", card + page)
