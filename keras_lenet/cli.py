@@ -279,13 +279,13 @@ def classify(
     failed = 0
     for path, answer in pictures.classify(classifier, images):
         if isinstance(answer, Error):
-            typer.echo(f"keras-lenet: {answer}", err=True)
+            typer.echo(_plain(f"keras-lenet: {answer}"), err=True)
             failed += 1
             continue
         typer.echo(
             json.dumps(pictures.as_dict(path, answer))
             if as_json
-            else pictures.in_words(path, answer)
+            else _plain(pictures.in_words(path, answer))
         )
         if show is not None:
             pictures.write_seen(path, answer, show)
@@ -371,7 +371,7 @@ def inspect(
         return
     for end, tensors in (("input", report.inputs), ("output", report.outputs)):
         for tensor in tensors:
-            typer.echo(f"{end:9} {tensor}")
+            typer.echo(_plain(f"{end:9} {tensor}"))
     _print_ops(report)
     typer.echo(
         f"{report.bytes:,} bytes; {report.parameters:,} parameters; "
@@ -379,10 +379,10 @@ def inspect(
         f"{report.peak_activation_bytes:,} bytes of activations at the peak"
     )
     if report.metadata:
-        typer.echo(
-            f"described as {report.metadata.get('name')!r}: {report.metadata.get('description')}"
-        )
-    typer.echo(f"contract  {report.contract_problem or 'met: a digit classifier as exported here'}")
+        description = report.metadata.get("description")
+        typer.echo(_plain(f"described as {report.metadata.get('name')!r}: {description}"))
+    contract = report.contract_problem or "met: a digit classifier as exported here"
+    typer.echo(_plain(f"contract  {contract}"))
 
 
 def _print_ops(report: Any) -> None:
@@ -513,9 +513,14 @@ def _print_table(table: Any) -> None:
     """Print to stdout with every row whole: what is wider than the window spills over."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names are no markup
     natural = console.measure(table, options=console.options.update(max_width=200)).maximum
-    Console(width=max(natural, console.width)).print(table)
+    Console(markup=False, emoji=False, width=max(natural, console.width)).print(table)
+
+
+def _plain(text: str) -> str:
+    """Text without what terminals obey: names and descriptions may come from strangers."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def main() -> None:
@@ -572,5 +577,5 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _fail(message: str, status: int = 1) -> None:
-    print(f"keras-lenet: {' '.join(message.split())}", file=sys.stderr)
+    print(f"keras-lenet: {_plain(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(status)
