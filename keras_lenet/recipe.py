@@ -252,12 +252,12 @@ def _apply(settings: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     *parents, last = key.strip().split(".")
     if not equals or not last:
-        raise Error(f"--set {override}: expected KEY=VALUE, such as train.epochs=3")
+        raise Error(f"--set {override:.200}: expected KEY=VALUE, such as train.epochs=3")
     table = settings
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
-            raise Error(f"--set {override}: {parent} is a value, not a section")
+            raise Error(f"--set {override:.200}: {parent:.200} is a value, not a section")
     table[last] = _toml_value(text.strip())
 
 

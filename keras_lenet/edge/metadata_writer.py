@@ -86,7 +86,7 @@ def files(model: bytes) -> dict[str, bytes]:
     """
     if not zipfile.is_zipfile(io.BytesIO(model)):
         return {}
-    found = {}
+    found: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(model)) as archive:
             for entry in archive.infolist():
