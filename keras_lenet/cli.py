@@ -352,8 +352,14 @@ def draw(
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Any .tflite file.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Any .tflite file; with --verify, a folder.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Check a published folder's files by the hashes in it."),
+    ] = False,
 ) -> None:
     """Show what is in a .tflite file.
 
@@ -361,6 +367,16 @@ def inspect(
 
     Example: keras-lenet inspect exported/lenet5_int8.tflite
     """
+    if verify:
+        from keras_lenet import checksums
+
+        found = checksums.verify(file)
+        for name in found.uncovered:
+            typer.echo(_plain(f"{name}: not covered by any hash"))
+        typer.echo(
+            _plain(f"{file}: {len(found.covered)} files as listed, {len(found.uncovered)} unknown")
+        )
+        return
     from keras_lenet import streams
     from keras_lenet.edge import inspection
 
