@@ -82,12 +82,12 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp makes it private
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Have a file's bytes, or a folder's names, on the disk before going on."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -257,32 +257,41 @@ def commit(folder: Path) -> None:
     recover(folder)
     partial = _partial(folder)
     for path in [*partial.rglob("*"), partial]:
-        _sync(path)
+        sync(path)
     if folder.exists():
         folder.rename(_previous(folder))
     partial.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     _tidy(folder)
 
 
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold `folder` for this process alone; the system frees the lock when the process ends.
+
+    Args:
+        folder: made where there is none.
+        wait: for another process that holds it, instead of refusing.
 
     Raises:
         Error: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+    with (folder / ".lock").open("a+", encoding="utf-8", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise Error(
-                f"{folder} is in use by {holder}; wait for it, or run under another name "
-                "(--set name=…)"
-            ) from None
+            holder = file.read(200).strip() or "another process"
+            if not wait:
+                raise Error(
+                    f"{folder} is in use by {holder}; wait for it, or run under another name "
+                    "(--set name=…)"
+                ) from None
+            from keras_lenet import terminal  # slow to import, and seldom needed
+
+            terminal.say(f"waiting for {holder}, which uses {folder}")
+            fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         file.flush()

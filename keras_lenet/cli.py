@@ -284,13 +284,13 @@ def classify(
     failed = 0
     for path, answer in pictures.classify(classifier, images):
         if isinstance(answer, Error):
-            typer.echo(f"keras-lenet: {answer}", err=True)
+            typer.echo(_plain(f"keras-lenet: {answer}"), err=True)
             failed += 1
             continue
         typer.echo(
             json.dumps(pictures.as_dict(path, answer))
             if as_json
-            else pictures.in_words(path, answer)
+            else _plain(pictures.in_words(path, answer))
         )
         if show is not None:
             pictures.write_seen(path, answer, show)
@@ -357,8 +357,14 @@ def draw(
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Any .tflite file.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Any .tflite file; with --verify, a folder.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Check a published folder's files by the hashes in it."),
+    ] = False,
 ) -> None:
     """Show what is in a .tflite file.
 
@@ -366,6 +372,16 @@ def inspect(
 
     Example: keras-lenet inspect exported/lenet5_int8.tflite
     """
+    if verify:
+        from keras_lenet import checksums
+
+        found = checksums.verify(file)
+        for name in found.uncovered:
+            typer.echo(_plain(f"{name}: not covered by any hash"))
+        typer.echo(
+            _plain(f"{file}: {len(found.covered)} files as listed, {len(found.uncovered)} unknown")
+        )
+        return
     from keras_lenet import streams
     from keras_lenet.edge import inspection
 
@@ -376,7 +392,7 @@ def inspect(
         return
     for end, tensors in (("input", report.inputs), ("output", report.outputs)):
         for tensor in tensors:
-            typer.echo(f"{end:9} {tensor}")
+            typer.echo(_plain(f"{end:9} {tensor}"))
     _print_ops(report)
     typer.echo(
         f"{report.bytes:,} bytes; {report.parameters:,} parameters; "
@@ -384,10 +400,10 @@ def inspect(
         f"{report.peak_activation_bytes:,} bytes of activations at the peak"
     )
     if report.metadata:
-        typer.echo(
-            f"described as {report.metadata.get('name')!r}: {report.metadata.get('description')}"
-        )
-    typer.echo(f"contract  {report.contract_problem or 'met: a digit classifier as exported here'}")
+        description = report.metadata.get("description")
+        typer.echo(_plain(f"described as {report.metadata.get('name')!r}: {description}"))
+    contract = report.contract_problem or "met: a digit classifier as exported here"
+    typer.echo(_plain(f"contract  {contract}"))
 
 
 def _print_ops(report: Any) -> None:
@@ -600,9 +616,14 @@ def _print_table(table: Any) -> None:
     """Print to stdout with every row whole: what is wider than the window spills over."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names are no markup
     natural = console.measure(table, options=console.options.update(max_width=200)).maximum
-    Console(width=max(natural, console.width)).print(table)
+    Console(markup=False, emoji=False, width=max(natural, console.width)).print(table)
+
+
+def _plain(text: str) -> str:
+    """Text without what terminals obey: names and descriptions may come from strangers."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def main() -> None:
@@ -659,5 +680,5 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _fail(message: str, status: int = 1) -> None:
-    print(f"keras-lenet: {' '.join(message.split())}", file=sys.stderr)
+    print(f"keras-lenet: {_plain(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,23 @@ from numpy.typing import NDArray
 from keras_lenet import artifacts, results
 from keras_lenet.errors import Error
 from keras_lenet.stages import comparison
+
+# What damaged or edited files make NumPy, zipfile and json raise.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    RecursionError,
+    RuntimeError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +71,10 @@ def read(folder: Path) -> Evaluated:
             f"{folder}: no evaluation in it; expected a folder such as runs/mnist, in which the "
             "evaluate stage has run"
         )
+    record = artifacts.Record.read(inside)
+    damage = record and artifacts.damaged(inside, record.outputs)
+    if damage:
+        raise Error(f"{inside}: {damage} is missing or was changed; run evaluate again")
     metrics = results.read(inside)
     try:
         with np.load(inside / results.PREDICTIONS, allow_pickle=False) as stored:
@@ -60,9 +82,12 @@ def read(folder: Path) -> Evaluated:
             labels = stored["labels"]
         recipe = inside / artifacts.RECIPE
         settings = json.loads(recipe.read_text(encoding="utf-8")) if recipe.is_file() else {}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        if answers.shape != labels.shape or labels.dtype != np.uint8 or not len(labels):
+            raise ValueError(f"{answers.shape} answers to {labels.shape} labels of {labels.dtype}")
+        flat = _flat(settings)
+    except _DAMAGE as error:
         raise Error(f"{inside}: damaged ({error}); run evaluate again") from error
-    return Evaluated(folder.name, _flat(settings), metrics, answers, labels)
+    return Evaluated(folder.name, flat, metrics, answers, labels)
 
 
 def check(runs: list[Evaluated]) -> None:

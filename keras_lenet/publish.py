@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_lenet import artifacts, models, pipeline, results, terminal
+from keras_lenet import artifacts, checksums, models, pipeline, results, terminal
 from keras_lenet.artifacts import Record
 from keras_lenet.data import datasets
 from keras_lenet.errors import Error
@@ -71,15 +71,15 @@ def write(finished: list[Finished], folder: Path, command: str) -> None:
     terminal.say(f"publish: seed {chosen.run.recipe.seed}, the best on validation, to {folder}")
     # Copying is quick: what an interrupted attempt left is not worth going on from.
     out = artifacts.begin(folder, {}, resume=False)
-    for source in sorted(chosen.run.stage_folder("export").iterdir()):
-        if source.is_dir():
-            shutil.copytree(source, out / source.name)
-        elif source.name not in (artifacts.RECORD, artifacts.RECIPE):
-            shutil.copyfile(source, out / source.name)
-    for stage, names in FILES.items():
+    exported = Record.read(chosen.run.stage_folder("export"))
+    files = FILES | {"export": tuple(exported.outputs) if exported else ()}
+    for stage, names in files.items():
         for name in names:
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(chosen.run.stage_folder(stage) / name, out / name)
     artifacts.write_bytes(out / CARD, card(finished, command).encode())
+    (out / artifacts.IDENTITY).unlink()
+    checksums.write(out)
     artifacts.commit(folder)
 
 
@@ -130,7 +130,8 @@ brings images to its own size, and the softmax, are inside the file.
 | `model.keras` | float32 in [0, 1], resized to the model's own size | logits |
 
 Shapes are (1, 28, 28, 1) and (1, 10). 0 is background, 255 is ink: white on black, as in MNIST.
-`manifest.json` has the contract, the sizes and the hashes for programs; `budget.md` has the flash,
+`manifest.json` has the contract, the sizes and the hashes for programs, `SHA256SUMS` the hash of
+every file (`keras-lenet inspect --verify` of this folder checks them); `budget.md` has the flash,
 RAM, arithmetic and estimated time of the int8 file on microcontrollers.
 
 ## Intended use

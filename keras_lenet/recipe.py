@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from keras_lenet.errors import Error
+
+MAX_BYTES = 1 << 20
+"""Larger recipes are not read."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -280,10 +284,14 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
             named), a value has the wrong type or lies outside its range.
     """
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise Error(f"recipe {path}: larger than {MAX_BYTES:,} bytes, which no recipe is")
+        settings = tomllib.loads(content.decode())
     except OSError as error:
         raise Error(f"recipe {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, numbers of 5,000 digits, [[[[…
         raise Error(f"recipe {path} is not TOML: {error}") from error
     settings.setdefault("name", path.stem)
     return _validated(settings, overrides, f"recipe {path}")
@@ -305,18 +313,20 @@ def _validated(settings: dict[str, Any], overrides: Iterable[str], source: str) 
         return Recipe.model_validate(settings)
     except ValidationError as error:
         raise Error(f"{source}: {_explain(error)}") from error
+    except RecursionError as error:
+        raise Error(f"{source}: nested too deeply; expected sections of single values") from error
 
 
 def _apply(settings: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     *parents, last = key.strip().split(".")
     if not equals or not last:
-        raise Error(f"--set {override}: expected KEY=VALUE, such as train.epochs=3")
+        raise Error(f"--set {override:.200}: expected KEY=VALUE, such as train.epochs=3")
     table = settings
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
-            raise Error(f"--set {override}: {parent} is a value, not a section")
+            raise Error(f"--set {override:.200}: {parent:.200} is a value, not a section")
     table[last] = _toml_value(text.strip())
 
 
@@ -324,7 +334,7 @@ def _toml_value(text: str) -> Any:
     """A TOML value; a bare word is taken as a string, since shells eat quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, KeyError, RecursionError):
         return text
 
 
@@ -336,7 +346,7 @@ def _explain(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key}{_nearest(location)}"
     message = problem["msg"].removeprefix("Value error, ")
-    value = "" if isinstance(problem["input"], dict) else f" = {problem['input']!r}"
+    value = "" if isinstance(problem["input"], dict) else f" = {reprlib.repr(problem['input'])}"
     return f"{key}{value}: {message[:1].lower()}{message[1:]}"
 
 

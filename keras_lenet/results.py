@@ -64,13 +64,91 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / METRICS
     try:
         metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Error(f"{path}: cannot be read as metrics ({error})") from error
-    if metrics.get("schema") != SCHEMA:
-        raise Error(
-            f"{path}: schema {metrics.get('schema')}, expected {SCHEMA}; run evaluate again"
-        )
+    found = metrics.get("schema") if isinstance(metrics, dict) else None
+    if found != SCHEMA:
+        raise Error(f"{path}: schema {found!r:.20}, expected {SCHEMA}; run evaluate again")
+    problem = _problem(metrics, _FORM, "")
+    for key in ("reference", "deployed"):
+        known = metrics.get("models", {})
+        if not problem and not {metrics[key]} <= set(known) & set(metrics["timings"]["models"]):
+            problem = f"{key} is none of its models"
+    if problem:
+        raise Error(f"{path}: damaged or edited: {problem}; run evaluate again")
     return metrics
+
+
+_SHARE = {"total": float, "refused": float}
+_FORM: dict[str, Any] = {
+    "dataset": str,
+    "images": float,
+    "labels": [str],
+    "reference": str,
+    "deployed": str,
+    "models": {
+        ...: {
+            "title": str,
+            "correct": float,
+            "total": float,
+            "accuracy": float,
+            "interval": (float, float),
+            "difference": float,
+            "agreement": float,
+            "bytes": float,
+            "calibration": {"error": float},
+        }
+    },
+    "paired": [{"verdict": str}],
+    "gates": [{"gate": str, "figure": float, "limit": float, "met": bool}],
+    "timings": {
+        "cpu": str,
+        "device": str,
+        "threads": float,
+        "models": {...: {"kernels": str, "p50_us": float}},
+    },
+}
+"""What everybody who shows metrics relies on: `float` for any number, `...` for any key."""
+_OPTIONAL: dict[str, Any] = {
+    "rejection": {
+        "threshold": float,
+        "digits": _SHARE,
+        "outliers": {...: _SHARE | {"refused_by_threshold": float}},
+    },
+    "robustness": {"summary": {...: {"mean_accuracy": float}}},
+    "fake_quantized_agreement": float,
+}
+_LARGEST = 1e15
+
+
+def _problem(value: Any, form: Any, where: str) -> str | None:
+    """The first place at which a value hasn't its form, in words."""
+    if isinstance(form, dict):
+        if not isinstance(value, dict):
+            return f"{where or 'all of it'} is no object"
+        if ... in form:
+            form = dict.fromkeys(value, form[...])
+        missing = [key for key in form if key not in value]
+        if missing:
+            return f"{where}{missing[0]} is missing"
+        if not where:
+            form = form | {key: form for key, form in _OPTIONAL.items() if key in value}
+        problems = (_problem(value[key], part, f"{where}{key}.") for key, part in form.items())
+        return next(filter(None, problems), None)
+    if isinstance(form, list):
+        if not isinstance(value, list):
+            return f"{where} is no list"
+        return next(filter(None, (_problem(item, form[0], where) for item in value)), None)
+    if isinstance(form, tuple):
+        if not isinstance(value, list) or len(value) != len(form):
+            return f"{where} is no list of {len(form)}"
+        return _problem(value, [form[0]], where)
+    if form is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return None if number and abs(value) < _LARGEST else f"{where} is no number"
+    if not isinstance(value, form) or (form is str and not value.isprintable()):
+        return f"{where} is no {'plain text' if form is str else form.__name__}"
+    return None
 
 
 def rows(metrics: dict[str, Any]) -> list[list[str]]:

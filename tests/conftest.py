@@ -8,9 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw, ImageFont
 
 from keras_lenet.data import datasets, idx
+
+# A busy machine is no failure.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 SMOKE = PIPELINES / "smoke.toml"

@@ -1,6 +1,7 @@
 """The command line as a person meets it: help, and one clear line for all that goes wrong."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -161,3 +162,33 @@ def test_datasets_are_listed(capsys):
     assert result.returncode == 0
     for name in ("mnist", "fashion_mnist", "kmnist", "emnist_digits", "digits"):
         assert name in result.stdout
+
+
+def test_names_do_not_command_the_terminal(tmp_path):
+    """Nor are they taken for markup."""
+    (tmp_path / "\x1b[31m[red]\n.png").write_bytes(b"no picture")
+    result = keras_lenet("classify", tmp_path)
+    assert result.returncode == 1
+    assert "\x1b" not in result.stderr
+    (line,) = result.stderr.splitlines()
+    assert "/\\x1b[31m[red]\\n.png: not an image" in line
+
+
+FORBIDDEN = re.compile(
+    r"allow_pickle=True|safe_mode=False|enable_unsafe|(?<![.\w])(eval|exec)\("
+    r"|(?<!\.)\b(pickle|marshal|shelve|dill|joblib|yaml)\b"
+)
+
+
+def test_nothing_that_runs_code_from_files_is_used():
+    """No pickle, no eval, no YAML, no unsafe Keras files."""
+    package = Path(cli.__file__).parent
+    sources = sorted(package.rglob("*.py"))
+    assert len(sources) > 30
+    found = [
+        f"{path.name}: {line.strip()}"
+        for path in sources
+        for line in path.read_text().splitlines()
+        if FORBIDDEN.search(line)
+    ]
+    assert [line for line in found if "allow_pickle=False" not in line] == []

@@ -22,6 +22,8 @@ def runs(finished, tmp_path):
 
 
 def edit(run, change):
+    """Change the metrics, and drop the record that would tell."""
+    (run / "evaluate" / artifacts.RECORD).unlink(missing_ok=True)
     path = run / "evaluate" / "metrics.json"
     metrics = json.loads(path.read_text())
     change(metrics)
@@ -76,3 +78,29 @@ def test_one_run_is_not_enough(finished):
 def test_the_recipe_is_kept_beside_the_figures(finished):
     assert compare.read(finished.folder).settings["data.outliers"] == 0.1
     assert SMOKE.stem == compare.read(finished.folder).name
+
+
+def test_metrics_changed_by_hand_are_not_compared(runs):
+    path = runs[1] / "evaluate" / "metrics.json"
+    path.write_text(path.read_text().replace('"accuracy": 0', '"accuracy": 1', 1))
+    with pytest.raises(Error, match=r"metrics\.json is missing or was changed; run evaluate again"):
+        compare.read(runs[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda metrics: metrics.update(models=[]), "models. is no object"),
+        (lambda metrics: metrics.update(reference="x"), "reference is none of its models"),
+        (lambda metrics: metrics.update(dataset="\x1b[31m"), "dataset. is no plain text"),
+        (lambda metrics: metrics.update(images=float("nan")), "images. is no number"),
+        (lambda metrics: metrics["models"]["int8"].update(bytes=10**400), "bytes. is no number"),
+        (lambda metrics: metrics["models"]["int8"].pop("interval"), "interval is missing"),
+        (lambda metrics: metrics["gates"].append(3), "gates. is no object"),
+        (lambda metrics: metrics.update(rejection=3), "rejection. is no object"),
+    ],
+)
+def test_metrics_of_another_form_are_named(runs, change, complaint):
+    edit(runs[1], change)
+    with pytest.raises(Error, match=f"damaged or edited: .*{complaint}"):
+        compare.read(runs[1])

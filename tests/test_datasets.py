@@ -234,6 +234,7 @@ def test_a_bad_download_replaces_nothing(published):
     assert good.read_bytes() == content
     left = {path.name for path in good.parent.iterdir()}
     assert left == {
+        ".lock",
         "train-images-idx3-ubyte.gz",
         "t10k-images-idx3-ubyte.gz",
         "t10k-labels-idx1-ubyte.gz",

@@ -1,6 +1,7 @@
 import contextlib
 import gzip
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -61,6 +62,7 @@ IMAGES = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 2, 2) + bytes(8)
         (gzip.compress(IMAGES)[:-9], "damaged gzip"),
         (gzip.compress(IMAGES)[:20] + b"\xff" * 12, "damaged gzip"),
         (bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**31, 28, 28), "truncated: its header declares"),
+        (bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 0), "without any data"),
     ],
 )
 def test_damage_is_named(tmp_path, content, complaint):
@@ -79,3 +81,13 @@ def test_a_small_file_that_inflates_without_end_is_refused(tmp_path, monkeypatch
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(1 << 20)))
     with pytest.raises(Error, match="larger than 4096 bytes"):
         idx.read(tmp_path / "bomb.gz", 3)
+
+
+def test_what_a_header_declares_is_not_allocated():
+    content = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**31, 28, 28) + bytes(1000)
+    tracemalloc.start()
+    with pytest.raises(Error):
+        idx.parse(content, 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000

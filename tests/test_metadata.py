@@ -1,5 +1,7 @@
 import contextlib
+import io
 import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -97,3 +99,55 @@ def test_a_file_without_metadata(exported):
     bare = exported.replace(metadata.ENTRY.encode(), b"SOME_OTHER_NAME")
     assert metadata.read(bare) is None
     assert metadata_writer.files(b"no zip") == {}
+
+
+def shared_offsets(width: int) -> bytes:
+    """A graph's outputs, each of them one and the same, with process units, likewise."""
+    content = bytearray(struct.pack("<I", 8) + b"M001")
+    vector = None
+    for slot in (3, 3, 4):  # subgraph_metadata, output_tensor_metadata, process_units
+        vtable = len(content)
+        content += struct.pack("<HH", 6 + 2 * slot, 8) + bytes(2 * slot) + struct.pack("<H", 4)
+        content += bytes(-len(content) % 4)
+        table = len(content)
+        if vector is None:
+            struct.pack_into("<I", content, 0, table)
+        else:
+            for i in range(width):
+                place = vector + 4 + 4 * i
+                struct.pack_into("<I", content, place, table - place)
+        content += struct.pack("<iI", table - vtable, 4)  # the vector comes right behind
+        vector = len(content)
+        content += struct.pack("<I", width) + bytes(4 * width)
+    for i in range(width):  # the units are tables without fields
+        place = vector + 4 + 4 * i
+        struct.pack_into("<I", content, place, len(content) + 4 - place)
+    return bytes(content + struct.pack("<HHi", 4, 4, 4))
+
+
+def test_offsets_may_share_but_not_multiply_what_they_point_to():
+    """A hundredth of a megabyte would stand for 10^9 values."""
+    few = metadata.decode(shared_offsets(10))
+    (output, *_) = few["subgraph_metadata"][9]["output_tensor_metadata"]
+    assert output["process_units"] == [{}] * 10
+    assert len(shared_offsets(1000)) < 13_000
+    with pytest.raises(ValueError, match="more than 131072 values"):
+        metadata.decode(shared_offsets(1000))
+
+
+def test_an_appended_file_that_unpacks_to_more_is_refused(exported):
+    whole = io.BytesIO()
+    whole.write(exported)
+    with zipfile.ZipFile(whole, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("more", bytes(1 << 24))
+    with pytest.raises(Error, match="not plainly stored"):
+        metadata_writer.files(whole.getvalue())
+
+
+@given(st.data())
+def test_damaged_appended_files_raise_nothing_else(data):
+    whole = bytearray(metadata_writer._append_files(b"model" * 10, {"a": b"b" * 40, "c": b"d"}))
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(Error):
+        metadata_writer.files(bytes(whole))

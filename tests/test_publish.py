@@ -1,12 +1,14 @@
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 
 import pytest
 from conftest import SMOKE, draw_digits, keras_lenet
 from typer.testing import CliRunner
 
-from keras_lenet import artifacts, cli, publish, results
+from keras_lenet import artifacts, checksums, cli, publish, results
 from keras_lenet.data import datasets, idx
 from keras_lenet.edge import metadata_writer
 from keras_lenet.pipeline import Run
@@ -46,6 +48,18 @@ def test_the_folder_holds_what_the_manifest_and_the_card_name(published):
     assert (folder / "budget.md").exists()
     assert "`budget.md`" in card
     assert not (folder / "stage.json").exists()
+
+
+def test_every_file_of_the_folder_is_covered_by_a_hash(published):
+    folder, _ = published
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    found = checksums.verify(folder)
+    assert set(found.covered) == names - {checksums.SUMS}
+    assert found.uncovered == ()
+    assert not any(name.startswith(".") or name == artifacts.IDENTITY for name in names)
+    if shutil.which("sha256sum"):
+        command = ["sha256sum", "--check", "--strict", "--quiet", checksums.SUMS]
+        subprocess.run(command, cwd=folder, check=True)
 
 
 def test_a_folder_of_something_else_is_left_alone(finished, tmp_path):

@@ -1,5 +1,9 @@
+import contextlib
+
 import pytest
 from conftest import PIPELINES
+from hypothesis import given
+from hypothesis import strategies as st
 
 from keras_lenet import models, recipe
 from keras_lenet.errors import Error
@@ -81,3 +85,32 @@ def test_every_model_has_a_recipe():
     used = {one.model.name for one in loaded}
     used |= {one.distill.model for one in loaded if one.distill}
     assert used == set(models.MODELS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"seed = " + b"9" * 5000,
+        b"a = " + b"[" * 5000,
+        b"a." * 3000 + b"b = 1",
+        b"\xff\xfe",
+        b"#" * (recipe.MAX_BYTES + 1),
+        b"[train]\nepochs = " + b"[" * 50 + b"1" + b"]" * 50,
+        b"seed = '" + b"x" * 100_000 + b"'",
+    ],
+)
+def test_a_nasty_recipe_gets_one_short_line(tmp_path, content):
+    (tmp_path / "nasty.toml").write_bytes(content)
+    with pytest.raises(Error) as caught:
+        recipe.load(tmp_path / "nasty.toml")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+@given(st.dictionaries(st.text(), st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)))  # fmt: skip
+def test_whatever_stands_in_a_recipe_it_is_one_or_an_error(settings):
+    with contextlib.suppress(Error):
+        assert isinstance(recipe._validated({"name": "x"} | settings, (), "it"), recipe.Recipe)

@@ -1,6 +1,7 @@
 """Model files of any kind, scored without a recipe."""
 
 import json
+import zipfile
 
 import keras
 import numpy as np
@@ -77,16 +78,34 @@ def broken(folder):
     return folder / "broken.keras"
 
 
+def with_code(folder):
+    """A model that would run Python code from its file."""
+    image = keras.Input((32, 32, 1))
+    logits = keras.layers.Dense(10)(keras.layers.Flatten()(image))
+    keras.Model(image, keras.layers.Lambda(lambda x: x + 1)(logits)).save(folder / "code.keras")
+    return folder / "code.keras"
+
+
+def unpacks_to_much(folder):
+    with zipfile.ZipFile(folder / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(5):
+            archive.writestr(f"{number}", bytes(1 << 24))
+    return folder / "bomb.keras"
+
+
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
+        (with_code, "cannot be read as a Keras model .*(Lambda|lambda)"),
+        (unpacks_to_much, "it unpacks to 83,886,080 bytes"),
         (not_a_digit_classifier, r"expected a model from \(N, side, side, 1\).*28, 28, 3"),
         (another_saved_model, "expected a SavedModel with the signature serving_default"),
         (broken, "cannot be read as a Keras model"),
         (lambda folder: folder / "nothing.tflite", "not found; expected a .keras file"),
     ],
 )
-def test_files_that_break_the_contract_are_refused(tmp_path, make, complaint):
+def test_files_that_break_the_contract_are_refused(tmp_path, make, complaint, monkeypatch):
+    monkeypatch.setattr(subjects, "MAX_KERAS_BYTES", 1 << 26)
     with pytest.raises(Error, match=complaint) as caught:
         subjects.open_file(make(tmp_path), DIGITS)
     assert "\n" not in str(caught.value)

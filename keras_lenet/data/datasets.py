@@ -7,7 +7,6 @@ import hashlib
 import importlib.util
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_lenet.artifacts import replacing, sha256
+from keras_lenet.artifacts import lock, replacing, sha256
 from keras_lenet.data import idx
 from keras_lenet.errors import Error
 
@@ -337,17 +336,18 @@ def download(name: str) -> None:
 
     dataset, folder = find(name), cache_dir() / name
     files = [*dataset.images.values(), *dataset.labels.values()]
-    missing = [file for file in files if locate(name, file, None) is None]
-    if not missing:
-        return
-    if dataset.archive:
-        _download_archive(dataset.archive, missing, folder)
-        return
-    mirrors = network.reachable([f"{mirror}{missing[0].name}.gz" for mirror in dataset.mirrors])
-    for file in missing:
-        urls = [url.rpartition("/")[0] + f"/{file.name}.gz" for url in mirrors]
-        path = folder / f"{file.name}.gz"
-        network.download(urls, path, functools.partial(_verified, file=file))
+    with lock(folder, wait=True):  # another process may be fetching the same
+        missing = [file for file in files if locate(name, file, None) is None]
+        if not missing:
+            return
+        if dataset.archive:
+            _download_archive(dataset.archive, missing, folder)
+            return
+        mirrors = network.reachable([f"{mirror}{missing[0].name}.gz" for mirror in dataset.mirrors])
+        for file in missing:
+            urls = [url.rpartition("/")[0] + f"/{file.name}.gz" for url in mirrors]
+            path = folder / f"{file.name}.gz"
+            network.download(urls, path, functools.partial(_verified, file=file))
 
 
 def _not_here(name: str, missing: str, data_dir: Path | None) -> str:
@@ -395,19 +395,18 @@ def _download_archive(archive: Archive, files: list[File], folder: Path) -> None
         if sha256(path) != archive.sha256:
             raise Error("its checksum is not the published one")
 
-    urls = network.reachable(list(archive.urls))
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        whole = Path(scratch) / "archive.zip"
-        network.download(urls, whole, verify)
-        with zipfile.ZipFile(whole) as members:
-            for file in files:
-                with (
-                    members.open(f"{archive.folder}{file.name}.gz") as source,
-                    replacing(folder / f"{file.name}.gz") as temporary,
-                    temporary.open("wb") as target,
-                ):
-                    shutil.copyfileobj(source, target)
+    whole = folder / ".archive.zip"
+    if not whole.exists():  # else a process was killed while it unpacked
+        network.download(network.reachable(list(archive.urls)), whole, verify)
+    with zipfile.ZipFile(whole) as members:
+        for file in files:
+            with (
+                members.open(f"{archive.folder}{file.name}.gz") as source,
+                replacing(folder / f"{file.name}.gz") as temporary,
+                temporary.open("wb") as target,
+            ):
+                shutil.copyfileobj(source, target)
+    whole.unlink()
 
 
 def _digits(split: Split) -> Images:

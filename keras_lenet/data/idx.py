@@ -101,6 +101,8 @@ def parse(content: bytes, dims: int, source: object = "IDX data") -> NDArray[np.
             f"{source}: {what}: its header declares {'×'.join(map(str, shape))} = {expected} bytes "
             f"of data, it holds {found}"
         )
+    if math.prod(side or 1 for side in shape) > MAX_BYTES:  # no data, but sides beyond measure
+        raise Error(f"{source}: its header declares {'×'.join(map(str, shape))}, without any data")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 

@@ -21,6 +21,7 @@ _BYTES = {
     "float16": 2, "bfloat16": 2, "int16": 2, "uint16": 2, "int8": 1, "uint8": 1, "bool": 1,
     "int4": 0.5,
 }  # fmt: skip
+_DAMAGE = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, struct.error)
 _WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
 
 
@@ -128,7 +129,7 @@ def inspect(path: Path) -> Report:
     content = path.read_bytes()
     try:
         return _report(path, content)
-    except (AttributeError, IndexError, TypeError, ValueError, struct.error) as error:
+    except _DAMAGE as error:
         raise Error(f"{path}: damaged .tflite file, or of a newer schema ({error})") from error
 
 

@@ -28,6 +28,10 @@ IMAGE_PROPERTIES = 2  # ContentProperties
 GRAYSCALE = 2  # ColorSpaceType
 NORMALIZATION, THRESHOLDING = 1, 3  # ProcessUnitOptions
 
+MAX_VALUES = 1 << 17
+"""A description of more values and letters is refused: offsets may share what they point to, so a
+small file could stand for any number of them."""
+
 _FORMATS: dict[Any, str] = {int: "<b", np.uint32: "<I", float: "<f"}
 
 # Each table's fields in the order of their slots. A list of one type is a vector of it, and bytes a
@@ -98,7 +102,7 @@ def read(model: bytes) -> dict[str, Any] | None:
         Error: it has some, but damaged.
     """
     try:
-        contents = _get_root(memoryview(model), "Model")  # slices of a view copy no weights
+        contents = _Reader(memoryview(model)).root("Model")  # slices of a view copy no weights
         for entry in contents.get("metadata", []):
             if entry.get("name") == ENTRY:
                 return decode(contents["buffers"][entry["buffer"]]["data"])
@@ -115,7 +119,7 @@ def decode(content: bytes | memoryview) -> dict[str, Any]:
     """
     if content[4:8] != IDENTIFIER:
         raise ValueError("not TFLite metadata")
-    return _get_root(content, "ModelMetadata")
+    return _Reader(content).root("ModelMetadata")
 
 
 def is_scalar(kind: Any) -> bool:
@@ -128,43 +132,60 @@ def member(kind: Any, fields: tuple[Any, ...], slot: int, values: dict[str, Any]
     return kind[values[fields[slot - 1][0]]] if isinstance(kind, dict) else kind
 
 
-def _get_root(content: bytes | memoryview, name: str) -> dict[str, Any]:
-    (root,) = struct.unpack_from("<I", content)
-    return _get_table(content, root, name)
+class _Reader:
+    """Reads tables, and counts what it reads."""
 
+    def __init__(self, content: bytes | memoryview) -> None:
+        self._content, self._left = content, MAX_VALUES
 
-def _get_table(content: bytes | memoryview, position: int, name: str) -> dict[str, Any]:
-    (distance,) = struct.unpack_from("<i", content, position)
-    vtable = position - distance
-    (size,) = struct.unpack_from("<H", content, vtable)
-    fields = TABLES[name]
-    values: dict[str, Any] = {}
-    for slot, (field, kind) in enumerate(fields[: (size - 4) // 2]):
-        (offset,) = struct.unpack_from("<H", content, vtable + 4 + 2 * slot)
-        if not offset or kind is None:
-            continue
-        if isinstance(kind, dict) and values.get(fields[slot - 1][0]) not in kind:
-            continue  # a member of the union that isn't ours
-        values[field] = _get(content, position + offset, member(kind, fields, slot, values))
-    return values
+    def root(self, name: str) -> dict[str, Any]:
+        (root,) = self._unpack("<I", 0)
+        return self._table(root, name)
 
+    def _unpack(self, form: str, position: int) -> tuple[Any, ...]:
+        if position < 0:  # which struct would take for the end
+            raise ValueError("an offset before the file's beginning")
+        return struct.unpack_from(form, self._content, position)
 
-def _get(content: bytes | memoryview, position: int, kind: Any) -> Any:
-    if is_scalar(kind):
-        return struct.unpack_from(_FORMATS[kind], content, position)[0]
-    (number,) = struct.unpack_from("<I", content, position)
-    target = position + number
-    if isinstance(kind, str):
-        return _get_table(content, target, kind)
-    (length,) = struct.unpack_from("<I", content, target)
-    if length > len(content):
-        raise ValueError("a vector longer than its file")
-    if kind in (str, bytes):
-        data = content[target + 4 : target + 4 + length]
-        return str(data, "utf-8") if kind is str else data
-    if kind == [float]:
-        return list(struct.unpack_from(f"<{length}f", content, target + 4))
-    return [_get(content, target + 4 + 4 * i, kind[0]) for i in range(length)]
+    def _count(self, values: int) -> None:
+        self._left -= values
+        if self._left < 0:
+            raise ValueError(f"more than {MAX_VALUES} values")
+
+    def _table(self, position: int, name: str) -> dict[str, Any]:
+        (distance,) = self._unpack("<i", position)
+        vtable = position - distance
+        (size,) = self._unpack("<H", vtable)
+        fields = TABLES[name]
+        values: dict[str, Any] = {}
+        for slot, (field, kind) in enumerate(fields[: max(0, (size - 4) // 2)]):
+            (offset,) = self._unpack("<H", vtable + 4 + 2 * slot)
+            if not offset or kind is None:
+                continue
+            if isinstance(kind, dict) and values.get(fields[slot - 1][0]) not in kind:
+                continue  # a member of the union that isn't ours
+            values[field] = self._value(position + offset, member(kind, fields, slot, values))
+        return values
+
+    def _value(self, position: int, kind: Any) -> Any:
+        self._count(1)
+        if is_scalar(kind):
+            return self._unpack(_FORMATS[kind], position)[0]
+        (number,) = self._unpack("<I", position)
+        target = position + number
+        if isinstance(kind, str):
+            return self._table(target, kind)
+        (length,) = self._unpack("<I", target)
+        if length > len(self._content):
+            raise ValueError("a vector longer than its file")
+        if kind in (str, bytes):
+            data = self._content[target + 4 : target + 4 + length]
+            self._count(length if kind is str else 0)
+            return str(data, "utf-8") if kind is str else data
+        self._count(length)
+        if kind == [float]:
+            return list(self._unpack(f"<{length}f", target + 4))
+        return [self._value(target + 4 + 4 * i, kind[0]) for i in range(length)]
 
 
 def score_threshold(model: bytes) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from typing import Any
 
@@ -18,7 +19,9 @@ from keras_lenet.edge.metadata import (
     is_scalar,
     member,
 )
+from keras_lenet.errors import Error
 
+MAX_FILES = 100
 _ALIGNMENT = 16  # of a buffer's data, as the model schema demands: int32 biases are read in place
 
 _SCALARS: dict[Any, str] = {int: "Int8", np.uint32: "Uint32", float: "Float32"}
@@ -83,12 +86,25 @@ def _append_files(model: bytes, files: dict[str, bytes]) -> bytes:
 
 
 def files(model: bytes) -> dict[str, bytes]:
-    """The files appended to a .tflite file, by name."""
+    """The files appended to a .tflite file, by name.
+
+    Raises:
+        Error: what is appended is damaged, or compressed, which may unpack to any size.
+    """
+    if not zipfile.is_zipfile(io.BytesIO(model)):
+        return {}
+    found: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(model)) as archive:
-            return {name: archive.read(name) for name in archive.namelist()}
-    except zipfile.BadZipFile:
-        return {}
+            for entry in archive.infolist():
+                stored = entry.compress_type == zipfile.ZIP_STORED
+                if not stored or entry.file_size > len(model) or len(found) >= MAX_FILES:
+                    raise Error("the files appended to the .tflite file are not plainly stored")
+                found[entry.filename] = archive.read(entry)
+    # A damaged zip makes the module raise nearly anything.
+    except (ValueError, OSError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile) as error:
+        raise Error("the files appended to the .tflite file are damaged") from error
+    return found
 
 
 def labels(model: bytes) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """From uint8 (N, 28, 28) to float32 (N, 10) probabilities."""
 
 BATCH = 500
+MAX_KERAS_BYTES = 1 << 30
+"""Keras files that unpack to more are refused."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +143,12 @@ def load_keras(path: Path) -> Any:
         Error: it can't be read.
     """
     try:
-        return keras.models.load_model(path, compile=False)  # in safe mode: no code from the file
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > MAX_KERAS_BYTES:
+            raise ValueError(f"it unpacks to {unpacked:,} bytes, more than {MAX_KERAS_BYTES:,}")
+        return keras.models.load_model(path, compile=False, safe_mode=True)  # no code from the file
+    except Exception as error:  # a damaged or malicious file makes Keras raise nearly anything
         reason = " ".join(str(error).split())[:200]
         raise Error(f"{path}: cannot be read as a Keras model ({reason})") from error
 
