@@ -24,6 +24,8 @@ DRAWS = (
 )  # fmt: skip
 """What the numbers that are drawn for one image are for."""
 PARAMETERS = len(DRAWS)
+AFFINE = 5
+"""The first of them, which the affine warp takes."""
 
 SMOOTHNESS = 4.0
 """Standard deviation of the bell that smooths a displacement, in pixels: Simard et al.'s sigma."""
@@ -73,7 +75,7 @@ def augmenter(
 
     @tf.function(jit_compile=True)
     def warp(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        x, y = coordinates(affine(draws[:, :5], warps, size, output_size), output_size)
+        x, y = coordinates(affine(draws[:, :AFFINE], warps, size, output_size), output_size)
         if warps.elastic:
             across, down = displacement(draws[:, DRAWS.index("seed")], output_size, size)
             x, y = x + warps.elastic * across, y + warps.elastic * down

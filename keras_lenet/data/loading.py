@@ -233,8 +233,17 @@ def _seeds(seed: int, epoch: tf.Tensor) -> list[tf.Tensor]:
 
 def _draws(count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
     """What decides each image's change, by its index: float32, (count, PARAMETERS)."""
-    _, draws_seed = _seeds(seed, epoch)
-    return tf.random.stateless_uniform([count, augment.PARAMETERS], draws_seed, -1, 1, alg="philox")
+    _, affine_seed = _seeds(seed, epoch)
+    # A stream for the affine warp alone, so that what is added later changes none that was drawn.
+    other_seed = affine_seed + 1
+    parts = [(augment.AFFINE, affine_seed), (augment.PARAMETERS - augment.AFFINE, other_seed)]
+    return tf.concat(
+        [
+            tf.random.stateless_uniform([count, numbers], stream, -1, 1, alg="philox")
+            for numbers, stream in parts
+        ],
+        axis=1,
+    )
 
 
 def _targets(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
