@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_lenet import artifacts, pipeline, results, terminal
+from keras_lenet import artifacts, models, pipeline, results, terminal
 from keras_lenet.artifacts import Record
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Recipe
@@ -115,9 +115,9 @@ Made by `{command}`.
 
 ## What it is
 
-One grey image of 28×28 pixels in, the probabilities of the digits 0 to 9 out. A convolutional
-network after LeNet-5 (LeCun et al. 1998) with ReLU and max pooling; the resize to its own input
-size and the softmax are inside the file.
+One grey image of 28×28 pixels in, the probabilities of the digits 0 to 9 out. The network:
+{models.find(name).title}. What brings the image to the size that it takes, and the softmax, are
+inside the file.
 
 | file | input | output |
 |---|---|---|
