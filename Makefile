@@ -1,9 +1,10 @@
 # `make run`: from MNIST to a measured int8 TFLite. `make test`: everything that is checked.
+# `make torture`: kills, full disks, bad networks, strangers' files; [FAULTS=50] [INPUTS=1000000].
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test bench clean
+.PHONY: run test bench torture clean
 
 run: .venv/installed
 	$(BIN)/keras-lenet run pipelines/quickstart.toml
@@ -17,6 +18,14 @@ test: .venv/installed
 bench: .venv/installed
 	$(BIN)/python tests/benchmarks/input_pipeline.py
 	$(BIN)/python tests/benchmarks/startup.py
+
+torture: .venv/installed
+	$(BIN)/python tests/torture/kills.py $(FAULTS)
+	$(BIN)/python tests/torture/disk.py
+	$(BIN)/python tests/torture/determinism.py
+	$(BIN)/python tests/torture/downloads.py
+	$(BIN)/python tests/torture/endurance.py
+	$(BIN)/python tests/torture/files.py $(INPUTS)
 
 .venv/installed: pyproject.toml .constraints.txt
 	$(PYTHON) -m venv .venv

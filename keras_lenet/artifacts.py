@@ -266,6 +266,24 @@ def commit(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def replacement(folder: Path) -> Iterator[Path]:
+    """Yield a working folder, held for this process alone; put it in the place of `folder` at last.
+
+    What an interrupted attempt left is not gone on from.
+
+    Raises:
+        Error: another process is replacing `folder`.
+    """
+    holding = folder.with_name(f".{folder.name}.lock")
+    with lock(holding):
+        try:
+            yield begin(folder, {}, resume=False)
+            commit(folder)
+        finally:
+            shutil.rmtree(holding, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def lock(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold `folder` for this process alone; the system frees the lock when the process ends.
 

@@ -36,7 +36,8 @@ class Verified:
 
 def write(folder: Path) -> None:
     """Write `SHA256SUMS` of every other file below `folder`."""
-    digests = {name: digest for name, digest in _digests(folder).items() if name != SUMS}
+    digests = artifacts.hash_files(folder)
+    digests.pop(SUMS, None)
     lines = (f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
     artifacts.write_bytes(folder / SUMS, "".join(lines).encode())
 

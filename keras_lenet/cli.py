@@ -172,10 +172,9 @@ def evaluate(
         from keras_lenet.stages import evaluate as evaluating
         from keras_lenet.stages import report as reporting
     test = loading.load_test(dataset, data_dir)
-    out = artifacts.begin(folder, {}, resume=False)
-    metrics = evaluating.evaluate_files(files or [], test, dataset, settings, out)
-    reporting.of_files(out)
-    artifacts.commit(folder)
+    with artifacts.replacement(folder) as out:
+        metrics = evaluating.evaluate_files(files or [], test, dataset, settings, out)
+        reporting.of_files(out)
     _print_results(folder, folder.name)
     typer.echo(f"Report: {folder / reporting.PAGE}")
     results.check_gates(metrics)

@@ -69,18 +69,15 @@ def write(finished: list[Finished], folder: Path, command: str) -> None:
     chosen = choose(finished)
     results.check_gates(chosen.metrics)
     terminal.say(f"publish: seed {chosen.run.recipe.seed}, the best on validation, to {folder}")
-    # Copying is quick: what an interrupted attempt left is not worth going on from.
-    out = artifacts.begin(folder, {}, resume=False)
     exported = Record.read(chosen.run.stage_folder("export"))
     files = FILES | {"export": tuple(exported.outputs) if exported else ()}
-    for stage, names in files.items():
-        for name in names:
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(chosen.run.stage_folder(stage) / name, out / name)
-    artifacts.write_bytes(out / CARD, card(finished, command).encode())
-    (out / artifacts.IDENTITY).unlink()
-    checksums.write(out)
-    artifacts.commit(folder)
+    with artifacts.replacement(folder) as out:
+        for stage, names in files.items():
+            for name in names:
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(chosen.run.stage_folder(stage) / name, out / name)
+        artifacts.write_bytes(out / CARD, card(finished, command).encode())
+        checksums.write(out)
 
 
 def spread(finished: list[Finished]) -> str:

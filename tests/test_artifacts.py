@@ -187,6 +187,50 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path):
         assert str(os.getpid()) in (tmp_path / ".lock").read_text()
 
 
+def test_a_replacement_is_whole_or_not_at_all_and_leaves_nothing_else(tmp_path):
+    folder = tmp_path / "exported"
+    for text in ("old", "new"):
+        with artifacts.replacement(folder) as out:
+            (out / "model").write_text(text)
+            with (
+                pytest.raises(Error, match=f"in use by process {os.getpid()} since"),
+                artifacts.replacement(folder),
+            ):
+                pass
+    with pytest.raises(ZeroDivisionError), artifacts.replacement(folder) as out:
+        (out / "model").write_text("half")
+        raise ZeroDivisionError
+    assert (folder / "model").read_text() == "new"
+    assert os.listdir(folder) == ["model"]
+    assert sorted(os.listdir(tmp_path)) == [".exported.partial", "exported"]
+
+
+def test_what_a_killed_holder_left_is_taken_over(tmp_path):
+    (tmp_path / ".exported.lock").mkdir()
+    (tmp_path / ".exported.lock" / ".lock").write_text("process 1 since long ago")
+    with artifacts.replacement(tmp_path / "exported"):
+        pass
+    assert os.listdir(tmp_path) == ["exported"]
+
+
+def waiting(folder, queue):
+    with artifacts.lock(folder, wait=True):
+        queue.put("in")
+
+
+def test_a_process_may_wait_for_the_folder(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    with artifacts.lock(tmp_path):
+        process = context.Process(target=waiting, args=(tmp_path, queue))
+        process.start()
+        process.join(1)
+        assert process.is_alive()
+        assert queue.empty()
+    assert queue.get(timeout=60) == "in"
+    process.join()
+
+
 def test_versions_name_what_decides_results():
     assert {"python", "keras-lenet", "numpy"} <= set(artifacts.versions())
     json.dumps(artifacts.versions())

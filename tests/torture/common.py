@@ -57,10 +57,11 @@ def contents(run: Path) -> dict[str, str]:
     for stage in pipeline.STAGES:
         for name, digest in artifacts.hash_files(run / stage).items():
             found[f"{stage}/{name}"] = digest
-    found.pop("report/report.html")
-    metrics = json.loads((run / "evaluate" / "metrics.json").read_text())
-    del metrics["timings"]
-    found["evaluate/metrics.json"] = hashlib.sha256(json.dumps(metrics).encode()).hexdigest()
+    found.pop("report/report.html", None)
+    if "evaluate/metrics.json" in found:
+        metrics = json.loads((run / "evaluate" / "metrics.json").read_text())
+        del metrics["timings"]
+        found["evaluate/metrics.json"] = hashlib.sha256(json.dumps(metrics).encode()).hexdigest()
     return found
 
 

@@ -223,17 +223,17 @@ ZIP = [TFLITE[0][-600:], bombs()]
 # By name: the function, what is changed, and the share of the inputs that IDX gets.
 TARGETS = {
     "IDX": (lambda content: idx.parse(content, 3 if content[3:4] == b"\3" else 1), IDX, 1),
-    "IDX files, gzip": (lambda content: idx.read(file_of(content, "x"), 3), GZIP, 0.02),
-    "recipes": (read_recipe, TOML, 0.005),
-    "--set": (set_recipe, [b"train.epochs=3", b"a=" + b"[" * 5000, b"name='x'"], 0.01),
-    "TFLite metadata": (read_metadata, [DESCRIPTION, shared_offsets()], 0.01),
-    "files appended to a .tflite": (read_appended, ZIP, 0.005),
-    "stage.json": (read_record, RECORD, 0.02),
-    "metrics.json": (read_metrics, METRICS, 0.005),
+    "IDX files, gzip": (lambda content: idx.read(file_of(content, "x"), 3), GZIP, 0.001),
+    "recipes": (read_recipe, TOML, 0.001),
+    "--set": (set_recipe, [b"train.epochs=3", b"a=" + b"[" * 5000, b"name='x'"], 0.005),
+    "TFLite metadata": (read_metadata, [DESCRIPTION, shared_offsets()], 0.001),
+    "files appended to a .tflite": (read_appended, ZIP, 0.002),
+    "stage.json": (read_record, RECORD, 0.005),
+    "metrics.json": (read_metrics, METRICS, 0.001),
 }
 FOREIGN = {
-    "pictures": (read_picture, pictures(), 0.005),
-    ".tflite": (read_tflite, TFLITE, 0.003),
+    "pictures": (read_picture, pictures(), 0.001),
+    ".tflite": (read_tflite, TFLITE, 0.0003),
 }
 
 

@@ -1,0 +1,27 @@
+"""The same recipe and seed, the same bytes: twice, and with other numbers of threads.
+
+python tests/torture/determinism.py
+"""
+
+import tempfile
+from pathlib import Path
+
+from common import RECIPE, Process, command, contents, differences, reference, row
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
+        expected = reference(Path(scratch) / "whole").contents
+        for threads in (1, 2, 4):
+            runs = Path(scratch) / f"threads{threads}"
+            process = Process(command(runs), threads)
+            assert process.finish() == 0, process.stderr
+            found = differences(contents(runs / RECIPE.stem), expected)
+            if threads == 1:
+                assert not found, found
+            others = f"others: {', '.join(found)}" if found else "the same bytes"
+            row(f"a second run, TensorFlow with {threads} threads", len(expected), others)
+
+
+if __name__ == "__main__":
+    main()
