@@ -273,7 +273,7 @@ def _toml_value(text: str) -> Any:
 def _explain(error: ValidationError) -> str:
     """The first problem in one line."""
     problem = error.errors()[0]
-    location = [str(part) for part in problem["loc"]]
+    location = [f"{part!s:.200}" for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key}{_nearest(location)}"
