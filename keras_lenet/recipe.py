@@ -312,21 +312,22 @@ def _validated(settings: dict[str, Any], overrides: Iterable[str], source: str) 
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
-        raise Error(f"{source}: {_explain(error)}") from error
+        raise Error(" ".join(f"{source}: {_explain(error)}".split())) from error
     except RecursionError as error:
         raise Error(f"{source}: nested too deeply; expected sections of single values") from error
 
 
 def _apply(settings: dict[str, Any], override: str) -> None:
+    shown = " ".join(override.split())[:200]
     key, equals, text = override.partition("=")
     *parents, last = key.strip().split(".")
     if not equals or not last:
-        raise Error(f"--set {override:.200}: expected KEY=VALUE, such as train.epochs=3")
+        raise Error(f"--set {shown}: expected KEY=VALUE, such as train.epochs=3")
     table = settings
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
-            raise Error(f"--set {override:.200}: {parent:.200} is a value, not a section")
+            raise Error(f"--set {shown}: {parent:.200} is a value, not a section")
     table[last] = _toml_value(text.strip())
 
 
@@ -341,7 +342,7 @@ def _toml_value(text: str) -> Any:
 def _explain(error: ValidationError) -> str:
     """The first problem in one line."""
     problem = error.errors()[0]
-    location = [str(part) for part in problem["loc"]]
+    location = [f"{part!s:.200}" for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key}{_nearest(location)}"

@@ -1,4 +1,3 @@
-import contextlib
 import json
 import multiprocessing
 import os
@@ -198,9 +197,14 @@ def test_a_replacement_is_whole_or_not_at_all_and_leaves_nothing_else(tmp_path):
                 artifacts.replacement(folder),
             ):
                 pass
-    with contextlib.suppress(ZeroDivisionError), artifacts.replacement(folder) as out:
-        (out / "model").write_text("half")
-        raise ZeroDivisionError
+
+    def fail_half_way():
+        with artifacts.replacement(folder) as out:
+            (out / "model").write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
     assert (folder / "model").read_text() == "new"
     assert os.listdir(folder) == ["model"]
     assert sorted(os.listdir(tmp_path)) == [".exported.partial", "exported"]

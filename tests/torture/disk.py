@@ -94,7 +94,12 @@ def may_mount(folder):
 
 
 def size_of(folder):
-    return sum(-(-path.stat().st_size // 4096) * 4096 + 4096 for path in folder.rglob("*"))
+    return sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*"))
+
+
+def used(folder):
+    found = os.statvfs(folder)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
 
 
 def full_disk(expected, stage, share, folder):
@@ -102,12 +107,14 @@ def full_disk(expected, stage, share, folder):
     names = list(pipeline.STAGES)
     before = [name for name in names[: names.index(stage)] if (expected.folder / name).exists()]
     room = size_of(expected.folder / stage)
-    used = sum(size_of(expected.folder / name) for name in before) + (64 << 10)
     until = ["--until", stage]
-    with mounted(folder, int(used + share * room)):
+    with mounted(folder, 64 << 20):
         run = folder / RECIPE.stem
+        run.mkdir()
         for name in before:
             shutil.copytree(expected.folder / name, run / name)
+        size = int(used(folder) + share * room)
+        subprocess.run(["mount", "-o", f"remount,size={size}", folder], check=True)
         process = Process([*command(folder), *until])
         process.finish()
         line = one_line(process)
