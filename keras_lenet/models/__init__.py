@@ -56,12 +56,14 @@ class Architecture:
     project: Callable[[str, list[Any]], list[Any]] | None = None
 
 
+_LENET5 = {"conv1": 156, "conv2": 2_416, "conv3": 48_120, "dense1": 10_164, "logits": 850}
+
 MODELS = {
     "lenet5": Architecture(
         "LeNet-5 (LeCun et al. 1998) with ReLU and max pooling",
         lenet5.network,
         input_size=32,
-        parameters={"conv1": 156, "conv2": 2_416, "conv3": 48_120, "dense1": 10_164, "logits": 850},
+        parameters=_LENET5,
     ),
     "lenet5_batchnorm": Architecture(
         "LeNet-5, batch-normalized",
@@ -76,13 +78,13 @@ MODELS = {
         "LeNet-5, ReLU and average pooling",
         functools.partial(lenet5.network, pooling="average"),
         input_size=32,
-        parameters={"conv1": 156, "conv2": 2_416, "conv3": 48_120, "dense1": 10_164, "logits": 850},
+        parameters=_LENET5,
     ),
     "lenet5_tanh": Architecture(
         "LeNet-5, tanh and average pooling, padded inside",
         lenet5.padded_tanh,
         input_size=28,
-        parameters={"conv1": 156, "conv2": 2_416, "conv3": 48_120, "dense1": 10_164, "logits": 850},
+        parameters=_LENET5,
     ),
     "lenet5_1998": Architecture(
         "LeNet-5 as published in 1998",
