@@ -257,7 +257,7 @@ def test_an_archive_is_unpacked(published, monkeypatch):
     datasets.download("emnist_digits")
     for split in ("train", "test"):
         np.testing.assert_array_equal(datasets.load("emnist_digits", split).images, upright)
-    assert {path.name for path in (datasets.cache_dir() / "emnist_digits").iterdir()} == {
+    assert {path.name for path in (datasets.cache_dir() / "emnist_digits").glob("[!.]*")} == {
         f"emnist-digits-{part}-ubyte.gz"
         for part in ("train-images-idx3", "train-labels-idx1", "test-images-idx3",
                      "test-labels-idx1")
