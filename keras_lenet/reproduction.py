@@ -39,7 +39,7 @@ def row(finished: list[Finished]) -> str:
     published = recipe.origin.accuracy
     cells = (
         recipe.origin.title,
-        "–" if published is None else f"{published:.2%}",
+        "–" if published is None else f"{100 * published:.2f} %",
         *(_spread(finished, model) for model in ("keras", "int8_ptq", "int8")),
         str(len(finished)),
         str(recipe.train.epochs),

@@ -36,7 +36,7 @@ def test_a_row_has_what_was_published_and_ours_over_the_seeds(tmp_path):
     runs = finished(tmp_path, [(0.99, 0.989), (0.992, 0.991), (0.991, 0.991)], *ORIGIN)
     cells = [cell.strip() for cell in reproduction.row(runs).strip("|").split("|")]
     assert cells == [
-        "Theirs", "98.00%", "99.100 ± 0.100 %", "98.000 ± 0.000 %", "99.033 ± 0.115 %", "3", "8",
+        "Theirs", "98.00 %", "99.100 ± 0.100 %", "98.000 ± 0.000 %", "99.033 ± 0.115 %", "3", "8",
         "20 s",
         "Unsound",
     ]  # fmt: skip
