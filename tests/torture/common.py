@@ -172,7 +172,7 @@ def reference(folder: Path) -> Reference:
 
 def differences(found: dict[str, str], expected: dict[str, str]) -> list[str]:
     """The files that one has and the other hasn't, or with other bytes."""
-    return sorted(name for name, _ in set(found.items()) ^ set(expected.items()))
+    return sorted({name for name, _ in set(found.items()) ^ set(expected.items())})
 
 
 def row(what: str, count: object, came_of_it: str) -> None:
