@@ -69,9 +69,10 @@ def versions() -> dict[str, str]:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` once it is whole on disk.
 
-    On an exception the temporary file goes and `path` keeps what it had.
+    On an exception the temporary file goes and `path` keeps what it had. The folder is made if it
+    isn't there, but not those around it: should they be gone, somebody has deleted them.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     # The suffix stays last: writers such as Keras and matplotlib choose the format by it.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=path.suffix)
     os.close(handle)
@@ -256,6 +257,11 @@ def commit(folder: Path) -> None:
     """
     recover(folder)
     partial = _partial(folder)
+    if not (partial / IDENTITY).exists():
+        raise Error(
+            f"{partial} was deleted while it was written to, and with it a part of the result; run "
+            "the same command again"
+        )
     for path in [*partial.rglob("*"), partial]:
         sync(path)
     if folder.exists():

@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -239,3 +240,22 @@ def test_a_process_may_wait_for_the_folder(tmp_path):
 def test_versions_name_what_decides_results():
     assert {"python", "keras-lenet", "numpy"} <= set(artifacts.versions())
     json.dumps(artifacts.versions())
+
+
+def test_a_working_folder_that_was_deleted_is_not_taken_for_whole(tmp_path):
+    folder = tmp_path / "train"
+    out = artifacts.begin(folder, {})
+    (out / "first").write_text("half of the result")
+    shutil.rmtree(out)
+    artifacts.write_bytes(out / "second", b"the other half")
+    with pytest.raises(Error, match="was deleted while it was written to"):
+        artifacts.commit(folder)
+    assert not folder.exists()
+
+
+def test_a_deleted_run_is_not_written_to(tmp_path):
+    out = artifacts.begin(tmp_path / "run" / "train", {})
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(FileNotFoundError):
+        artifacts.write_bytes(out / "checkpoint.npz", b"")
+    assert not (tmp_path / "run").exists()

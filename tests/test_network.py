@@ -109,7 +109,8 @@ def test_more_than_any_file_has_is_not_taken(server, path, monkeypatch):
 
 
 def test_a_trickle_is_given_up(server, path, monkeypatch):
-    monkeypatch.setattr(network, "SLOWEST", 10**9)
+    monkeypatch.setattr(network, "SLOWEST", 10**15)
+    monkeypatch.setattr(network, "ATTEMPTS", 1)  # each gets a chunk further, and one would end
     monkeypatch.setattr(network, "STALL_SECONDS", 0)
     monkeypatch.setattr(network, "_open", open_after(network._open, 0.3))
     with pytest.raises(Error, match="slower than"):
