@@ -631,18 +631,30 @@ def main() -> None:
         signal.signal(number, _interrupt)
     try:
         app()
-    except Error as error:
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
+        if _stopped:  # what was interrupted fell over it
+            sys.exit(_stopped[0])
+        _explain(error)
+        raise
+
+
+_stopped: list[int] = []
+"""The exit status, once a signal has come."""
+
+
+def _explain(error: BaseException) -> None:
+    """End with one line if the error is one that the user can put right."""
+    if isinstance(error, Error):
         _fail(str(error), error.exit_status)
-    except ModuleNotFoundError as error:
+    if isinstance(error, ModuleNotFoundError):
         if (error.name or "").partition(".")[0] in _TRAINING_PACKAGES:
             _fail(
                 f"this command needs {error.name}, which the base install leaves out: "
                 "pip install 'keras-lenet[train]'"
             )
-        raise
-    except OSError as error:
-        if error.errno not in _FILE_SYSTEM_ERRORS:
-            raise
+    elif isinstance(error, OSError) and error.errno in _FILE_SYSTEM_ERRORS:
         _fail(f"{error.filename or 'the disk'}: {error.strerror}")
 
 
@@ -675,6 +687,7 @@ def _interrupt(number: int, frame: Any) -> None:
     pipeline = sys.modules.get("keras_lenet.pipeline")
     if pipeline is not None and hasattr(pipeline, "progress"):  # imported, and to its end
         message += f" {pipeline.progress()}; the same command goes on from there"
+    _stopped.append(128 + number)
     _fail(message, 128 + number)
 
 

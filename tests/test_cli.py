@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -192,3 +193,22 @@ def test_nothing_that_runs_code_from_files_is_used():
         if FORBIDDEN.search(line)
     ]
     assert [line for line in found if "allow_pickle=False" not in line] == []
+
+
+@pytest.mark.parametrize("replacement", [AssertionError("Concurrent access?"), OSError(28, "full")])
+def test_a_signal_ends_in_its_status_whatever_it_interrupts(monkeypatch, capsys, replacement):
+    """TensorFlow, interrupted while it traces, raises something of its own on the way out."""
+
+    def interrupted():
+        try:
+            cli._interrupt(signal.SIGINT, None)
+        except SystemExit:
+            raise replacement from None
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    monkeypatch.setattr(cli, "_stopped", [])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("keras-lenet: stopped by SIGINT")
