@@ -144,6 +144,18 @@ class Record:
             return None
         return record if record.schema == SCHEMA and record.is_sound() else None
 
+    @classmethod
+    def of_finished(cls, folder: Path) -> Record:
+        """The record in the folder of a stage that has finished.
+
+        Raises:
+            Error: it can't be read.
+        """
+        record = cls.read(folder)
+        if record is None:
+            raise Error(f"{folder}: its record cannot be read")
+        return record
+
     def is_sound(self) -> bool:
         """Whether what others rely on is of its type: what was read may have been edited."""
         digests = (self.inputs, self.outputs)

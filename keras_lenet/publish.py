@@ -11,7 +11,6 @@ from typing import Any
 from keras_lenet import artifacts, checksums, models, pipeline, results, terminal
 from keras_lenet.artifacts import Record
 from keras_lenet.data import datasets
-from keras_lenet.errors import Error
 from keras_lenet.recipe import Recipe
 
 CARD, MANIFEST = "README.md", "manifest.json"
@@ -47,9 +46,7 @@ def run_seeds(recipe: Recipe, count: int, runs: Path, data_dir: Path | None) -> 
         seeded = recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-seed{seed}"})
         stages = pipeline.select(None, None)
         run = pipeline.execute(pipeline.open_run(seeded, runs, data_dir), stages)
-        record = Record.read(run.stage_folder("quantize"))
-        if record is None:
-            raise Error(f"{run.stage_folder('quantize')}: its record cannot be read")
+        record = Record.of_finished(run.stage_folder("quantize"))
         metrics = results.read(run.stage_folder("evaluate"))
         finished.append(Finished(run, metrics, record.summary["validation_accuracy"]))
     return finished
@@ -69,8 +66,8 @@ def write(finished: list[Finished], folder: Path, command: str) -> None:
     chosen = choose(finished)
     results.check_gates(chosen.metrics)
     terminal.say(f"publish: seed {chosen.run.recipe.seed}, the best on validation, to {folder}")
-    exported = Record.read(chosen.run.stage_folder("export"))
-    files = FILES | {"export": tuple(exported.outputs) if exported else ()}
+    exported = Record.of_finished(chosen.run.stage_folder("export"))
+    files = FILES | {"export": tuple(exported.outputs)}
     with artifacts.replacement(folder) as out:
         for stage, names in files.items():
             for name in names:
@@ -242,9 +239,7 @@ def _teachers(chosen: Finished) -> str:
     distill = chosen.run.recipe.distill
     if distill is None:
         return ""
-    record = Record.read(chosen.run.stage_folder("teach"))
-    if record is None:
-        raise Error(f"{chosen.run.stage_folder('teach')}: its record cannot be read")
+    record = Record.of_finished(chosen.run.stage_folder("teach"))
     temperature = chosen.run.recipe.train.temperature
     accuracy = record.summary["validation_accuracy"]
     return (

@@ -68,7 +68,4 @@ def _spread(finished: list[Finished], model: str) -> str:
 
 def _seconds(one: Finished) -> float:
     """How long the training in float took."""
-    record = Record.read(one.run.stage_folder("train"))
-    if record is None:
-        raise Error(f"{one.run.stage_folder('train')}: its record cannot be read")
-    return record.seconds
+    return Record.of_finished(one.run.stage_folder("train")).seconds

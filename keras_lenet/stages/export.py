@@ -321,7 +321,5 @@ def _manifest(context: Context, thresholds: dict[str, float]) -> dict[str, Any]:
 
 def _temperature(context: Context, stage: str) -> float:
     """What a stage divided its logits by."""
-    record = artifacts.Record.read(context.inputs[stage])
-    if record is None:
-        raise Error(f"{context.inputs[stage]}: its record cannot be read")
+    record = artifacts.Record.of_finished(context.inputs[stage])
     return float(record.summary["temperature"])
