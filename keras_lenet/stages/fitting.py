@@ -41,6 +41,14 @@ class State:
     best: int = -1
     best_weights: list[NDArray[Any]] = field(default_factory=list)
 
+    def summary(self) -> dict[str, Any]:
+        """How long it took, and how good the epoch is that is kept: for the stage's record."""
+        return {
+            "epochs": len(self.history),
+            "best_epoch": self.best + 1,
+            "validation_accuracy": self.history[self.best]["val_accuracy"],
+        }
+
     def add(self, row: Row, weights: list[NDArray[Any]]) -> None:
         """Add an epoch's row, and keep its weights if it is the best so far."""
         self.history.append(row)

@@ -74,14 +74,7 @@ def run(context: Context) -> dict[str, Any]:
     temperature = confidence.calibrate(model, plain, validation.labels)
     with replacing(context.out / WEIGHTS) as temporary:
         model.save_weights(temporary)
-    best = state.history[state.best]
-    return {
-        "epochs": len(state.history),
-        "best_epoch": state.best + 1,
-        "validation_accuracy": best["val_accuracy"],
-        "validation_images": len(validation),
-        "temperature": temperature,
-    }
+    return state.summary() | {"validation_images": len(validation), "temperature": temperature}
 
 
 def to_tf_keras(model: keras.Model, settings: models.Settings) -> Any:

@@ -45,7 +45,7 @@ def run(context: Context) -> dict[str, Any]:
         teacher, state = train.fit(own, batches, mixed, validation, None, out, title)
         train.save(teacher, out / train.MODEL)
         teachers.append(teacher)
-        accuracies.append(state.history[state.best]["val_accuracy"])
+        accuracies.append(state.summary()["validation_accuracy"])
     size = models.find(settings.model).input_size
     answer = _answers(teachers)
     plain = loading.plain_batches(validation, size).map(lambda images, _: images)

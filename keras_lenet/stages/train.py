@@ -53,11 +53,7 @@ def run(context: Context) -> dict[str, Any]:
     plain = loading.plain_batches(validation, models.input_size(recipe.model))
     temperature = confidence.calibrate(kept, plain, validation.labels)
     save(kept, context.out / MODEL)
-    best = state.history[state.best]
-    return {
-        "epochs": len(state.history),
-        "best_epoch": state.best + 1,
-        "validation_accuracy": best["val_accuracy"],
+    return state.summary() | {
         "validation_images": len(validation),
         "temperature": temperature,
         "training_images": len(training),
