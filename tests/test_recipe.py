@@ -48,7 +48,7 @@ def test_a_recipe_is_frozen(path):
         ("[train]\nepochs = 2\nwarmup_epochs = 2", r"warmup_epochs \(2\) must be fewer"),
         ("[train]\nstep_epochs = 0", "train.step_epochs = 0: input should be greater"),
         ("[train]\nlearning_rate = nan", "train.learning_rate = nan: input should be a finite"),
-        ("[train]\noptimizer = 'adam'", "'adamw' or 'sgd'"),
+        ("[train]\noptimizer = 'adam'", "'adamw', 'muon' or 'sgd'"),
         ("train = 3", "train"),
         ("name = '../elsewhere'", "name = '../elsewhere': string should match"),
         ("[train", "is not TOML"),

@@ -23,6 +23,7 @@ from keras_lenet.data import loading
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Recipe, Train
 from keras_lenet.stages import Context, confidence, fitting
+from keras_lenet.stages.muon import Muon
 
 MODEL = "model.keras"
 CONTACT_SHEET = "augmentation.png"
@@ -300,6 +301,8 @@ def _optimizer(settings: Train, steps: int) -> keras.optimizers.Optimizer:
     if settings.optimizer == "sgd":
         momentum = settings.momentum
         return keras.optimizers.SGD(momentum=momentum, nesterov=momentum > 0, **shared)
+    if settings.optimizer == "muon":
+        return Muon(adam_weight_decay=settings.weight_decay, **shared)
     return keras.optimizers.AdamW(**shared)
 
 
