@@ -100,7 +100,7 @@ def _stage_command(stage: str, summary: str, example: str) -> Callable[..., None
 _stage_command(
     "teach",
     "Train teachers, and have them answer the training images.\n\nFor recipes with [distill].",
-    "pipelines/distilled.toml",
+    "pipelines/mnist.toml",
 )
 _stage_command(
     "train",
