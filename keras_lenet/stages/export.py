@@ -312,14 +312,10 @@ def _manifest(context: Context, thresholds: dict[str, float]) -> dict[str, Any]:
         "dataset": context.dataset,
         "image": "28×28 grey pixels, 0 = background, 255 = ink",
         "labels": list(datasets.classes(context.dataset)),
-        "temperature": {stage: _temperature(context, stage) for stage in ("train", "quantize")},
+        "temperature": {
+            stage: confidence.divided_by(context.inputs[stage]) for stage in ("train", "quantize")
+        },
         "files": files,
         "settings": context.recipe.model_dump(mode="json", exclude=_NOT_DECISIVE),
         "versions": artifacts.versions(),
     }
-
-
-def _temperature(context: Context, stage: str) -> float:
-    """What a stage divided its logits by."""
-    record = artifacts.Record.of_finished(context.inputs[stage])
-    return float(record.summary["temperature"])
