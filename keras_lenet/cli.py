@@ -509,7 +509,7 @@ def export_c(
 
     With a test, a Makefile, an Arduino sketch, and what it takes of a microcontroller.
 
-    Example: keras-lenet export-c exported/lenet5_int8.tflite -o c/
+    Example: keras-lenet export-c exported/microcontroller/lenet5_int8.tflite -o c/
     """
     from keras_lenet import streams
     from keras_lenet.edge import microcontroller
