@@ -25,7 +25,13 @@ Count = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """Frozen; unknown keys and wrong types are refused, never coerced."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        defer_build=True,  # most sections are only ever validated inside a recipe
+    )
 
 
 class Data(Section):
