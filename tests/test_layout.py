@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from conftest import PIPELINES, keras_lenet
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from keras_lenet import results
@@ -85,7 +85,7 @@ def test_any_weights_give_the_same_bytes(kernels, seed, count, tmp_path_factory)
     optimized.write_bytes(layout.optimize(content))
     expected, found = (output(path, kernels, pictures(count, seed)) for path in (plain, optimized))
     assert expected.shape == (count, 14, 14, 6)
-    assert len(np.unique(expected)) > 20  # saturated outputs would prove nothing
+    assume(len(np.unique(expected)) > 20)  # saturated outputs would prove nothing
     np.testing.assert_array_equal(found, expected)
 
 
