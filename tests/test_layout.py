@@ -85,7 +85,7 @@ def test_any_weights_give_the_same_bytes(kernels, seed, count, tmp_path_factory)
     optimized.write_bytes(layout.optimize(content))
     expected, found = (output(path, kernels, pictures(count, seed)) for path in (plain, optimized))
     assert expected.shape == (count, 14, 14, 6)
-    assume(len(np.unique(expected)) > 20)  # saturated outputs would prove nothing
+    assume(len(np.unique(expected)) > 4)  # saturated outputs would prove nothing
     np.testing.assert_array_equal(found, expected)
 
 
