@@ -1,8 +1,8 @@
 """The command line: parses, calls, prints. Results go to stdout, everything else to stderr."""
 
-from __future__ import annotations
-
+import atexit
 import errno
+import gc
 import json
 import os
 import signal
@@ -274,10 +274,12 @@ def classify(
     # NumPy's OpenBLAS would start a thread for every core; the matrices here are too small for it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+    gc.disable()  # what imports make stays: among it there is no garbage to look for
     from keras_lenet import streams
     from keras_lenet.edge import pictures
     from keras_lenet.edge.classifier import Classifier
 
+    gc.enable()
     with streams.without_information():
         classifier = Classifier(model)
     failed = 0
@@ -509,7 +511,7 @@ def export_c(
 
     With a test, a Makefile, an Arduino sketch, and what it takes of a microcontroller.
 
-    Example: keras-lenet export-c exported/lenet5_int8.tflite -o c/
+    Example: keras-lenet export-c exported/microcontroller/lenet5_int8.tflite -o c/
     """
     from keras_lenet import streams
     from keras_lenet.edge import microcontroller
@@ -627,6 +629,9 @@ def _plain(text: str) -> str:
 
 def main() -> None:
     """Entry point: errors that the user can put right become one line and an exit status."""
+    # What is imported stays to the end; then Python would look through it for garbage once more,
+    # which takes as long as classify's own work.
+    atexit.register(gc.freeze)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:
