@@ -5,8 +5,8 @@
 
 Contestants take turns, in one process, on the same cores; a ratio is the median of the turns' own
 ratios, with their quartiles. What isn't installed (`pip install --group bench`) says so in its row.
-`--quick` only finds out whether everything runs; `--show` prints the tables of a JSON. Fails where
-a ratio is below what is asked.
+GPUs are not measured. `--quick` only finds out whether everything runs; `--show` prints the tables
+of a JSON. Fails where a ratio is below what is asked.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import argparse
 import dataclasses
 import importlib
 import json
+import os
+import sys
 from pathlib import Path
 
 import measure
@@ -44,15 +46,16 @@ def main() -> None:
     if arguments.show:
         print(measure.markdown(json.loads(arguments.json.read_text())))
         return
-    found: list[measure.Row] = []
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # all of them on the same cores
     machine = measure.machine()
-    for room in arguments.rooms or ROOMS:
-        print(f"{room} …", flush=True)
-        found += importlib.import_module(ROOMS[room]).rows(room, arguments.quick)
-    report = {"machine": machine, "rows": [dataclasses.asdict(row) for row in found]}
+    found: list[measure.Row] = []
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(report, indent=2) + "\n")
-    print(measure.markdown(json.loads(arguments.json.read_text())))
+    for room in arguments.rooms or ROOMS:
+        print(f"{room} …", file=sys.stderr, flush=True)
+        found += importlib.import_module(ROOMS[room]).rows(room, arguments.quick)
+        report = {"machine": machine, "rows": [dataclasses.asdict(row) for row in found]}
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    print(measure.markdown(report))
     if missed := [f"{row.case}: {row.name}" for row in found if row.missed]:
         raise SystemExit("less than is asked: " + "; ".join(missed))
 

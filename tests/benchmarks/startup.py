@@ -77,7 +77,7 @@ def rows(room: str, quick: bool) -> list[measure.Row]:
         found = []
         for name, contestants in cases.items():
             case = measure.Case(
-                name, contestants, "ms", repetitions=repetitions, at_least={BARE: 1 / 1.5}
+                name, contestants, "ms", repetitions=repetitions, at_least={BARE: 0.67}
             )
             found += measure.rows(room, case)
         return found + steps(room, picture, repetitions)

@@ -51,7 +51,7 @@ def rows(room: str, quick: bool) -> list[measure.Row]:
             dict.fromkeys(contestants, 1.0),
         )
         found += measure.rows(room, case)
-    return found
+    return [*found, measure.Row(room, "on a GPU", "all", "images/s", note="not measured")]
 
 
 def peer(images: Any, labels: Any, batch: int, **options: bool) -> measure.Contestant:
