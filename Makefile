@@ -1,4 +1,5 @@
 # `make run`: from MNIST to a measured int8 TFLite. `make test`: everything that is checked.
+# `make bench`: every speed, beside its peers; first .venv/bin/pip install --group bench for these.
 # `make torture`: kills, full disks, bad networks, strangers' files; [FAULTS=50] [INPUTS=1000000].
 
 PYTHON ?= python3
@@ -16,9 +17,7 @@ test: .venv/installed
 	$(BIN)/pytest
 
 bench: .venv/installed
-	$(BIN)/python tests/benchmarks/input_pipeline.py
-	$(BIN)/python tests/benchmarks/inference.py
-	$(BIN)/python tests/benchmarks/startup.py
+	$(BIN)/python tests/benchmarks
 
 torture: .venv/installed
 	$(BIN)/python tests/torture/kills.py $(FAULTS)

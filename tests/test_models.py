@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 
 from keras_lenet import models
@@ -86,6 +87,24 @@ def test_the_deployed_form_computes_what_the_trained_one_does(name):
     np.testing.assert_allclose(
         centred(deployed(images)), centred(expected), rtol=1e-4, atol=1e-4 * np.abs(expected).max()
     )
+
+
+def test_lenet5_starts_and_learns_as_its_deployed_form_would():
+    keras.utils.set_random_seed(0)
+    plain = models.build(keras, Model())
+    keras.utils.set_random_seed(0)
+    trained = models.build_trained(keras, Model())
+    images, labels = random_images(32, 10), np.arange(10)
+
+    def gradients(model):
+        with tf.GradientTape() as tape:
+            losses = keras.losses.sparse_categorical_crossentropy(labels, model(images), True)
+        return tape.gradient(losses, model.trainable_weights)
+
+    for weights, expected in zip(trained.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(weights, expected)
+    for gradient, expected in zip(gradients(trained), gradients(plain), strict=True):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4)
 
 
 def centred(logits):

