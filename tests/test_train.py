@@ -39,7 +39,7 @@ def cut_off(epoch, logs):
 import keras
 
 train._tensorboard = lambda *_: (keras.callbacks.LambdaCallback(on_epoch_end=cut_off),)
-train.strategy = lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+train.strategy = lambda *_: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 loaded = recipe.load(Path(sys.argv[1]), [f"data.dataset={sys.argv[3]}", *sys.argv[4:]])
 try:
     run = pipeline.open_run(loaded, Path(sys.argv[2]), None)
@@ -79,7 +79,7 @@ def test_mirrored_training_resumes(tmp_path, synthetic):
 
 def test_a_batch_that_does_not_divide_among_devices_is_refused(tmp_path, synthetic):
     result = mirrored(tmp_path, synthetic, "train.batch_size=33")
-    assert "batch_size = 33 does not divide evenly among 2 GPUs" in result.stderr
+    assert "batch_size = 33 does not divide evenly among 2 devices" in result.stderr
 
 
 def training(tmp_path, synthetic, *overrides):

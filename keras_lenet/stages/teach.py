@@ -42,7 +42,9 @@ def run(context: Context) -> dict[str, Any]:
         title = f"teacher {number + 1} of {settings.teachers}"
         batches = train.augmented(own, mixed, own.train.batch_size, own.seed)
         # A teacher that is trained already resumes after its last epoch.
-        teacher, state = train.fit(own, batches, mixed, validation, None, out, title)
+        teacher, state = train.fit(
+            own, batches, mixed, validation, None, out, title, context.cluster
+        )
         train.save(teacher, out / train.MODEL)
         teachers.append(teacher)
         accuracies.append(state.summary()["validation_accuracy"])
@@ -91,12 +93,12 @@ def _recipe_of(recipe: Recipe, settings: Distill, number: int) -> Recipe:
 def _answers(teachers: list[keras.Model]) -> Any:
     """A function from batches of images to the teachers' mean logits, float16 (N, 10)."""
 
-    @tf.function
-    def mean(images: tf.Tensor) -> tf.Tensor:
-        return sum(teacher(images, training=False) for teacher in teachers) / len(teachers)
-
     def answer(batches: tf.data.Dataset) -> NDArray[np.float16]:
-        return np.concatenate([mean(images).numpy() for images in batches]).astype(np.float16)
+        means = [
+            sum(teacher.predict_on_batch(images) for teacher in teachers) / len(teachers)
+            for images in batches.as_numpy_iterator()
+        ]
+        return np.concatenate(means).astype(np.float16)
 
     return answer
 
