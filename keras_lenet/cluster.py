@@ -75,7 +75,7 @@ class Cluster:
         return self._of_chief(padded).astype(np.uint8).tobytes()
 
     def part(self) -> None:
-        """End together: if the chief ended first, those that still listen would take it for gone."""
+        """End together: those that still listen would take a chief that ends first for gone."""
         with contextlib.suppress(Error), self.watched():
             self.broadcast()
 

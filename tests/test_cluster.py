@@ -104,8 +104,8 @@ def test_two_hosts_train_as_one(together, tmp_path, arguments):
     assert alone.returncode == 0, alone.stderr
     found, expected = history(together.folders[0]), history(tmp_path)
     assert len(found) == len(expected) == 8
-    np.testing.assert_allclose(found[0], expected[0], rtol=1e-3)
-    np.testing.assert_allclose(found, expected, rtol=0.05, atol=0.05)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
     assert "done" in together.said(0)
     assert "this host has done its part" in together.said(1)
     assert "done in" not in together.said(1)
