@@ -228,8 +228,8 @@ def _run_stages(
     stages = pipeline.select(first, last)
     opened = pipeline.open_run(recipe.load(path, overrides or ()), runs, data_dir)
     hosts = cluster.of_environment() if opened.recipe.devices == "all" else None
-    if hosts or os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-        rest = pipeline.train(replace(opened, cluster=hosts), stages, force)
+    if hosts or pipeline.keras_backend() != pipeline.TENSORFLOW:
+        rest = pipeline.execute_training(replace(opened, cluster=hosts), stages, force)
         if rest:
             _restart(path, rest, force, overrides, runs, data_dir)
         return

@@ -58,6 +58,8 @@ class Cluster:
 
         number, others = self.index + 1, [*self.hosts[: self.index], *self.hosts[self.index + 1 :]]
         terminal.say(f"host {number} of {len(self.hosts)}: waiting for {', '.join(others)}")
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)  # as `train.prepare_devices`
         with _interruptible():
             return tf.distribute.MultiWorkerMirroredStrategy()
 
@@ -75,8 +77,13 @@ class Cluster:
         return self._of_chief(padded).astype(np.uint8).tobytes()
 
     def part(self) -> None:
-        """End together: those that still listen would take a chief that ends first for gone."""
+        """Let go of the others, having no more to send, or of the chief, having heard that.
+
+        All end together: those that still listen would take a chief that ends first for gone.
+        """
         with contextlib.suppress(Error), self.watched():
+            if self.is_chief:
+                self.broadcast()
             self.broadcast()
 
     def _of_chief(self, values: NDArray[np.floating]) -> NDArray[np.floating]:

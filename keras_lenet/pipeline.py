@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib
+import importlib.util
 import io
 import itertools
 import json
+import os
 import tempfile
 import time
 import zipfile
@@ -25,6 +27,14 @@ from keras_lenet.recipe import Recipe
 from keras_lenet.stages import Context
 
 NOT_RUN = "not run yet"
+TENSORFLOW = "tensorflow"
+BACKENDS = (TENSORFLOW, "jax")
+"""Of Keras, on which the stages that train run; the others need TensorFlow."""
+
+
+def keras_backend() -> str:
+    """The backend that the environment names."""
+    return os.environ.get("KERAS_BACKEND") or TENSORFLOW
 
 
 @dataclass(frozen=True)
@@ -205,7 +215,7 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
 
     Raises:
         Error: an earlier stage is missing or stale, the data can't be had, the folder is in use,
-            or a stage fails.
+            a stage isn't for this backend of Keras, or a stage fails.
     """
     earlier = run.having(list(STAGES.values())[: list(STAGES).index(stages[0].name)])
     if not run.having(stages):
@@ -214,10 +224,16 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
             f"is nothing to {stages[0].name}"
         )
     stages = run.having(stages)
+    if keras_backend() != TENSORFLOW and not all(stage.trains for stage in stages):
+        raise Error(
+            f"KERAS_BACKEND={keras_backend()} is for training alone: unset it, or go by "
+            "`keras-lenet run`, which leaves the other stages to TensorFlow"
+        )
     if not force and _all_up_to_date(run, earlier + stages):
         terminal.say(f"{run.recipe.name}: everything is up to date in {run.folder}")
         _say_fallback(run)
-        _part(run)
+        if run.cluster:
+            run.cluster.part()
         return run
     with artifacts.lock(run.folder), run.watched():
         for stage in run.having(STAGES.values()):
@@ -228,21 +244,33 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
         run = _obtain_data(run, list(stale), force)
         for stage in stages:
             _execute_stage(run, stage, force)
-    _part(run)
+    if run.cluster:
+        run.cluster.part()
     return run
 
 
-def train(run: Run, stages: list[Stage], force: bool = False) -> list[str]:
-    """Run those of `stages` that train, on all hosts of the run's cluster; the others wait.
+def execute_training(run: Run, stages: list[Stage], force: bool = False) -> list[str]:
+    """Run those of `stages` that train, with all hosts of the run's cluster and on any backend.
 
     Returns:
-        The names of those that are left for this host, in a process without a cluster and with
-        Keras on TensorFlow: none but on the chief.
+        The names of those that are left for this host, for a process that has neither: none but on
+        the chief.
 
     Raises:
-        Error: as `execute` and `follow`.
+        Error: as `execute` and `follow`; or there is no such backend, or it isn't for several
+            hosts.
     """
     training = [stage for stage in stages if stage.trains]
+    backend = keras_backend()
+    if run.cluster and backend != TENSORFLOW:
+        raise Error(
+            f"KERAS_BACKEND={backend} trains on one host alone: unset it, or unset TF_CONFIG"
+        )
+    if training and (backend not in BACKENDS or not importlib.util.find_spec(backend)):
+        raise Error(
+            f"KERAS_BACKEND={backend} is not installed here; expected one of "
+            f"{', '.join(BACKENDS)}, and for jax: pip install 'keras-lenet[jax]'"
+        )
     if run.cluster and not run.cluster.is_chief:
         if run.having(training):
             follow(run)
@@ -255,14 +283,6 @@ def train(run: Run, stages: list[Stage], force: bool = False) -> list[str]:
 
 _ORDER, _OUT = "order.json", "out"
 """In what the chief sends: what is to be trained, and what it has of that already."""
-
-
-def _part(run: Run) -> None:
-    """There is no more to train: let the other hosts go."""
-    if run.cluster is not None:
-        with run.watched():
-            run.cluster.broadcast()
-            run.cluster.part()
 
 
 def _message(run: Run, stage: Stage, out: Path) -> bytes:
@@ -315,8 +335,8 @@ def _train_along(run: Run, message: bytes, scratch: Path) -> None:
     different = [key for key, value in wanted.items() if found[key] != value]
     if different:
         raise Error(
-            f"{stage.name}: the {' and the '.join(different)} of this host are not the chief's; "
-            "give every host the same recipe, the same --set and the same data"
+            f"{stage.name}: this host does not have the chief's {' and '.join(different)}; give "
+            "every host the same recipe, the same --set and the same data"
         )
     inputs = {name: scratch / name for name in run.inputs(stage)}
     _run_module(run, stage, inputs, out)

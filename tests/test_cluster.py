@@ -1,19 +1,24 @@
 """Several hosts that train as one: processes of this machine, on its loopback interface."""
 
+import contextlib
 import csv
+import importlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import SMOKE
 
-from keras_lenet import artifacts, cluster
+from keras_lenet import artifacts, cluster, pipeline, recipe
 from keras_lenet.errors import Error
 
 PATIENCE = 900
@@ -133,6 +138,76 @@ def test_a_host_that_dies_ends_the_rest_and_nothing_is_lost(together, tmp_path, 
     ]
     assert weights[0] == weights[1]
     assert not (folders[1] / "smoke").exists()
+
+
+def test_the_chief_goes_on_alone_on_what_is_trained(together, arguments):
+    settings = ("--until", "quantize", "--set", "quantize.epochs=1")
+    hosts = Hosts(together.folders, "run", *arguments[1:], *settings)
+    assert hosts.wait() == [0, 0], hosts.said(0) + hosts.said(1)
+    assert "smoke: everything is up to date" in hosts.said(0)
+    assert "quantize: done" in hosts.said(0)
+    assert "quantize" not in hosts.said(1)
+
+
+class Chief:
+    """Stands for the cluster, as one of its other hosts sees it: sends `messages`."""
+
+    is_chief = False
+
+    def __init__(self, messages):
+        self.messages = messages
+
+    def broadcast(self):
+        return self.messages.pop(0)
+
+    def watched(self):
+        return contextlib.nullcontext()
+
+    def part(self):
+        assert not self.messages
+
+
+def opened(folder, synthetic, *overrides):
+    loaded = recipe.load(SMOKE, [f"data.dataset={synthetic}", *overrides])
+    return pipeline.open_run(loaded, folder, None)
+
+
+def message_of(run, out):
+    """What the chief sends of a stage that it has finished an epoch of."""
+    out.mkdir()
+    (out / "history.csv").write_text("epoch\n1\n")
+    return pipeline._message(run, pipeline.STAGES["train"], out)
+
+
+def test_the_others_have_what_the_chief_has(tmp_path, synthetic, monkeypatch):
+    message = message_of(opened(tmp_path / "chief", synthetic), tmp_path / "out")
+    seen = []
+    stage = types.SimpleNamespace(run=lambda c: seen.append((c.out / "history.csv").read_text()))
+    monkeypatch.setattr(importlib, "import_module", lambda name: stage)
+    run = opened(tmp_path / "other", synthetic)
+    pipeline.follow(replace(run, cluster=Chief([message, message, b""])))
+    assert seen == ["epoch\n1\n"] * 2
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_host_with_another_recipe_is_refused(tmp_path, synthetic):
+    message = message_of(opened(tmp_path / "chief", synthetic), tmp_path / "out")
+    run = opened(tmp_path / "other", synthetic, "seed=1")
+    with pytest.raises(Error, match="train: this host does not have the chief's recipe; give"):
+        pipeline.follow(replace(run, cluster=Chief([message])))
+
+
+def test_a_host_with_other_data_is_refused(tmp_path, synthetic):
+    data = tmp_path / "data"
+    shutil.copytree(synthetic, data)
+    run = opened(tmp_path / "runs", data)
+    message = message_of(run, tmp_path / "out")
+    labels = data / "train-labels-idx1-ubyte"
+    content = bytearray(labels.read_bytes())
+    content[-1] ^= 1
+    labels.write_bytes(content)
+    with pytest.raises(Error, match="train: this host does not have the chief's data; give"):
+        pipeline.follow(replace(run, cluster=Chief([message])))
 
 
 CONFIG = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}}

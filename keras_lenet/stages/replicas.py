@@ -11,12 +11,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-Batches = Callable[[range, tf.distribute.InputContext], tf.data.Dataset]
-
 
 def fit(
     model: keras.Model,
-    batches: Batches,
+    batches: Callable[[range, tf.distribute.InputContext], tf.data.Dataset],
     validation: tf.data.Dataset,
     *,
     epochs: range,
