@@ -21,33 +21,40 @@ from keras_lenet import recipe
 from keras_lenet.data import loading
 from keras_lenet.stages import train
 
-out, dataset, *overrides = sys.argv[1:]
-loaded = recipe.from_overrides("test", overrides)
+out, dataset, cases = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+devices = (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
 training, validation = loading.load_training(dataset, None, 0.2, seed=0)
-histories = []
-for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
-    train.strategy = lambda *_: strategy
+found = {}
+for name, overrides in cases.items():
+    loaded = recipe.from_overrides(name, overrides)
     batches = train.augmented(loaded, training, loaded.train.batch_size, seed=0)
-    folder = Path(out) / str(strategy.num_replicas_in_sync)
-    _, state = train.fit(loaded, batches, training, validation, None, folder)
-    histories.append([list(row.values()) for row in state.history])
-print(json.dumps(histories))
+    found[name] = []
+    for strategy in devices:
+        train.strategy = lambda *_: strategy
+        folder = out / f"{name}-{strategy.num_replicas_in_sync}"
+        _, state = train.fit(loaded, batches, training, validation, None, folder)
+        found[name].append([list(row.values()) for row in state.history])
+print(json.dumps(found))
 """
+CASES = {
+    "batchnorm": ("model.name=lenet5_batchnorm", "train.weight_averaging=0.8"),
+    "float16": ("train.precision=mixed_float16",),
+    "muon": ("train.optimizer=muon",),
+}
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ("model.name=lenet5_batchnorm", "train.weight_averaging=0.8"),
-        ("train.precision=mixed_float16",),
-        ("train.optimizer=muon",),
-    ],
-    ids=["batchnorm", "float16", "muon"],
-)
-def test_two_devices_give_the_losses_of_one(tmp_path, synthetic, overrides):
-    settings = ("train.epochs=2", "train.batch_size=32", *overrides)
-    command = [sys.executable, "-c", BOTH, tmp_path, synthetic, *settings]
+@pytest.fixture(scope="module")
+def histories(tmp_path_factory, synthetic):
+    """By case, those of one device and of two."""
+    shared = ("train.epochs=2", "train.batch_size=32")
+    cases = json.dumps({name: (*shared, *overrides) for name, overrides in CASES.items()})
+    command = [sys.executable, "-c", BOTH, tmp_path_factory.mktemp("fits"), synthetic, cases]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    one, two = json.loads(result.stdout)
-    np.testing.assert_allclose(two, one, rtol=1e-2 if "float16" in overrides[0] else 1e-4)
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_devices_give_the_losses_of_one(histories, name):
+    one, two = histories[name]
+    np.testing.assert_allclose(two, one, rtol=1e-2 if name == "float16" else 1e-4)
