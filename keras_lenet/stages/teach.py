@@ -49,9 +49,8 @@ def run(context: Context) -> dict[str, Any]:
         teachers.append(teacher)
         accuracies.append(state.summary()["validation_accuracy"])
     size = models.find(settings.model).input_size
-    answer = _answers(teachers)
     plain = loading.plain_batches(validation, size).map(lambda images, _: images)
-    logits = answer(plain)
+    logits = _answers(teachers, plain)
     _write(context.out / loading.VALIDATION, logits)
     with terminal.progress() as bar:
         task = bar.add_task("teach", total=settings.rounds)
@@ -61,7 +60,7 @@ def run(context: Context) -> dict[str, Any]:
                 seen = loading.warped_in_order(
                     mixed, recipe.augment, size=size, seed=settings.seed, epoch=number
                 )
-                _write(path, answer(seen))
+                _write(path, _answers(teachers, seen))
             bar.advance(task)
     return {
         "validation_accuracies": accuracies,
@@ -90,17 +89,10 @@ def _recipe_of(recipe: Recipe, settings: Distill, number: int) -> Recipe:
     )
 
 
-def _answers(teachers: list[keras.Model]) -> Any:
-    """A function from batches of images to the teachers' mean logits, float16 (N, 10)."""
-
-    def answer(batches: tf.data.Dataset) -> NDArray[np.float16]:
-        means = [
-            sum(teacher.predict_on_batch(images) for teacher in teachers) / len(teachers)
-            for images in batches.as_numpy_iterator()
-        ]
-        return np.concatenate(means).astype(np.float16)
-
-    return answer
+def _answers(teachers: list[keras.Model], batches: tf.data.Dataset) -> NDArray[np.float16]:
+    """The teachers' mean logits for every image of the batches: (N, 10)."""
+    answers = [teacher.predict(batches, verbose=0) for teacher in teachers]
+    return (sum(answers) / len(answers)).astype(np.float16)
 
 
 def _write(path: Path, logits: NDArray[np.float16]) -> None:
