@@ -17,6 +17,7 @@ test: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python tests/benchmarks/input_pipeline.py
+	$(BIN)/python tests/benchmarks/inference.py
 	$(BIN)/python tests/benchmarks/startup.py
 
 torture: .venv/installed

@@ -1,8 +1,8 @@
 """The command line: parses, calls, prints. Results go to stdout, everything else to stderr."""
 
-from __future__ import annotations
-
+import atexit
 import errno
+import gc
 import json
 import os
 import signal
@@ -101,7 +101,7 @@ def _stage_command(stage: str, summary: str, example: str) -> Callable[..., None
 _stage_command(
     "teach",
     "Train teachers, and have them answer the training images.\n\nFor recipes with [distill].",
-    "pipelines/distilled.toml",
+    "pipelines/mnist.toml",
 )
 _stage_command(
     "train",
@@ -303,10 +303,12 @@ def classify(
     # NumPy's OpenBLAS would start a thread for every core; the matrices here are too small for it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+    gc.disable()  # what imports make stays: among it there is no garbage to look for
     from keras_lenet import streams
     from keras_lenet.edge import pictures
     from keras_lenet.edge.classifier import Classifier
 
+    gc.enable()
     with streams.without_information():
         classifier = Classifier(model)
     failed = 0
@@ -538,7 +540,7 @@ def export_c(
 
     With a test, a Makefile, an Arduino sketch, and what it takes of a microcontroller.
 
-    Example: keras-lenet export-c exported/lenet5_int8.tflite -o c/
+    Example: keras-lenet export-c exported/microcontroller/lenet5_int8.tflite -o c/
     """
     from keras_lenet import streams
     from keras_lenet.edge import microcontroller
@@ -656,6 +658,9 @@ def _plain(text: str) -> str:
 
 def main() -> None:
     """Entry point: errors that the user can put right become one line and an exit status."""
+    # What is imported stays to the end; then Python would look through it for garbage once more,
+    # which takes as long as classify's own work.
+    atexit.register(gc.freeze)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from keras_lenet import artifacts, models, results, streams, terminal
+from keras_lenet import artifacts, results, streams, terminal
 from keras_lenet.artifacts import Record
 from keras_lenet.cluster import Cluster
 from keras_lenet.data import datasets
@@ -190,9 +190,8 @@ def open_run(recipe: Recipe, runs: Path, data_dir: Path | None) -> Run:
     """Decide on the dataset, without downloading: an earlier run's fallback is stayed with.
 
     Raises:
-        Error: the recipe names a model or a dataset that there isn't.
+        Error: the recipe names a dataset that there isn't.
     """
-    models.input_size(recipe.model)
     for name in (recipe.data.dataset, recipe.data.fallback):
         if name not in (None, datasets.DIGITS):
             datasets.find(name)
@@ -214,8 +213,9 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
     """Run those of `stages` that aren't up to date; returns the run with the dataset it used.
 
     Raises:
-        Error: an earlier stage is missing or stale, the data can't be had, the folder is in use,
-            a stage isn't for this backend of Keras, or a stage fails.
+        Error: the recipe names a model that there isn't, an earlier stage is missing or stale, the
+            data can't be had, the folder is in use, a stage isn't for this backend of Keras, or a
+            stage fails.
     """
     earlier = run.having(list(STAGES.values())[: list(STAGES).index(stages[0].name)])
     if not run.having(stages):
@@ -235,6 +235,9 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
         if run.cluster:
             run.cluster.part()
         return run
+    from keras_lenet import models  # slow to import, and what is up to date needs none
+
+    models.input_size(run.recipe.model)
     with artifacts.lock(run.folder), run.watched():
         for stage in run.having(STAGES.values()):
             artifacts.recover(run.stage_folder(stage.name))

@@ -119,6 +119,7 @@ brings images to its own size, and the softmax, are inside the file.
 | `{name}_int8.tflite` | int8, `pixel - 128` | int8, `probability = (value + 128) / 256` |
 | `{name}_uint8.tflite` | uint8, the pixel | uint8, `probability = value / 256` |
 | `{name}_int8_ptq.tflite` | as int8; quantized after training, for comparison | as int8 |
+| `microcontroller/{name}_int8.tflite` | the same, laid out for microcontrollers | as int8 |
 | `{name}_float32.tflite` | float32, `pixel / 255` | float32, the probability |
 | `saved_model/` | uint8, any number of images | probabilities and class |
 | `model.keras` | float32 in [0, 1], resized to the model's own size | logits |

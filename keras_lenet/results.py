@@ -19,7 +19,11 @@ fractions; a `model` is a key of `models`; what was not measured is left out.
     rejection                           threshold, digits, outliers, curve: see
                                         `stages.confidence.rejection`
     robustness                          corruptions, summary: see `stages.robustness.measure`
-    arena                               bytes, and how they were found
+    arena                               bytes, and how they were found, of the int8 file that
+                                        microcontrollers take
+    layout                              of the int8 file beside that one, on every image: kernels,
+                                        images, unequal (images with any difference), largest (of
+                                        any output, in units of the last place)
     gates[]                             gate, figure, limit, met
     timings                             cpu, device, threads; of each model kernels, p50_us, p95_us,
                                         batched_images_per_second
@@ -117,6 +121,7 @@ _OPTIONAL: dict[str, Any] = {
     },
     "robustness": {"summary": {...: {"mean_accuracy": float}}},
     "fake_quantized_agreement": float,
+    "layout": {"kernels": str, "images": float, "unequal": float, "largest": float},
 }
 _LARGEST = 1e15
 
@@ -183,6 +188,21 @@ def caption(metrics: dict[str, Any]) -> str:
         + ("Keras QAT is the fake-quantized model. " if "qat" in metrics["models"] else "")
         + f"Difference and agreement: from {reference}, and share of the same class. Time: median "
         f"of one image at a time, on {timings['device']}; .tflite: {threads}, {timings['cpu']}."
+        + _layout(metrics)
+    )
+
+
+def _layout(metrics: dict[str, Any]) -> str:
+    """What optimizing the deployed file's layout changed, where it was."""
+    if "layout" not in metrics:
+        return ""
+    found, title = metrics["layout"], metrics["models"][metrics["deployed"]]["title"]
+    differ = "nowhere"
+    if found["unequal"]:
+        differ = f"on {found['unequal']:,} images, by at most {found['largest']}"
+    return (
+        f" {title} has an optimized layout. From the file in microcontroller/, which has not, its "
+        f"outputs differ {differ} ({found['kernels']} kernels)."
     )
 
 

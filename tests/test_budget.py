@@ -8,7 +8,8 @@ from keras_lenet.edge import budget, inspection, parity
 from keras_lenet.edge.budget import KB, Board, Core, Work
 from keras_lenet.errors import Error
 
-REFERENCE = Path(__file__).parents[1] / "exported" / "lenet5_int8.tflite"
+EXPORTED = Path(__file__).parents[1] / "exported"
+REFERENCE = EXPORTED / "microcontroller" / "lenet5_int8.tflite"
 needs_vela = pytest.mark.skipif(
     not importlib.util.find_spec("ethosu"), reason="ethos-u-vela is not installed"
 )
@@ -126,10 +127,10 @@ def test_the_page_is_the_same_wherever_the_file_lies(page, tmp_path):
 def test_export_leaves_it_beside_the_model(finished):
     folder = finished.folder / "export"
     written = (folder / "budget.md").read_text(encoding="utf-8")
-    assert written == budget.page(folder / "lenet5_int8.tflite")
+    assert written == budget.page(folder / "microcontroller" / "lenet5_int8.tflite")
 
 
 @pytest.mark.parametrize("variant", ["float32", "uint8"])
 def test_only_an_int8_file_is_taken(variant):
     with pytest.raises(Error, match="takes an int8 file"):
-        budget.page(REFERENCE.with_name(f"lenet5_{variant}.tflite"))
+        budget.page(EXPORTED / f"lenet5_{variant}.tflite")

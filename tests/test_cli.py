@@ -36,6 +36,31 @@ def test_help_and_the_edge_load_no_tensorflow():
     assert result.stdout.strip() == "[]", result.stderr
 
 
+def test_what_is_up_to_date_imports_nothing_that_it_has_no_use_for(finished):
+    code = (
+        "import sys\n"
+        "from keras_lenet import cli\n"
+        f"cli.app({list(map(str, finished.arguments))!r}, standalone_mode=False)\n"
+        "print(sorted({'http', 'keras_lenet.models', 'numpy', 'rich.progress', 'tensorflow'} "
+        "& set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "everything is up to date" in result.stderr
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr
+
+
+def test_help_imports_nothing_that_it_has_no_use_for():
+    code = (
+        "import sys\n"
+        "from keras_lenet import cli\n"
+        "cli.app(['--help'], standalone_mode=False)\n"
+        "print(sorted({'PIL', 'ai_edge_litert', 'keras_lenet.pipeline', 'numpy', 'pydantic', "
+        "'rich'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr
+
+
 def test_classify_imports_nothing_that_it_has_no_use_for(tmp_path):
     images, _ = draw_digits(1, 0)
     Image.fromarray(images[0]).save(tmp_path / "digit.png")

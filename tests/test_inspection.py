@@ -9,8 +9,13 @@ from keras_lenet.errors import Error
 
 
 @pytest.fixture(scope="module")
-def report(finished):
-    return inspection.inspect(finished.folder / "export" / "lenet5_int8.tflite")
+def path(finished):
+    return finished.folder / "export" / "microcontroller" / "lenet5_int8.tflite"
+
+
+@pytest.fixture(scope="module")
+def report(path):
+    return inspection.inspect(path)
 
 
 def test_ops_in_order_with_their_arithmetic(report):
@@ -67,8 +72,7 @@ def test_any_other_model(tmp_path):
     assert report.metadata is None
 
 
-def test_the_command_prints_the_same_as_json(finished, report):
-    path = finished.folder / "export" / "lenet5_int8.tflite"
+def test_the_command_prints_the_same_as_json(path, report):
     result = keras_lenet("inspect", path, "--json")
     assert json.loads(result.stdout) == json.loads(json.dumps(report.as_dict()))
     assert result.stderr == ""

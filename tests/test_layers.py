@@ -70,7 +70,8 @@ def test_sqnr_of_known_noise():
 
 
 def test_what_can_be_compared(export):
-    pair = export / "lenet5_float32.tflite", export / "lenet5_int8.tflite"
+    pair = export / "lenet5_float32.tflite", export / "microcontroller" / "lenet5_int8.tflite"
     assert layers.comparable(*pair)
     assert not layers.comparable(*reversed(pair))
     assert not layers.comparable(export / "saved_model", pair[1])
+    assert not layers.comparable(pair[0], export / "lenet5_int8.tflite")  # of another layout

@@ -13,7 +13,7 @@ MICRO = importlib.util.find_spec("tflite_micro")
 
 @pytest.fixture(scope="module")
 def path(finished):
-    return finished.folder / "export" / "lenet5_int8.tflite"
+    return finished.folder / "export" / "microcontroller" / "lenet5_int8.tflite"
 
 
 def test_every_kernel_set_is_compared(path):

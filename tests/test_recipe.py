@@ -114,3 +114,9 @@ def test_a_nasty_recipe_gets_one_short_line(tmp_path, content):
 def test_whatever_stands_in_a_recipe_it_is_one_or_an_error(settings):
     with contextlib.suppress(Error):
         assert isinstance(recipe._validated({"name": "x"} | settings, (), "it"), recipe.Recipe)
+
+
+def test_the_robust_recipe_learns_from_the_references_teachers():
+    reference, robust = (recipe.load(PIPELINES / f"{name}.toml") for name in ("mnist", "robust"))
+    for section in ("data", "augment", "distill"):
+        assert getattr(robust, section) == getattr(reference, section)

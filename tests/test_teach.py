@@ -1,5 +1,6 @@
 """Distillation from end to end, on synthetic digits and the smallest of everything."""
 
+import csv
 import json
 import shutil
 
@@ -72,6 +73,20 @@ def test_the_model_learns_from_answers_and_runs_of_other_seeds_share_them(distil
     changed = pipeline.open_run(load(synthetic, "distill.rounds=3"), distilled.folder.parent, None)
     assert changed.why_stale(pipeline.STAGES["teach"]) == pipeline.NOT_RUN
     assert changed.why_stale(pipeline.STAGES["train"]) == "the recipe changed"
+
+
+def test_fine_tuning_begins_where_training_ended(distilled, synthetic, tmp_path):
+    shutil.copytree(distilled.folder.parent, tmp_path / "runs")
+    run = pipeline.open_run(load(synthetic, "quantize.learning_rate=1e-9"), tmp_path / "runs", None)
+    pipeline.execute(run, pipeline.select("quantize", "quantize"))
+
+    def validation_loss(stage):
+        folder = run.stage_folder(stage)
+        rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
+        return float(rows[Record.read(folder).summary["best_epoch"] - 1]["val_loss"])
+
+    assert Record.read(run.stage_folder("train")).summary["temperature"] < 0.9
+    assert validation_loss("quantize") == pytest.approx(validation_loss("train"), rel=0.03)
 
 
 def test_an_interrupted_stage_goes_on_to_the_same_answers(distilled, synthetic, tmp_path):

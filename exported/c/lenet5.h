@@ -1,4 +1,4 @@
-/* lenet5_int8.tflite, SHA-256 ca8d94bbc5f40e1919030be897ad99d6c53ea4511516c6854b90010db5fd2721
+/* lenet5_int8.tflite, SHA-256 7df1ce6ebb345822bfd28bedaf6eb3ca5104fb988b59f23d7565a34be073b59c
    Integers only, of 32 bits at least; nothing but <stdint.h> is needed. */
 
 #ifndef LENET5_H
@@ -15,10 +15,10 @@ extern "C" {
 
 /* An image is 28 rows of 28 pixels, 0 = background, 255 = ink. */
 
-/* The likeliest digit, 0 to 9. */
+/* The likeliest class, 0 to 9. */
 int lenet5_classify(const uint8_t image[784]);
 
-/* Of each digit: probability = (value + 128) / 256. */
+/* Of each class: probability = (value + 128) / 256. */
 void lenet5_probabilities(const uint8_t image[784], int8_t probabilities[10]);
 
 /* What the softmax makes the probabilities of. */

@@ -11,14 +11,15 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal
 
 from keras_lenet.artifacts import lock, replacing, sha256
 from keras_lenet.data import idx
 from keras_lenet.errors import Error
+
+if TYPE_CHECKING:  # NumPy is slow to import, and telling datasets apart takes none
+    import numpy as np
+    from numpy.typing import NDArray
 
 Split = Literal["train", "test"]
 
@@ -414,6 +415,7 @@ def _digits(split: Split) -> Images:
 
     Every fifth image is a test image. Integer arithmetic, so the bytes are the same everywhere.
     """
+    import numpy as np
     from sklearn.datasets import load_digits  # slow to import, and seldom needed
 
     small, labels = load_digits(return_X_y=True)
@@ -427,6 +429,8 @@ def _digits(split: Split) -> Images:
 
 def _enlarging_weights() -> NDArray[np.int64]:
     """Bilinear interpolation from 8 to 20 samples with half-pixel centres, in tenths: (20, 8)."""
+    import numpy as np
+
     weights = np.zeros((20, 8), np.int64)
     for row in range(20):
         low, tenths = divmod(4 * row - 3, 10)  # (row + 0.5) / 2.5 - 0.5, in tenths

@@ -13,13 +13,14 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, BinaryIO
 
 from keras_lenet.artifacts import replacing
 from keras_lenet.errors import Error
+
+if TYPE_CHECKING:  # slow to import, and only pixels need it
+    import numpy as np
+    from numpy.typing import NDArray
 
 UINT8 = 0x08
 MAX_BYTES = 1 << 30
@@ -103,6 +104,8 @@ def parse(content: bytes, dims: int, source: object = "IDX data") -> NDArray[np.
         )
     if math.prod(side or 1 for side in shape) > MAX_BYTES:  # no data, but sides beyond measure
         raise Error(f"{source}: its header declares {'×'.join(map(str, shape))}, without any data")
+    import numpy as np
+
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 

@@ -2,6 +2,7 @@
 
 Plain files to drop into a firmware's source tree: the model as an aligned array, a resolver with
 exactly the ops it uses, its contract as constants, golden vectors, and a self-test over them.
+Beside them the .tflite itself.
 """
 
 from __future__ import annotations
@@ -91,10 +92,11 @@ def write(model: Path, images: NDArray[np.uint8], names: list[str], folder: Path
         f"{stem}_golden.h": _golden(stem, inputs, outputs, names),
         "self_test.cc": SELF_TEST.replace("@stem@", stem).replace("@STEM@", stem.upper()),
         "Makefile": MAKEFILE.replace("@stem@", stem),
-        "README.md": _page(stem, content, arena, how),
+        "README.md": _page(stem, model.name, content, arena, how),
     }
     for name, text in files.items():
         write_bytes(folder / name, text.encode())
+    write_bytes(folder / model.name, content)
 
 
 def fnv1a(content: bytes) -> int:
@@ -342,7 +344,7 @@ clean:
 """
 
 
-def _page(stem: str, content: bytes, arena: int, how: str) -> str:
+def _page(stem: str, file: str, content: bytes, arena: int, how: str) -> str:
     return f"""# {stem} on a microcontroller
 
 | file | what it is |
@@ -352,6 +354,7 @@ def _page(stem: str, content: bytes, arena: int, how: str) -> str:
 | `{stem}_contract.h` | shapes, scales, zero points, labels, and the arena: {arena:,} bytes of RAM |
 | `{stem}_golden.h` | images and the outputs that belong to them, bit for bit |
 | `self_test.cc` | prints PASS, or the first output that differs |
+| `{file}` | the .tflite itself, for compilers such as Arm's Vela, and for `keras-lenet export-c` |
 
 The arena: {how}.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from keras_lenet.artifacts import Record
 from keras_lenet.data import outliers
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.edge.prepare import prepare
@@ -33,11 +35,24 @@ def calibrate(model: Any, batches: Any, labels: NDArray[np.uint8]) -> float:
         The temperature.
     """
     fitted = temperature(model.predict(batches, verbose=0), labels)
+    divide(model, fitted)
+    return fitted
+
+
+def divide(model: Any, temperature: float) -> None:
+    """Divide a model's logits by a temperature, in the last layer's weights: see `calibrate`."""
     last = model.layers[-1]
     last.set_weights(
-        [value / fitted if value.dtype == np.float32 else value for value in last.get_weights()]
+        [
+            value / np.float32(temperature) if value.dtype == np.float32 else value
+            for value in last.get_weights()
+        ]
     )
-    return fitted
+
+
+def divided_by(folder: Path) -> float:
+    """The temperature by which a finished train or quantize stage divided its logits."""
+    return float(Record.of_finished(folder).summary["temperature"])
 
 
 def temperature(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:

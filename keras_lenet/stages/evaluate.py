@@ -48,6 +48,7 @@ def run(context: Context) -> dict[str, Any]:
     train.prepare_devices()
     settings, seed = context.recipe.evaluate, context.recipe.seed
     test = loading.load_test(context.dataset, context.data_dir)
+    plain = export.plain_int8(context.inputs["export"], context.recipe.model.name)
     with streams.without_information():
         scored = _subjects(context)
     probabilities = predict(scored, test)
@@ -56,8 +57,10 @@ def run(context: Context) -> dict[str, Any]:
     same = probabilities[FAKE_QUANTIZED].argmax(1) == probabilities[DEPLOYED].argmax(1)
     metrics |= {
         "fake_quantized_agreement": float(same.mean()),
-        "layers": _layers(context, scored, test),
+        "layers": _layers(context, scored, plain, test),
         **_behaviour(scored, probabilities, test, FLOAT_FILE, DEPLOYED, settings, seed),
+        "arena": _arena(plain),
+        **_layout(scored[DEPLOYED].path, plain, test.images),
     }
     metrics["gates"] = gates(settings, metrics)
     write(context.out, metrics, probabilities, test)
@@ -95,6 +98,8 @@ def evaluate_files(
         if layers.comparable(paths[0], path)
     }
     metrics |= _behaviour(scored, probabilities, test, first, last, settings, seed=0)
+    if paths[-1].suffix == ".tflite" and Classifier(paths[-1]).input.scale:
+        metrics["arena"] = _arena(paths[-1])
     metrics["gates"] = gates(settings, metrics)
     write(out, metrics, probabilities, test)
     return metrics
@@ -205,9 +210,6 @@ def _behaviour(
         found["rejection"] = confidence.rejection(
             classifier, probabilities[deployed], test.labels, pages
         )
-        if classifier.input.scale:
-            arena, how = parity.arena(subject.path)
-            found["arena"] = {"bytes": arena, "how": how}
     if settings.robustness_images:
         count = min(settings.robustness_images, len(test))
         found["robustness"] = robustness.measure(
@@ -220,10 +222,41 @@ def _behaviour(
     return found
 
 
+def _arena(path: Path) -> dict[str, Any]:
+    """What TensorFlow Lite Micro's interpreter takes for a file, and how that was found."""
+    arena, how = parity.arena(path)
+    return {"bytes": arena, "how": how}
+
+
+def _layout(optimized: Path, plain: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
+    """How the int8 file differs from what it was before its layout was optimized, if it was.
+
+    Args:
+        optimized: the int8 file.
+        plain: the same as it was converted.
+        images: uint8, (N, 28, 28).
+    """
+    if optimized.read_bytes() == plain.read_bytes():
+        return {}
+    terminal.say(f"evaluate: {optimized.name} beside {plain.parent.name}/{plain.name}")
+    found, expected = (
+        Classifier(path, kernels="reference").raw(images).astype(int) for path in (optimized, plain)
+    )
+    difference = np.abs(found - expected).max(axis=1)
+    return {
+        "layout": {
+            "kernels": "reference",
+            "images": len(images),
+            "unequal": int(np.count_nonzero(difference)),
+            "largest": int(difference.max()),
+        }
+    }
+
+
 def _layers(
-    context: Context, scored: dict[str, Subject], test: loading.Examples
+    context: Context, scored: dict[str, Subject], plain: Path, test: loading.Examples
 ) -> dict[str, list[dict[str, Any]]]:
-    """Each int8 file beside what it was made from: the same weights, in float."""
+    """Each int8 file, as it was converted, beside what it was made from: the weights in float."""
     settings, traced = context.recipe.model, test.images[:TRACED]
     fine_tuned = quantize.unquantized(quantize.load(context.inputs["quantize"], settings), settings)
     with streams.without_information(), tempfile.TemporaryDirectory() as folder:
@@ -233,7 +266,7 @@ def _layers(
             POST_TRAINING: layers.losses(
                 scored[FLOAT_FILE].path, scored[POST_TRAINING].path, traced
             ),
-            DEPLOYED: layers.losses(path, scored[DEPLOYED].path, traced),
+            DEPLOYED: layers.losses(path, plain, traced),
         }
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from ai_edge_litert import schema_py_generated as schema
 from google.protobuf import text_format
 from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -23,14 +22,16 @@ from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
 from keras_lenet import __version__, artifacts, models, streams, terminal
 from keras_lenet.data import augment, datasets, loading
-from keras_lenet.edge import budget, inspection, metadata, metadata_writer, microcontroller
+from keras_lenet.edge import budget, layout, metadata, metadata_writer, microcontroller
 from keras_lenet.edge.c import folder as generated
 from keras_lenet.edge.classifier import Classifier, Tensor, open_interpreter
 from keras_lenet.errors import Error
 from keras_lenet.stages import Context, confidence, quantize, train
 
-SAVED_MODEL, BUDGET = "saved_model", "budget.md"
+SAVED_MODEL, BUDGET, MICROCONTROLLER = "saved_model", "budget.md", "microcontroller"
 VARIANTS = ("float32", "int8_ptq", "int8", "uint8")
+DEPLOYED = ("int8", "uint8")
+"""The variants whose layout may be optimized; the others are there to compare with."""
 
 _NOT_DECISIVE = {"name", "origin", "evaluate", "report"}
 """The parts of a recipe that have no say in the files' content."""
@@ -88,17 +89,23 @@ def run(context: Context) -> dict[str, Any]:
     }
     labels = "".join(f"{label}\n" for label in datasets.classes(context.dataset)).encode()
     thresholds = {}
+    plain = plain_int8(context.out, name)
     for variant, converter in converters.items():
         path = context.out / file_name(name, variant)
         terminal.say(f"export: {path.name}")
-        artifacts.write_bytes(path, converter())
+        content = converter()
+        if variant == "int8":
+            artifacts.write_bytes(plain, content)
+            _describe(plain, labels, context, validation)
+        if variant in DEPLOYED and recipe.export.optimize_layout:
+            content = layout.optimize(content)
+        artifacts.write_bytes(path, content)
         check(path, variant)
         thresholds[variant] = _describe(path, labels, context, validation)
     artifacts.write_bytes(context.out / metadata.LABELS_FILE, labels)
-    int8 = context.out / file_name(name, "int8")
     terminal.say("export: budget card")
-    budget.write(int8, context.out / BUDGET)
-    write_bundles(int8, context.out)
+    budget.write(plain, context.out / BUDGET)
+    write_bundles(plain, context.out)
     artifacts.write_json(context.out / "calibration.json", _identify(calibration))
     artifacts.write_json(context.out / "manifest.json", _manifest(context, thresholds))
     return {
@@ -115,7 +122,7 @@ def write_bundles(int8: Path, out: Path) -> None:
     digits = datasets.load(datasets.DIGITS, "train")
     images, names = microcontroller.golden_images(digits.images, digits.labels)
     for title, write, folder in (
-        ("microcontroller bundle", microcontroller.write, "microcontroller"),
+        ("microcontroller bundle", microcontroller.write, MICROCONTROLLER),
         ("C", generated.write, "c"),
     ):
         terminal.say(f"export: {title}")
@@ -128,6 +135,11 @@ def write_bundles(int8: Path, out: Path) -> None:
 def file_name(model: str, variant: str) -> str:
     """The name of one exported .tflite."""
     return f"{model}_{variant}.tflite"
+
+
+def plain_int8(folder: Path, model: str) -> Path:
+    """The int8 .tflite as it was converted, which microcontrollers take, in an export's folder."""
+    return folder / MICROCONTROLLER / file_name(model, "int8")
 
 
 def deployed(model: Any, size: int) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -168,27 +180,7 @@ def convert(
     with streams.without_information(), warnings.catch_warnings():
         # The input's statistics are inside the graph, or come from the representative dataset.
         warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
-        return _any_batch(bytes(converter.convert()))
-
-
-def _any_batch(content: bytes) -> bytes:
-    """Let the RESHAPE ops of a .tflite take several images, where they were told to expect one.
-
-    Interpreters can resize the input to any batch, as every evaluation here does; but a shape that
-    is a constant stays what it is.
-    """
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    graph = model.subgraphs[0]
-    reshapes = [
-        operator
-        for operator in graph.operators
-        if inspection.op_name(model.operatorCodes[operator.opcodeIndex]) == "RESHAPE"
-    ]
-    for operator in reshapes:
-        buffer = model.buffers[graph.tensors[operator.inputs[1]].buffer]
-        shape = np.array(buffer.data, np.uint8).view("<i4")
-        buffer.data = np.array([-1, *shape[1:]], "<i4").view(np.uint8)  # -1: as many as there are
-    return metadata_writer.pack(model) if reshapes else content
+        return layout.any_batch(bytes(converter.convert()))
 
 
 def check(path: Path, variant: str) -> None:
@@ -312,14 +304,10 @@ def _manifest(context: Context, thresholds: dict[str, float]) -> dict[str, Any]:
         "dataset": context.dataset,
         "image": "28×28 grey pixels, 0 = background, 255 = ink",
         "labels": list(datasets.classes(context.dataset)),
-        "temperature": {stage: _temperature(context, stage) for stage in ("train", "quantize")},
+        "temperature": {
+            stage: confidence.divided_by(context.inputs[stage]) for stage in ("train", "quantize")
+        },
         "files": files,
         "settings": context.recipe.model_dump(mode="json", exclude=_NOT_DECISIVE),
         "versions": artifacts.versions(),
     }
-
-
-def _temperature(context: Context, stage: str) -> float:
-    """What a stage divided its logits by."""
-    record = artifacts.Record.of_finished(context.inputs[stage])
-    return float(record.summary["temperature"])

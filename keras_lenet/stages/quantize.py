@@ -43,6 +43,9 @@ def run(context: Context) -> dict[str, Any]:
     steps = loading.steps_per_epoch(mixed, settings.batch_size)
     tf_keras.utils.set_random_seed(recipe.seed)
     trained = keras.models.load_model(context.inputs["train"] / train.MODEL, compile=False)
+    # The loss is of logits as they were trained: were they still divided, its one or two epochs
+    # would go into their growing back.
+    confidence.divide(trained, 1 / confidence.divided_by(context.inputs["train"]))
     float_model = to_tf_keras(trained, recipe.model)
     model = fake_quantized(float_model)
     set_ranges(model, float_model, batches(range(1)).take(CALIBRATION_BATCHES))

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from keras_lenet import streams
 from keras_lenet.data import datasets
 from keras_lenet.edge.c import folder, measure
-from keras_lenet.edge.classifier import Classifier, reference_model
+from keras_lenet.edge.classifier import Classifier
 
 ROUNDS, BATCH, RANDOM, EMULATED = 25, 500, 100_000, 1_000
+MODEL = Path(__file__).parents[2] / "exported" / "microcontroller" / "lenet5_int8.tflite"
 
 MANY = """\
 #include "@name@.h"
@@ -118,7 +119,7 @@ def exactness(model: Path, generated: Path, name: str, images: NDArray[np.uint8]
 def main() -> None:
     """Generate, time, compare, count."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=reference_model())
+    parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--dataset", default="mnist", help="whose test images")
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("KERAS_LENET_DATA"))
     arguments = parser.parse_args()

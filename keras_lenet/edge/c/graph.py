@@ -233,7 +233,8 @@ def _operators(content: bytes) -> list[_Operator]:
         name = op_name(model.operatorCodes[operator.opcodeIndex])
         if name not in _READERS:
             known = ", ".join(sorted(_READERS))
-            raise Error(f"no C is generated for {name}; there is for {known}")
+            hint = "; of a run, take the file in microcontroller/" if name == "TRANSPOSE" else ""
+            raise Error(f"no C is generated for {name}; there is for {known}{hint}")
         inputs = [int(i) for i in operator.inputs if i >= 0]
         if inputs[0] != flowing or len(operator.outputs) != 1:
             raise Error(f"{name}: expected a chain of ops, found a branch")
