@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -222,10 +223,16 @@ def _run_stages(
     runs: Path,
     data_dir: Path | None,
 ) -> None:
-    from keras_lenet import pipeline, recipe
+    from keras_lenet import cluster, pipeline, recipe
 
     stages = pipeline.select(first, last)
     opened = pipeline.open_run(recipe.load(path, overrides or ()), runs, data_dir)
+    hosts = cluster.of_environment() if opened.recipe.devices == "all" else None
+    if hosts or pipeline.keras_backend() != pipeline.TENSORFLOW:
+        rest = pipeline.execute_training(replace(opened, cluster=hosts), stages, force)
+        if rest:
+            _restart(path, rest, force, overrides, runs, data_dir)
+        return
     done = pipeline.execute(opened, stages, force)
     names = {stage.name for stage in stages}
     if "evaluate" in names:
@@ -233,6 +240,28 @@ def _run_stages(
     if "report" in names:
         typer.echo(f"Report: {done.stage_folder('report') / 'report.html'}")
     pipeline.check_gates(done, stages)
+
+
+def _restart(
+    path: Path,
+    stages: list[str],
+    force: bool,
+    overrides: list[str] | None,
+    runs: Path,
+    data_dir: Path | None,
+) -> NoReturn:
+    """Become a process that runs `stages` on this host alone, and on TensorFlow."""
+    options = [f"--set={setting}" for setting in overrides or ()]
+    options += ["--force"] * force
+    options += ["--data-dir", str(data_dir)] if data_dir else []
+    command = [sys.executable, "-P", "-m", "keras_lenet", "run", str(path), "--runs", str(runs)]
+    environment = {key: value for key, value in os.environ.items() if key != "TF_CONFIG"}
+    sys.stdout.flush()
+    os.execve(
+        sys.executable,
+        [*command, "--from", stages[0], "--until", stages[-1], *options],
+        environment | {"KERAS_BACKEND": "tensorflow"},
+    )
 
 
 def _print_results(folder: Path, name: str) -> None:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib
+import importlib.util
+import io
 import itertools
 import json
+import os
+import tempfile
 import time
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +20,21 @@ from typing import Any
 
 from keras_lenet import artifacts, results, streams, terminal
 from keras_lenet.artifacts import Record
+from keras_lenet.cluster import Cluster
 from keras_lenet.data import datasets
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Recipe
 from keras_lenet.stages import Context
 
 NOT_RUN = "not run yet"
+TENSORFLOW = "tensorflow"
+BACKENDS = (TENSORFLOW, "jax")
+"""Of Keras, on which the stages that train run; the others need TensorFlow."""
+
+
+def keras_backend() -> str:
+    """The backend that the environment names."""
+    return os.environ.get("KERAS_BACKEND") or TENSORFLOW
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,8 @@ class Stage:
         splits: the dataset's splits that it reads.
         optional: the section without which a recipe doesn't have this stage.
         shared: the run's seed has no say in its result, which runs of any seed share.
+        trains: on any number of hosts, and on any of Keras' backends; the others run on one host
+            and on TensorFlow.
     """
 
     name: str
@@ -42,6 +58,7 @@ class Stage:
     splits: tuple[datasets.Split, ...] = ()
     optional: str | None = None
     shared: bool = False
+    trains: bool = False
 
     def applies(self, recipe: Recipe) -> bool:
         """Whether the recipe has this stage."""
@@ -57,12 +74,14 @@ STAGES = {
             splits=("train",),
             optional="distill",
             shared=True,
+            trains=True,
         ),
         Stage(
             "train",
             ("data", "augment", "degrade", "model", "distill", "train"),
             ("teach",),
             splits=("train",),
+            trains=True,
         ),
         Stage(
             "quantize",
@@ -79,12 +98,17 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Run:
-    """A recipe, the folder its results go to, and the dataset it really uses."""
+    """A recipe, the folder its results go to, and the dataset it really uses.
+
+    Attributes:
+        cluster: the hosts that train together, if there are several.
+    """
 
     recipe: Recipe
     folder: Path
     dataset: str
     data_dir: Path | None
+    cluster: Cluster | None = None
 
     def stage_folder(self, stage: str) -> Path:
         """Where a stage's finished files are."""
@@ -100,6 +124,10 @@ class Run:
     def having(self, stages: Iterable[Stage]) -> list[Stage]:
         """Those of `stages` that the recipe has."""
         return [stage for stage in stages if stage.applies(self.recipe)]
+
+    def watched(self) -> contextlib.AbstractContextManager[None]:
+        """While in it, a host of the cluster that is gone becomes an `Error`."""
+        return self.cluster.watched() if self.cluster else contextlib.nullcontext()
 
     def inputs(self, stage: Stage) -> dict[str, Path]:
         """The folders of the earlier stages whose files it reads, by name."""
@@ -186,7 +214,8 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
 
     Raises:
         Error: the recipe names a model that there isn't, an earlier stage is missing or stale, the
-            data can't be had, the folder is in use, or a stage fails.
+            data can't be had, the folder is in use, a stage isn't for this backend of Keras, or a
+            stage fails.
     """
     earlier = run.having(list(STAGES.values())[: list(STAGES).index(stages[0].name)])
     if not run.having(stages):
@@ -195,14 +224,21 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
             f"is nothing to {stages[0].name}"
         )
     stages = run.having(stages)
+    if keras_backend() != TENSORFLOW and not all(stage.trains for stage in stages):
+        raise Error(
+            f"KERAS_BACKEND={keras_backend()} is for training alone: unset it, or go by "
+            "`keras-lenet run`, which leaves the other stages to TensorFlow"
+        )
     if not force and _all_up_to_date(run, earlier + stages):
         terminal.say(f"{run.recipe.name}: everything is up to date in {run.folder}")
         _say_fallback(run)
+        if run.cluster:
+            run.cluster.part()
         return run
     from keras_lenet import models  # slow to import, and what is up to date needs none
 
     models.input_size(run.recipe.model)
-    with artifacts.lock(run.folder):
+    with artifacts.lock(run.folder), run.watched():
         for stage in run.having(STAGES.values()):
             artifacts.recover(run.stage_folder(stage.name))
         _refuse_stale(run, earlier, stages[0])
@@ -211,7 +247,112 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
         run = _obtain_data(run, list(stale), force)
         for stage in stages:
             _execute_stage(run, stage, force)
+    if run.cluster:
+        run.cluster.part()
     return run
+
+
+def execute_training(run: Run, stages: list[Stage], force: bool = False) -> list[str]:
+    """Run those of `stages` that train, with all hosts of the run's cluster and on any backend.
+
+    Returns:
+        The names of those that are left for this host, for a process that has neither: none but on
+        the chief.
+
+    Raises:
+        Error: as `execute` and `follow`; or there is no such backend, or it isn't for several
+            hosts.
+    """
+    training = [stage for stage in stages if stage.trains]
+    backend = keras_backend()
+    if run.cluster and backend != TENSORFLOW:
+        raise Error(
+            f"KERAS_BACKEND={backend} trains on one host alone: unset it, or unset TF_CONFIG"
+        )
+    if training and (backend not in BACKENDS or not importlib.util.find_spec(backend)):
+        raise Error(
+            f"KERAS_BACKEND={backend} is not installed here; expected one of "
+            f"{', '.join(BACKENDS)}, and for jax: pip install 'keras-lenet[jax]'"
+        )
+    if run.cluster and not run.cluster.is_chief:
+        if run.having(training):
+            follow(run)
+        terminal.say("this host has done its part; the chief goes on")
+        return []
+    if training:
+        execute(run, training, force)
+    return [stage.name for stage in stages if not stage.trains]
+
+
+_ORDER, _OUT = "order.json", "out"
+"""In what the chief sends: what is to be trained, and what it has of that already."""
+
+
+def _message(run: Run, stage: Stage, out: Path) -> bytes:
+    """A stage's inputs, and what `out` has of it: a zip."""
+    message = io.BytesIO()
+    with zipfile.ZipFile(message, "w") as archive:
+        archive.writestr(_ORDER, json.dumps(_order(run, stage)))
+        for name, folder in (run.inputs(stage) | {_OUT: out}).items():
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                archive.write(path, f"{name}/{path.relative_to(folder).as_posix()}")
+    return message.getvalue()
+
+
+def _order(run: Run, stage: Stage) -> dict[str, Any]:
+    """What has to be the same on every host."""
+    return {
+        "stage": stage.name,
+        "dataset": run.dataset,
+        "data": [datasets.identity(run.dataset, split, run.data_dir) for split in stage.splits],
+        "recipe": run.settings(stage),
+    }
+
+
+def follow(run: Run) -> None:
+    """Train along with the chief of the run's cluster, until it has no more to train.
+
+    The results are the chief's; nothing is left on this host.
+
+    Raises:
+        Error: the data can't be had, the recipe or the data isn't the chief's, a host is gone, or a
+            stage fails.
+    """
+    assert run.cluster is not None
+    with run.watched():
+        while message := run.cluster.broadcast():
+            with tempfile.TemporaryDirectory(prefix="keras-lenet-") as scratch:
+                _train_along(run, message, Path(scratch))
+    run.cluster.part()
+
+
+def _train_along(run: Run, message: bytes, scratch: Path) -> None:
+    out = scratch / _OUT
+    out.mkdir()
+    with zipfile.ZipFile(io.BytesIO(message)) as archive:
+        archive.extractall(scratch)
+    wanted = json.loads((scratch / _ORDER).read_text(encoding="utf-8"))
+    stage = STAGES[wanted["stage"]]
+    run = _obtain_data(replace(run, dataset=wanted["dataset"]), [stage], force=False)
+    found = json.loads(json.dumps(_order(run, stage)))
+    different = [key for key, value in wanted.items() if found[key] != value]
+    if different:
+        raise Error(
+            f"{stage.name}: this host does not have the chief's {' and '.join(different)}; give "
+            "every host the same recipe, the same --set and the same data"
+        )
+    inputs = {name: scratch / name for name in run.inputs(stage)}
+    _run_module(run, stage, inputs, out)
+
+
+def _run_module(run: Run, stage: Stage, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Run a stage into its working folder; returns its summary."""
+    _at_work.append((stage.name, out))
+    with streams.without_information():
+        module = importlib.import_module(f"keras_lenet.stages.{stage.name}")
+    context = Context(run.recipe, run.dataset, run.data_dir, inputs, out, run.cluster)
+    summary: dict[str, Any] = module.run(context)
+    return summary
 
 
 _at_work: list[tuple[str, Path]] = []
@@ -331,12 +472,10 @@ def _make(run: Run, stage: Stage, force: bool) -> None:
         return
     identity = {"settings": settings, "inputs": inputs}
     out = artifacts.begin(folder, identity, resume=not force)
-    _at_work.append((stage.name, out))
-    with streams.without_information():
-        module = importlib.import_module(f"keras_lenet.stages.{stage.name}")
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
-    context = Context(run.recipe, run.dataset, run.data_dir, run.inputs(stage), out)
-    summary = module.run(context)
+    if run.cluster is not None:
+        run.cluster.broadcast(_message(run, stage, out))
+    summary = _run_module(run, stage, run.inputs(stage), out)
     artifacts.write_json(out / artifacts.RECIPE, run.recipe.model_dump(mode="json"))
     Record(
         stage=stage.name,

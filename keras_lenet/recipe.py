@@ -268,12 +268,15 @@ class Recipe(Section):
     Attributes:
         name: of the folder below `runs/`; by default the recipe file's own.
         seed: decides the initial weights, the order and every warp.
+        devices: what to train on: "all", every GPU of this host and of the others that TF_CONFIG
+            names, each on a share of every batch; or "one".
         origin: left out, the recipe is our own.
         distill: left out, the model is trained on labels.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    devices: Literal["all", "one"] = "all"
     origin: Origin | None = None
     data: Data = Data()
     augment: Augment = Augment()

@@ -2,6 +2,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_lenet.data import idx, loading
 from keras_lenet.errors import Error
@@ -60,6 +61,32 @@ def test_seed_epoch_and_index_fix_every_image(examples):
     np.testing.assert_array_equal(labels[:50], labels_other)
     np.testing.assert_allclose(images[:50], other, atol=1e-6)
     assert (labels == labels_again).all()
+
+
+@pytest.mark.parametrize(("hosts", "devices"), [(1, 2), (2, 2), (2, 4)])
+def test_the_shares_of_all_devices_are_the_batch(examples, hosts, devices):
+    """Each host yields one share for each of its devices in turn."""
+    images, labels = stream(examples, 12, range(2))
+    shares = []
+    for host in range(hosts):
+        data = loading.training_batches(
+            examples,
+            WARPS,
+            size=32,
+            batch_size=12,
+            seed=0,
+            epochs=range(2),
+            context=tf.distribute.InputContext(hosts, host, devices),
+        )
+        shares.append([np.stack(part) for part in zip(*data.as_numpy_iterator(), strict=True)])
+    for part, expected in enumerate((images, labels)):
+        found = [
+            one[part].reshape(8, devices // hosts, 12 // devices, *expected.shape[1:])
+            for one in shares
+        ]
+        np.testing.assert_allclose(
+            np.concatenate(found, axis=1).reshape(expected.shape), expected, atol=1e-5
+        )
 
 
 def test_another_seed_or_epoch_gives_other_warps(examples):

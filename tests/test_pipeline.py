@@ -14,6 +14,7 @@ from conftest import SMOKE, draw_digits, keras_lenet
 
 from keras_lenet import artifacts, models, pipeline, recipe, results
 from keras_lenet.artifacts import Record
+from keras_lenet.cluster import Cluster
 from keras_lenet.data import datasets, outliers
 from keras_lenet.edge.classifier import Classifier, open_interpreter
 from keras_lenet.errors import Error, GateError
@@ -427,3 +428,17 @@ def test_ranges_stand_still_in_the_last_epoch():
     assert len(ranges) > 8
     assert seen[0] != seen[1]
     assert seen[1] == seen[2]
+
+
+def test_other_backends_of_keras_only_train_and_on_one_host(tmp_path, monkeypatch):
+    run = pipeline.open_run(recipe.load(SMOKE), tmp_path, None)
+    stages = pipeline.select(None, None)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with pytest.raises(Error, match="KERAS_BACKEND=jax is for training alone: unset it, or"):
+        pipeline.execute(run, stages)
+    hosts = Cluster(("a:1", "b:1"), index=1)
+    with pytest.raises(Error, match="KERAS_BACKEND=jax trains on one host alone: unset it, or"):
+        pipeline.execute_training(replace(run, cluster=hosts), stages)
+    monkeypatch.setenv("KERAS_BACKEND", "theano")
+    with pytest.raises(Error, match=r"theano is not installed here; expected one of .* jax, and"):
+        pipeline.execute_training(run, stages)

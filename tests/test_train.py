@@ -8,7 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import SMOKE, write_dataset
+from conftest import SMOKE, keras_lenet, write_dataset
 
 from keras_lenet import pipeline, recipe
 from keras_lenet.data import idx
@@ -39,7 +39,7 @@ def cut_off(epoch, logs):
 import keras
 
 train._tensorboard = lambda *_: (keras.callbacks.LambdaCallback(on_epoch_end=cut_off),)
-train.strategy = lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+train.strategy = lambda *_: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 loaded = recipe.load(Path(sys.argv[1]), [f"data.dataset={sys.argv[3]}", *sys.argv[4:]])
 try:
     run = pipeline.open_run(loaded, Path(sys.argv[2]), None)
@@ -79,7 +79,7 @@ def test_mirrored_training_resumes(tmp_path, synthetic):
 
 def test_a_batch_that_does_not_divide_among_devices_is_refused(tmp_path, synthetic):
     result = mirrored(tmp_path, synthetic, "train.batch_size=33")
-    assert "batch_size = 33 does not divide evenly among 2 GPUs" in result.stderr
+    assert "batch_size = 33 does not divide evenly among 2 devices" in result.stderr
 
 
 def training(tmp_path, synthetic, *overrides):
@@ -129,3 +129,15 @@ def test_plain_gradient_descent_has_no_momentum():
     settings = recipe.Train(optimizer="sgd", momentum=0.0)
     optimizer = train._optimizer(settings, steps=1)
     assert (optimizer.momentum, optimizer.nesterov) == (0.0, False)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
+def test_what_jax_trains_tensorflow_quantizes(tmp_path, synthetic, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    settings = ("--set", f"data.dataset={synthetic}", "--set", "train.optimizer=muon")
+    result = keras_lenet("run", SMOKE, "--runs", tmp_path, "--until", "quantize", *settings)
+    assert result.returncode == 0, result.stderr
+    assert "device: jax" in result.stderr
+    for stage in ("train", "quantize"):
+        record = json.loads((tmp_path / "smoke" / stage / "stage.json").read_text())
+        assert record["summary"]["validation_accuracy"] > 0.8

@@ -154,6 +154,7 @@ def training_batches(
     seed: int,
     epochs: range,
     lessons: Lessons | None = None,
+    context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """Shuffled, augmented batches, one epoch after the other.
 
@@ -168,6 +169,8 @@ def training_batches(
         seed: with the epoch, decides the order and each image's change.
         epochs: which epochs to yield, so that a resumed run sees what it would have seen.
         lessons: then their seed and round decide the change, and targets are labels and logits.
+        context: which host this is. Each batch is then cut into as many equal shares as there are
+            devices on all hosts, and those of this host's devices are yielded, one after the other.
 
     Returns:
         Dataset of images, float32 (batch, size, size, 1) in [0, 1], and labels, int32 (batch,), or
@@ -175,6 +178,9 @@ def training_batches(
     """
     _refuse_test(examples)
     count, steps = len(examples), steps_per_epoch(examples, batch_size)
+    devices = context.num_replicas_in_sync if context else 1
+    local = devices // context.num_input_pipelines if context else 1
+    first = context.input_pipeline_id * local if context else 0
     with tf.device("CPU"):  # tf.data runs there, whatever the model runs on
         images = tf.constant(examples.images[..., np.newaxis])
         labels = tf.constant(examples.labels, tf.int32)
@@ -184,7 +190,9 @@ def training_batches(
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         order_seed, _ = _seeds(seed, epoch)
         order = tf.random.experimental.stateless_shuffle(tf.range(count), order_seed, alg="philox")
-        batches = tf.reshape(order[: steps * batch_size], [steps, batch_size])
+        share = batch_size // devices
+        shares = tf.reshape(order[: steps * batch_size], [steps, devices, share])
+        batches = tf.reshape(shares[:, first : first + local], [steps * local, share])
         turn = epoch % len(lessons.training) if lessons else epoch
         draws = _draws(count, lessons.seed if lessons else seed, turn)
         chosen = tf.data.Dataset.from_tensor_slices(batches)
@@ -261,8 +269,6 @@ def plain_batches(
     examples: Examples, size: int, batch_size: int = 240, lessons: Lessons | None = None
 ) -> tf.data.Dataset:
     """Every example once, in order, resized and nothing else.
-
-    Keras needs the first batch to divide evenly among mirrored GPUs: 240 does, for 2 to 6 and 8.
 
     Args:
         examples: any.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from keras_lenet.cluster import Cluster
     from keras_lenet.recipe import Recipe
 
 
@@ -20,6 +21,7 @@ class Context:
         data_dir: where to look for datasets before the user's cache.
         inputs: the finished folder of each earlier stage, by its name.
         out: the folder to write into; what an interrupted attempt left is still in it.
+        cluster: the hosts that train together, if there are several.
     """
 
     recipe: Recipe
@@ -27,3 +29,4 @@ class Context:
     data_dir: Path | None
     inputs: dict[str, Path]
     out: Path
+    cluster: Cluster | None = None

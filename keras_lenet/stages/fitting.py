@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from keras_lenet import artifacts, terminal
 from keras_lenet.data.loading import CLASSES, NO_CLASS
 from keras_lenet.errors import Error
+from keras_lenet.stages import replicas
 
 Row = dict[str, float]
 
@@ -138,7 +139,7 @@ def accuracy(namespace: Any) -> Any:
 def fit(
     namespace: Any,
     model: Any,
-    batches: Callable[[range], Any],
+    batches: Callable[..., Any],
     validation: Any,
     *,
     epochs: int,
@@ -148,6 +149,7 @@ def fit(
     schedule: Callable[[int], Any],
     averaged: bool = False,
     callbacks: tuple[Any, ...] = (),
+    replicated: bool = False,
 ) -> State:
     """Fit a compiled model, resuming from `out` where an interrupted fit left a checkpoint.
 
@@ -157,7 +159,8 @@ def fit(
     Args:
         namespace: the model's, `keras` or `tf_keras`.
         model: compiled, with the metric "accuracy"; its optimizer built.
-        batches: gives the training batches of a range of epochs, one epoch after the other.
+        batches: gives the training batches of a range of epochs, one epoch after the other; if
+            `replicated`, as `replicas.fit` takes it.
         validation: batches of the validation split.
         epochs: how many in all.
         steps: batches in an epoch.
@@ -166,6 +169,7 @@ def fit(
         schedule: the learning rate by step, for the history.
         averaged: validate and keep the optimizer's moving average of the weights.
         callbacks: more of them, called last.
+        replicated: several devices hold the model.
 
     Raises:
         Error: the loss is no longer a finite number.
@@ -184,16 +188,26 @@ def fit(
                 namespace.callbacks.LambdaCallback(on_epoch_end=watch.epoch_end),
                 *callbacks,
             ]
-            model.fit(
-                batches(range(start, epochs)),
-                initial_epoch=start,
-                epochs=epochs,
-                steps_per_epoch=steps,
-                validation_data=validation,
-                callbacks=hooks,
-                shuffle=False,  # the batches come shuffled
-                verbose=0,
-            )
+            if replicated:
+                replicas.fit(
+                    model,
+                    batches,
+                    validation,
+                    epochs=range(start, epochs),
+                    steps=steps,
+                    callbacks=hooks,
+                )
+            else:
+                model.fit(
+                    batches(range(start, epochs)),
+                    initial_epoch=start,
+                    epochs=epochs,
+                    steps_per_epoch=steps,
+                    validation_data=validation,
+                    callbacks=hooks,
+                    shuffle=False,  # the batches come shuffled
+                    verbose=0,
+                )
     model.set_weights(state.best_weights)
     return state
 

@@ -42,14 +42,15 @@ def run(context: Context) -> dict[str, Any]:
         title = f"teacher {number + 1} of {settings.teachers}"
         batches = train.augmented(own, mixed, own.train.batch_size, own.seed)
         # A teacher that is trained already resumes after its last epoch.
-        teacher, state = train.fit(own, batches, mixed, validation, None, out, title)
+        teacher, state = train.fit(
+            own, batches, mixed, validation, None, out, title, context.cluster
+        )
         train.save(teacher, out / train.MODEL)
         teachers.append(teacher)
         accuracies.append(state.summary()["validation_accuracy"])
     size = models.find(settings.model).input_size
-    answer = _answers(teachers)
     plain = loading.plain_batches(validation, size).map(lambda images, _: images)
-    logits = answer(plain)
+    logits = _answers(teachers, plain)
     _write(context.out / loading.VALIDATION, logits)
     with terminal.progress() as bar:
         task = bar.add_task("teach", total=settings.rounds)
@@ -59,7 +60,7 @@ def run(context: Context) -> dict[str, Any]:
                 seen = loading.warped_in_order(
                     mixed, recipe.augment, size=size, seed=settings.seed, epoch=number
                 )
-                _write(path, answer(seen))
+                _write(path, _answers(teachers, seen))
             bar.advance(task)
     return {
         "validation_accuracies": accuracies,
@@ -88,17 +89,10 @@ def _recipe_of(recipe: Recipe, settings: Distill, number: int) -> Recipe:
     )
 
 
-def _answers(teachers: list[keras.Model]) -> Any:
-    """A function from batches of images to the teachers' mean logits, float16 (N, 10)."""
-
-    @tf.function
-    def mean(images: tf.Tensor) -> tf.Tensor:
-        return sum(teacher(images, training=False) for teacher in teachers) / len(teachers)
-
-    def answer(batches: tf.data.Dataset) -> NDArray[np.float16]:
-        return np.concatenate([mean(images).numpy() for images in batches]).astype(np.float16)
-
-    return answer
+def _answers(teachers: list[keras.Model], batches: tf.data.Dataset) -> NDArray[np.float16]:
+    """The teachers' mean logits for every image of the batches: (N, 10)."""
+    answers = [teacher.predict(batches, verbose=0) for teacher in teachers]
+    return (sum(answers) / len(answers)).astype(np.float16)
 
 
 def _write(path: Path, logits: NDArray[np.float16]) -> None:

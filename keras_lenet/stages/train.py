@@ -11,20 +11,24 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 from PIL import Image
 
 from keras_lenet import artifacts, models, plots, terminal
+from keras_lenet.cluster import Cluster
 from keras_lenet.data import loading
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Recipe, Train
 from keras_lenet.stages import Context, confidence, fitting
 from keras_lenet.stages.muon import Muon
 
+Batches = Callable[..., tf.data.Dataset]
+"""Of a range of epochs and, where several devices share each batch, which host this is."""
 MODEL = "model.keras"
 CONTACT_SHEET = "augmentation.png"
 EXAMPLE = "example.png"
@@ -36,7 +40,7 @@ def run(context: Context) -> dict[str, Any]:
 
     Raises:
         Error: the data can't be had, a batch is larger than the training split or doesn't divide
-            among the GPUs, tensorboard is asked for but not installed, or the loss is no longer
+            among the devices, tensorboard is asked for but not installed, or the loss is no longer
             finite.
     """
     recipe = context.recipe
@@ -50,7 +54,9 @@ def run(context: Context) -> dict[str, Any]:
     plots.save(sheet, context.out / CONTACT_SHEET)
     with artifacts.replacing(context.out / EXAMPLE) as temporary:
         Image.fromarray(validation.images[0]).save(temporary)
-    kept, state = fit(recipe, batches, mixed, validation, lessons, context.out)
+    kept, state = fit(
+        recipe, batches, mixed, validation, lessons, context.out, cluster=context.cluster
+    )
     plain = loading.plain_batches(validation, models.input_size(recipe.model))
     temperature = confidence.calibrate(kept, plain, validation.labels)
     save(kept, context.out / MODEL)
@@ -64,12 +70,13 @@ def run(context: Context) -> dict[str, Any]:
 
 def fit(
     recipe: Recipe,
-    batches: Callable[[range], tf.data.Dataset],
+    batches: Batches,
     training: loading.Examples,
     validation: loading.Examples,
     lessons: loading.Lessons | None,
     out: Path,
     title: str = "train",
+    cluster: Cluster | None = None,
 ) -> tuple[keras.Model, fitting.State]:
     """Fit a new model as the recipe says, or go on with what `out` has of it.
 
@@ -81,6 +88,7 @@ def fit(
         lessons: what teachers say of both, if they are in the batches.
         out: folder for the checkpoint and the history.
         title: what to call this work on screen.
+        cluster: the hosts that train together, if there are several.
 
     Returns:
         The model of the best epoch, in the form that is deployed; and how the fit went.
@@ -88,16 +96,20 @@ def fit(
     settings = recipe.train
     steps = loading.steps_per_epoch(training, settings.batch_size)
     keras.utils.set_random_seed(recipe.seed)
-    devices = strategy()
+    devices = strategy(recipe.devices, cluster)
+    replicated = devices.num_replicas_in_sync > 1
     if settings.batch_size % devices.num_replicas_in_sync:
         raise Error(
             f"batch_size = {settings.batch_size} does not divide evenly among "
-            f"{devices.num_replicas_in_sync} GPUs; choose a multiple"
+            f"{devices.num_replicas_in_sync} devices; choose a multiple"
         )
     with _precision(settings.precision), devices.scope():
         model = models.build_trained(keras, recipe.model, _statistics(recipe, training))
         if recipe.model.initializer == "fan_in":
             models.initialize_by_fan_in(model, recipe.seed)
+        for layer in model.layers:
+            if replicated and isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = True  # statistics of the batch, not of a device's share
         compile_model(model, settings, steps, loss(recipe))
     state = fitting.fit(
         keras,
@@ -111,6 +123,7 @@ def fit(
         schedule=Schedule(settings, steps),
         averaged=settings.weight_averaging > 0,
         callbacks=_tensorboard(out, settings),
+        replicated=replicated,
     )
     # Uncompiled, and in float32 whatever it was trained in.
     return models.deploy(model, recipe.model), state
@@ -206,10 +219,12 @@ def augmented(
     batch_size: int,
     seed: int,
     lessons: loading.Lessons | None = None,
-) -> Callable[[range], tf.data.Dataset]:
+) -> Batches:
     """A function that gives a range of epochs of shuffled, augmented training batches."""
 
-    def batches(epochs: range) -> tf.data.Dataset:
+    def batches(
+        epochs: range, context: tf.distribute.InputContext | None = None
+    ) -> tf.data.Dataset:
         return loading.training_batches(
             training,
             recipe.augment,
@@ -219,6 +234,7 @@ def augmented(
             seed=seed,
             epochs=epochs,
             lessons=lessons,
+            context=context,
         )
 
     return batches
@@ -239,7 +255,9 @@ def _statistics(recipe: Recipe, training: loading.Examples) -> tuple[float, floa
 
 
 def device() -> str:
-    """What TensorFlow computes on, in words."""
+    """What Keras' backend computes on, in words."""
+    if keras.backend.backend() != "tensorflow":
+        return keras.backend.backend()
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return "CPU"
@@ -250,16 +268,29 @@ def device() -> str:
 def prepare_devices() -> None:
     """Take GPU memory as needed, so that several processes can share a card.
 
-    Has to come before anything is computed: TensorFlow refuses to change it later.
+    Has to come before anything is computed: TensorFlow refuses to change it later. Under another
+    of Keras' backends the GPUs are that one's, and TensorFlow, which makes the batches, sees none.
     """
+    if keras.backend.backend() != "tensorflow":
+        tf.config.set_visible_devices([], "GPU")
+        return
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
 
 
-def strategy() -> tf.distribute.Strategy:
-    """Every GPU there is, mirrored; the default strategy with one or none."""
-    several = len(tf.config.list_physical_devices("GPU")) > 1
-    return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
+def strategy(devices: Literal["all", "one"], cluster: Cluster | None) -> tf.distribute.Strategy:
+    """What the recipe's `devices` comes to here: mirrored on several, or TensorFlow's default.
+
+    Args:
+        devices: "all" or "one".
+        cluster: the hosts that train together, if there are several.
+    """
+    if keras.backend.backend() == "tensorflow" and devices == "all":
+        if cluster:
+            return cluster.strategy
+        if len(tf.config.list_physical_devices("GPU")) > 1:
+            return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
 
 
 @contextlib.contextmanager
@@ -277,15 +308,16 @@ def compile_model(
 ) -> None:
     """Compile for `fit` with the recipe's optimizer and schedule, and the loss to be minimized.
 
-    XLA only on a single GPU: on the CPU it is slower for a net this small, and MirroredStrategy
-    does its own placing.
+    On TensorFlow, XLA only on a single GPU: on the CPU it is slower for a net this small, and
+    MirroredStrategy does its own placing. Other backends know best.
     """
     single_gpu = len(tf.config.list_physical_devices("GPU")) == 1
+    on_tensorflow = keras.backend.backend() == "tensorflow"
     model.compile(
         optimizer=_optimizer(settings, steps),
         loss=minimized,
         metrics=[fitting.accuracy(keras)],
-        jit_compile=single_gpu,
+        jit_compile=single_gpu if on_tensorflow else "auto",
     )
     model.optimizer.build(model.trainable_variables)
 
@@ -316,17 +348,17 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step: Any) -> Any:
         """The learning rate at `step`, counted from 0."""
         settings = self.settings
-        epoch = tf.cast(step, tf.float32) / self.steps
+        epoch = ops.cast(step, "float32") / self.steps
         warming = (epoch + 1 / self.steps) / max(settings.warmup_epochs, 1)
-        after = tf.maximum(epoch - settings.warmup_epochs, 0.0)
+        after = ops.maximum(epoch - settings.warmup_epochs, 0.0)
         if settings.schedule == "cosine":
             whole = settings.epochs - settings.warmup_epochs
-            factor = (1 + tf.cos(np.pi * after / whole)) / 2
+            factor = (1 + ops.cos(np.pi * after / whole)) / 2
         elif settings.schedule == "step":
-            factor = settings.step_factor ** tf.floor(after / settings.step_epochs)
+            factor = settings.step_factor ** ops.floor(after / settings.step_epochs)
         else:
             factor = 1.0
-        return settings.learning_rate * tf.where(epoch < settings.warmup_epochs, warming, factor)
+        return settings.learning_rate * ops.where(epoch < settings.warmup_epochs, warming, factor)
 
 
 def _first_images(batches: tf.data.Dataset) -> Any:
