@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from keras_lenet import streams, terminal
 from keras_lenet.errors import Error
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
     from numpy.typing import NDArray
 
@@ -68,6 +67,8 @@ class Cluster:
 
         All hosts have to call it, and each waits for the rest.
         """
+        import numpy as np  # not above: what is up to date needs neither
+
         (length,) = self._of_chief(np.array([len(content)], np.float64))
         if not length:
             return b""
@@ -88,6 +89,7 @@ class Cluster:
 
     def _of_chief(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
         # As a sum of floats, which whatever the devices communicate by has: so gradients travel.
+        import numpy as np
         import tensorflow as tf
 
         def value(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
