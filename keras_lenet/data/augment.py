@@ -21,11 +21,14 @@ DRAWS = (
     "turn", "zoom", "shear", "right", "down",
     "seed", "thickness", "lit", "ink", "paper", "clouds", "noise",
     "covered_x", "covered_y", "covered_width", "covered_height", "covered_level",
+    "spoilt",
 )  # fmt: skip
 """What the numbers that are drawn for one image are for."""
 PARAMETERS = len(DRAWS)
 AFFINE = 5
 """The first of them, which the affine warp takes."""
+STREAMS = (AFFINE, 12, 1)
+"""How many of them are drawn together: what was added later changed none that was drawn before."""
 
 SMOOTHNESS = 4.0
 """Standard deviation of the bell that smooths a displacement, in pixels: Simard et al.'s sigma."""
@@ -47,6 +50,7 @@ class Warps(Protocol):
 class Harms(Protocol):
     """How far light and page may be spoilt; the `degrade` section of a recipe."""
 
+    share: float
     light: float
     clouds: float
     noise: float
@@ -88,6 +92,7 @@ def augmenter(
             pixels = thicken(pixels, warps.thickness * named["thickness"])
         if harms is None:
             return pixels
+        clean, spoilt = pixels, drawn(named["spoilt"], harms.share)
         if harms.light:
             pixels = relight(pixels, harms.light, named)
         # Squared: mostly mild, since these come on top of one another.
@@ -97,7 +102,7 @@ def augmenter(
             pixels = cover(pixels, harms.occlusion * output_size / size, named)
         if harms.noise:
             pixels = add_noise(pixels, harms.noise * named["noise"] ** 2, named["seed"])
-        return pixels
+        return tf.where(spoilt[:, tf.newaxis, tf.newaxis], pixels, clean)
 
     def augment(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         # Apart: compiled as one, every neighbour that `thicken` looks at would be sampled anew.
@@ -237,10 +242,15 @@ def relight(pixels: tf.Tensor, share: float, draws: dict[str, tf.Tensor]) -> tf.
     contrast = ink - paper
     contrast = tf.where(contrast < 0, -1.0, 1.0) * tf.maximum(tf.abs(contrast), _LEAST_CONTRAST)
     paper = tf.clip_by_value(paper, tf.nn.relu(-contrast), 1 - tf.nn.relu(contrast))
-    lit = tf.cast((draws["lit"] + 1) / 2 > 1 - share, tf.float32)
+    lit = tf.cast(drawn(draws["lit"], share), tf.float32)
     paper, contrast = lit * paper, 1 + lit * (contrast - 1)
     greys = paper[:, tf.newaxis, tf.newaxis] + contrast[:, tf.newaxis, tf.newaxis] * pixels
     return tf.clip_by_value(greys, 0, 1)  # of what rounding adds
+
+
+def drawn(draws: tf.Tensor, share: float) -> tf.Tensor:
+    """Choose about `share` of the images by a number drawn for each in [-1, 1]: bool, (N,)."""
+    return (draws + 1) / 2 >= 1 - share
 
 
 def cloud(pixels: tf.Tensor, amount: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:

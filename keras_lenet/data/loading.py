@@ -241,14 +241,11 @@ def _seeds(seed: int, epoch: tf.Tensor) -> list[tf.Tensor]:
 
 def _draws(count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
     """What decides each image's change, by its index: float32, (count, PARAMETERS)."""
-    _, affine_seed = _seeds(seed, epoch)
-    # A stream for the affine warp alone, so that what is added later changes none that was drawn.
-    other_seed = affine_seed + 1
-    parts = [(augment.AFFINE, affine_seed), (augment.PARAMETERS - augment.AFFINE, other_seed)]
+    _, first = _seeds(seed, epoch)
     return tf.concat(
         [
-            tf.random.stateless_uniform([count, numbers], stream, -1, 1, alg="philox")
-            for numbers, stream in parts
+            tf.random.stateless_uniform([count, numbers], first + stream, -1, 1, alg="philox")
+            for stream, numbers in enumerate(augment.STREAMS)
         ],
         axis=1,
     )
