@@ -10,7 +10,8 @@ many numbers, a displacement or noise, is hashed from one of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 import numpy as np
@@ -36,7 +37,7 @@ _NODES = 7  # a side of the grid of bells: a little more than one standard devia
 _LEAST_CONTRAST = 0.1
 
 
-class Warps(Protocol):
+class Warps(Hashable, Protocol):
     """How far each image may be warped; the `augment` section of a recipe, which explains them."""
 
     rotate: float
@@ -47,7 +48,7 @@ class Warps(Protocol):
     thickness: float
 
 
-class Harms(Protocol):
+class Harms(Hashable, Protocol):
     """How far light and page may be spoilt; the `degrade` section of a recipe."""
 
     share: float
@@ -57,6 +58,7 @@ class Harms(Protocol):
     occlusion: float
 
 
+@functools.lru_cache(maxsize=2)  # compiled once, for the batch that is shown and those that train
 def augmenter(
     warps: Warps, harms: Harms | None, size: int, output_size: int
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
