@@ -259,7 +259,7 @@ class _Watch:
                 f"{self.title}: the loss became {logs['loss']} in {where}; lower the learning "
                 "rate or lengthen the warm-up"
             )
-        self.bar.advance(self.task)
+        self.bar.update(self.task, completed=len(self.state.history) * self.steps + batch + 1)
 
     def save_running(self, epoch: int, logs: dict[str, float]) -> None:
         """Before averaged weights are swapped in: a resumed fit goes on from the raw ones."""
