@@ -521,7 +521,7 @@ def parity(
     from keras_lenet.edge import parity as comparing
 
     known.obtain(dataset, "test", data_dir)
-    images = known.load(dataset, "test", data_dir).images
+    images = known.load(dataset, "test", data_dir).images[:]  # in memory, be they in shards
     with streams.without_information():
         found = comparing.compare(file, images)
         bound = comparing.softmax_bound(file)
