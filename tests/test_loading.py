@@ -1,9 +1,11 @@
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_lenet import cli
 from keras_lenet.data import idx, loading, philox
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Augment
@@ -267,3 +269,16 @@ def test_plain_targets_hold_what_teachers_said(examples):
     targets = np.concatenate([batch for _, batch in batches.as_numpy_iterator()])
     np.testing.assert_array_equal(targets[:, 0], examples.labels)
     np.testing.assert_array_equal(targets[:, 1:], lessons.validation)
+
+
+def test_a_shard_that_changes_while_in_training_is_named_in_one_line(tmp_path, sharded, capsys):
+    folder = Path(shutil.copytree(sharded, tmp_path / "copy"))
+    examples, _ = loading.load_training(str(folder), None, 0.1, seed=0)
+    path = folder / "train-images-idx3-ubyte-00002-of-00007"
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(tf.errors.OpError) as raised:
+        rows(examples, range(1))
+    with pytest.raises(SystemExit):
+        cli._explain(raised.value)
+    complaint = f"keras-lenet: {path}: has become shorter while it was in use\n"
+    assert capsys.readouterr().err == complaint
