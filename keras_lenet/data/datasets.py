@@ -324,9 +324,20 @@ def identity(name: str, split: Split, data_dir: Path | None) -> str:
     if name == DIGITS:
         return _DIGITS_SHA256[split]
     if pairs := _shards(name, split):
-        return digest(" ".join(sha256(path) for pair in pairs for path in pair).encode())
+        return digest(" ".join(_sha256_once(path) for pair in pairs for path in pair).encode())
     files = find(name).files(split)
     return " ".join(_file_identity(file, locate(name, file, data_dir)) for file in files)
+
+
+def _sha256_once(path: Path) -> str:
+    """The digest of a file, which is read again only if it has changed: it may be gigabytes."""
+    state = path.stat()
+    return _sha256_of(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.cache
+def _sha256_of(path: Path, size: int, changed: int) -> str:
+    return sha256(path)
 
 
 def _file_identity(file: File, path: Path | None) -> str:
