@@ -1,8 +1,8 @@
 """What more images cost: peak memory and time, in shards and in memory, a process for each.
 
 Images are random pixels, since neither memory nor time depends on what they show. Time is that of
-processors: on the disk nothing waits, as long as the files fit in the page cache. Takes a quarter of
-an hour, and 2.2 GB of disk meanwhile; leaves `runs/scale.png`.
+processors: nothing waits for a disk while the files fit in the page cache. Takes a quarter of an
+hour, and 2.2 GB of disk meanwhile; leaves `runs/scale.png`.
 """
 
 from __future__ import annotations
