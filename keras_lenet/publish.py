@@ -227,12 +227,19 @@ def _augmentation(recipe: Recipe) -> str:
         (augment.shear, f"shear ±{augment.shear:g}"),
         (augment.elastic, f"elastic distortion, {augment.elastic:g} pixels"),
         (augment.thickness, f"strokes ±{augment.thickness:g} pixels"),
-        (degrade.light, f"other greys, {degrade.light:.0%} of the images"),
+    ]
+    harms = [
+        (degrade.light, f"other greys in {degrade.light:.0%}"),
         (degrade.clouds, f"clouds to {degrade.clouds:g} times full ink"),
         (degrade.noise, f"noise to {degrade.noise:g} of full ink"),
         (degrade.occlusion, f"grey rectangles to {degrade.occlusion:g} pixels a side"),
     ]
-    return ", ".join(text for amount, text in changes if amount) or "none"
+    warped, spoilt = (
+        ", ".join(text for amount, text in kind if amount) for kind in (changes, harms)
+    )
+    if spoilt and degrade.share < 1:
+        spoilt = f"{degrade.share:.0%} of the images spoilt: {spoilt}"
+    return "; ".join(part for part in (warped, spoilt) if part) or "none"
 
 
 def _teachers(chosen: Finished) -> str:

@@ -83,12 +83,14 @@ class Degrade(Section):
     Teachers answer the image before it is spoilt.
 
     Attributes:
-        light: share of the images that get ink and paper of any two greys, inverted or not.
+        share: of the images that may be spoilt at all.
+        light: share of these that get ink and paper of any two greys, inverted or not.
         clouds: up to how many times as bright as full ink.
         noise: up to which standard deviation, as a share of full ink.
         occlusion: up to how large a grey rectangle, in pixels a side of the 28×28 image.
     """
 
+    share: Fraction = 1.0
     light: Fraction = 0.0
     clouds: Annotated[float, Field(ge=0, le=10)] = 0.0
     noise: Fraction = 0.0

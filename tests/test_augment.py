@@ -132,6 +132,12 @@ def test_strokes_grow_or_shrink_by_their_share_of_a_pixel():
     np.testing.assert_allclose(half, expected, atol=1e-5)
 
 
+def test_only_a_share_of_the_images_is_spoilt():
+    images = changed(drawn(2000), {"share": 0.3, "clouds": 1.0, "occlusion": 9.0, "noise": 0.2})
+    clean = np.abs(images - DISC / 255).max(axis=(1, 2)) < 1e-6
+    assert np.mean(~clean) == pytest.approx(0.3, abs=0.04)
+
+
 def test_light_changes_its_share_of_the_images_and_keeps_a_contrast():
     images = changed(drawn(2000), {"light": 0.3})
     ink, paper = images[:, 14, 14], images[:, 0, 0]

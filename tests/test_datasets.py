@@ -45,7 +45,8 @@ def test_shards_hold_what_one_file_would(synthetic, sharded, split):
     positions = np.array([99, 0, 57, 57, 1])
     np.testing.assert_array_equal(parts.images[positions], whole.images[positions])
     np.testing.assert_array_equal(parts.images[3], whole.images[3])
-    np.testing.assert_array_equal(parts.images.only(positions)[1:4], whole.images[[0, 57, 57]])
+    some = replace(parts.images, positions=positions)
+    np.testing.assert_array_equal(some[1:4], whole.images[[0, 57, 57]])
     assert datasets.is_here(str(sharded), split, None)
 
 

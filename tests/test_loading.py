@@ -225,7 +225,7 @@ def test_what_does_not_go_with_shards_is_named(sharded):
         loading.warped_in_order(examples, WARPS, size=32, seed=0, epoch=0)
 
 
-@pytest.mark.parametrize("columns", range(1, 10))
+@pytest.mark.parametrize("columns", [1, 2, 3, 4, 5, 12])
 def test_rows_of_draws_are_those_of_the_whole(columns):
     chosen = np.array([0, 999, 17, 17, 500])
     for seed in (tf.constant([3, 4], tf.int64), tf.constant([-(2**62), 2**63 - 1], tf.int64)):

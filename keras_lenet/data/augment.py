@@ -10,7 +10,8 @@ many numbers, a displacement or noise, is hashed from one of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 import numpy as np
@@ -21,11 +22,14 @@ DRAWS = (
     "turn", "zoom", "shear", "right", "down",
     "seed", "thickness", "lit", "ink", "paper", "clouds", "noise",
     "covered_x", "covered_y", "covered_width", "covered_height", "covered_level",
+    "spoilt",
 )  # fmt: skip
 """What the numbers that are drawn for one image are for."""
 PARAMETERS = len(DRAWS)
 AFFINE = 5
 """The first of them, which the affine warp takes."""
+STREAMS = (AFFINE, 12, 1)
+"""How many of them are drawn together: what was added later changed none that was drawn before."""
 
 SMOOTHNESS = 4.0
 """Standard deviation of the bell that smooths a displacement, in pixels: Simard et al.'s sigma."""
@@ -33,7 +37,7 @@ _NODES = 7  # a side of the grid of bells: a little more than one standard devia
 _LEAST_CONTRAST = 0.1
 
 
-class Warps(Protocol):
+class Warps(Hashable, Protocol):
     """How far each image may be warped; the `augment` section of a recipe, which explains them."""
 
     rotate: float
@@ -44,15 +48,17 @@ class Warps(Protocol):
     thickness: float
 
 
-class Harms(Protocol):
+class Harms(Hashable, Protocol):
     """How far light and page may be spoilt; the `degrade` section of a recipe."""
 
+    share: float
     light: float
     clouds: float
     noise: float
     occlusion: float
 
 
+@functools.lru_cache(maxsize=2)  # compiled once, for the batch that is shown and those that train
 def augmenter(
     warps: Warps, harms: Harms | None, size: int, output_size: int
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
@@ -88,6 +94,7 @@ def augmenter(
             pixels = thicken(pixels, warps.thickness * named["thickness"])
         if harms is None:
             return pixels
+        clean, spoilt = pixels, drawn(named["spoilt"], harms.share)
         if harms.light:
             pixels = relight(pixels, harms.light, named)
         # Squared: mostly mild, since these come on top of one another.
@@ -97,7 +104,7 @@ def augmenter(
             pixels = cover(pixels, harms.occlusion * output_size / size, named)
         if harms.noise:
             pixels = add_noise(pixels, harms.noise * named["noise"] ** 2, named["seed"])
-        return pixels
+        return tf.where(spoilt[:, tf.newaxis, tf.newaxis], pixels, clean)
 
     def augment(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         # Apart: compiled as one, every neighbour that `thicken` looks at would be sampled anew.
@@ -237,10 +244,15 @@ def relight(pixels: tf.Tensor, share: float, draws: dict[str, tf.Tensor]) -> tf.
     contrast = ink - paper
     contrast = tf.where(contrast < 0, -1.0, 1.0) * tf.maximum(tf.abs(contrast), _LEAST_CONTRAST)
     paper = tf.clip_by_value(paper, tf.nn.relu(-contrast), 1 - tf.nn.relu(contrast))
-    lit = tf.cast((draws["lit"] + 1) / 2 > 1 - share, tf.float32)
+    lit = tf.cast(drawn(draws["lit"], share), tf.float32)
     paper, contrast = lit * paper, 1 + lit * (contrast - 1)
     greys = paper[:, tf.newaxis, tf.newaxis] + contrast[:, tf.newaxis, tf.newaxis] * pixels
     return tf.clip_by_value(greys, 0, 1)  # of what rounding adds
+
+
+def drawn(draws: tf.Tensor, share: float) -> tf.Tensor:
+    """Choose about `share` of the images by a number drawn for each in [-1, 1]: bool, (N,)."""
+    return (draws + 1) / 2 >= 1 - share
 
 
 def cloud(pixels: tf.Tensor, amount: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:

@@ -3,12 +3,13 @@
 Nothing random is hidden: (seed, epoch, index) decides how an image is warped and when it comes,
 whatever the batch size, the number of threads, the epoch a run resumes at, or where the images lie.
 
-Of images in shards none stays in memory. What grows with their number: 1 byte of label and 8 of
-position for each, and while an epoch's order is drawn some 20 more, where an image has 784.
+Of images in shards none stays in memory. What grows with their number: labels, positions and an
+epoch's order, some 30 bytes an image, where its pixels are 784.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,9 +104,11 @@ def load_training(
 
     def part(mask: NDArray[np.bool_], split: Literal["train", "validation"]) -> Examples:
         indices = np.flatnonzero(mask)
-        images = data.images
-        chosen = images.only(indices) if isinstance(images, Shards) else images[mask]
-        return Examples(chosen, data.labels[mask], indices, split)
+        if isinstance(data.images, Shards):
+            images: Pixels = dataclasses.replace(data.images, positions=indices)
+        else:
+            images = data.images[mask]
+        return Examples(images, data.labels[mask], indices, split)
 
     return part(~held_out, "train"), part(held_out, "validation")
 
@@ -283,16 +286,14 @@ def _reader(images: Pixels) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def _drawer(images: Pixels, seed: int, epoch: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function that gives what decides the change of images at positions (n,), by position.
+    """A function that gives what `_draws` has for images at positions (n,)."""
+    if not isinstance(images, Shards):
+        return functools.partial(tf.gather, _draws(len(images), seed, epoch))
 
-    The same whether the images are in memory, or in shards, where so many draws had better not be.
+    def draws(positions: tf.Tensor) -> tf.Tensor:  # computed alone: all of them would be too many
+        return _of_streams(functools.partial(philox.uniform, positions), seed, epoch)
 
-    Returns:
-        A function that gives float32, (n, PARAMETERS).
-    """
-    if isinstance(images, Shards):
-        return lambda positions: _parts(functools.partial(philox.uniform, positions), seed, epoch)
-    return functools.partial(tf.gather, _draws(len(images), seed, epoch))
+    return draws
 
 
 def _draws(count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
@@ -301,17 +302,16 @@ def _draws(count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
     def uniform(numbers: int, stream: tf.Tensor) -> tf.Tensor:
         return tf.random.stateless_uniform([count, numbers], stream, -1, 1, alg="philox")
 
-    return _parts(uniform, seed, epoch)
+    return _of_streams(uniform, seed, epoch)
 
 
-def _parts(
+def _of_streams(
     uniform: Callable[[int, tf.Tensor], tf.Tensor], seed: int, epoch: tf.Tensor
 ) -> tf.Tensor:
-    """Draws of an epoch, (n, PARAMETERS), by what gives (n, numbers) of a stream."""
-    _, affine_seed = _seeds(seed, epoch)
-    # A stream for the affine warp alone, so that what is added later changes none that was drawn.
-    others = uniform(augment.PARAMETERS - augment.AFFINE, affine_seed + 1)
-    return tf.concat([uniform(augment.AFFINE, affine_seed), others], axis=1)
+    """Put together what `uniform` gives for how many numbers an image and which seed."""
+    _, first = _seeds(seed, epoch)
+    parts = [uniform(numbers, first + stream) for stream, numbers in enumerate(augment.STREAMS)]
+    return tf.concat(parts, axis=1)
 
 
 def _targets(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

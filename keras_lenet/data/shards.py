@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +36,6 @@ class Shards:
     def __len__(self) -> int:
         """How many images these are."""
         return len(self.positions)
-
-    def only(self, positions: NDArray[np.int64]) -> Shards:
-        """The images at `positions`, none of them read."""
-        return dataclasses.replace(self, positions=self.positions[positions])
 
     def __getitem__(self, key: int | slice | NDArray[np.int64]) -> NDArray[np.uint8]:
         """Read images: uint8, (28, 28) or (n, 28, 28).

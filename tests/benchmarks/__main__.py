@@ -23,6 +23,7 @@ import measure
 
 ROOMS = {
     "start-up": "startup",
+    "whole process": "whole_process",
     "inference": "inference",
     "input pipeline": "input_pipeline",
     "training step": "training",

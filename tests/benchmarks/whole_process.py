@@ -1,0 +1,49 @@
+"""From a cold start to a finished `quickstart`, stage by stage."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import measure
+import startup
+
+RECIPES = Path(__file__).parents[2] / "pipelines"
+REPETITIONS = 3
+IMPORTS = {
+    "TensorFlow and Keras, imported alone": "import tensorflow, keras",
+    "with tf_keras and tensorflow-model-optimization": (
+        "import tensorflow, keras, tf_keras, tensorflow_model_optimization"
+    ),
+}
+
+
+def rows(room: str, quick: bool) -> list[measure.Row]:
+    """One case without rivals: nobody else's recipe has these stages."""
+    recipe = RECIPES / ("smoke.toml" if quick else "quickstart.toml")
+    taken: dict[str, list[float]] = defaultdict(list)
+    for _ in range(1 if quick else REPETITIONS):
+        for name, seconds in split(recipe).items():
+            taken[name].append(seconds)
+        for name, code in IMPORTS.items():
+            command = [sys.executable, "-c", code]
+            taken[name].append(measure.wall(functools.partial(startup.output, command)))
+    return measure.unrivalled(room, recipe.stem, "s", taken)
+
+
+def split(recipe: Path) -> dict[str, float]:
+    """Seconds of a whole run into an empty folder, of each of its stages, and of what is left."""
+    with tempfile.TemporaryDirectory() as runs:
+        command = [startup.COMMAND, "run", str(recipe), "--runs", runs]
+        whole = measure.wall(lambda: startup.output(command))
+        records = [json.loads(path.read_text()) for path in Path(runs).glob("*/*/stage.json")]
+    stages = {record["stage"]: record["seconds"] for record in sorted(records, key=_started)}
+    return {"the whole": whole, **stages, "the rest": whole - sum(stages.values())}
+
+
+def _started(record: dict[str, str]) -> str:
+    return record["started"]
