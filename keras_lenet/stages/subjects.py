@@ -82,7 +82,7 @@ def of_tflite(path: Path, classes: Sequence[str]) -> Subject:
             f"{path}: its labels are {', '.join(labels)[:100]}; expected those of the dataset: "
             f"{', '.join(classes)}; name its own dataset, as in --dataset fashion_mnist"
         )
-    return Subject(path.name, path, classifier.predict, "XNNPACK")
+    return Subject(path.name, path, _in_batches(classifier.predict), "XNNPACK")
 
 
 def of_keras(model: Any, path: Path, title: str) -> Subject:
@@ -156,7 +156,10 @@ def load_keras(path: Path) -> Any:
 
 def _in_batches(predict: Callable[[NDArray[np.uint8]], NDArray[np.float32]]) -> Predict:
     def whole(images: Pixels) -> NDArray[np.float32]:
-        starts = range(0, len(images), BATCH)
-        return np.concatenate([predict(images[i : i + BATCH]) for i in starts])
+        probabilities = np.empty((len(images), loading.CLASSES), np.float32)
+        for start in range(0, len(images), BATCH):
+            batch = slice(start, start + BATCH)
+            probabilities[batch] = predict(images[batch])
+        return probabilities
 
     return whole

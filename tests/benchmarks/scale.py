@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import multiprocessing
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -145,7 +146,9 @@ def _alone(work: Callable[..., float], *arguments: Any) -> Figures:
     """Do it in a new process, since memory that was freed stays with one that had it."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as process:
-        return process.submit(_watched, work.__name__, *arguments).result()
+        figures: Figures = process.submit(_watched, work.__name__, *arguments).result()
+    print(f"{work.__name__} {arguments[0].name}: {figures}", file=sys.stderr, flush=True)
+    return figures
 
 
 def _watched(work: str, *arguments: Any) -> Figures:
