@@ -4,7 +4,7 @@ Nothing random is hidden: (seed, epoch, index) decides how an image is warped an
 whatever the batch size, the number of threads, the epoch a run resumes at, or where the images lie.
 
 Of images in shards none stays in memory. What grows with their number: labels, positions and an
-epoch's order, some 30 bytes an image, where its pixels are 784.
+epoch's order, some 36 bytes an image, where its pixels are 784.
 """
 
 from __future__ import annotations
