@@ -221,8 +221,9 @@ def _drawn(*panels: dict[str, dict[int, float]]) -> Any:
         if number == 1:
             axis.set(xscale="log", yscale="log")
         else:
-            axis.set_ylim(0)
+            axis.set_ylim(0, 1.1 * axis.dataLim.y1)
         if len(lines) > 1:
             axis.legend()
+        axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.grid(alpha=0.3)
     return figure
