@@ -5,6 +5,7 @@ import errno
 import gc
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -521,7 +522,7 @@ def parity(
     from keras_lenet.edge import parity as comparing
 
     known.obtain(dataset, "test", data_dir)
-    images = known.load(dataset, "test", data_dir).images
+    images = known.load(dataset, "test", data_dir).images[:]  # in memory, be they in shards
     with streams.without_information():
         found = comparing.compare(file, images)
         bound = comparing.softmax_bound(file)
@@ -690,6 +691,8 @@ def _explain(error: BaseException) -> None:
             )
     elif isinstance(error, OSError) and error.errno in _FILE_SYSTEM_ERRORS:
         _fail(f"{error.filename or 'the disk'}: {error.strerror}")
+    elif said := re.search(r"^keras_lenet\.errors\.Error: (.+)$", str(error), re.MULTILINE):
+        _fail(said[1])  # raised while tf.data read images, whose own error quotes it
 
 
 _TRAINING_PACKAGES = {

@@ -38,7 +38,7 @@ class Data(Section):
     """Which images.
 
     Attributes:
-        dataset: a dataset's name, or a folder of IDX files named as MNIST's.
+        dataset: a dataset's name, or a folder of IDX files named as MNIST's, whole or in shards.
         fallback: the dataset to use, with a warning, where the first can't be had.
         validation_split: share of every class of the training set that choices are made on.
         split_seed: decides which images those are; apart from the run's seed, so that several

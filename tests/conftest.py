@@ -61,6 +61,22 @@ def write_dataset(folder: Path, train: int = 400, test: int = 100) -> Path:
     return folder
 
 
+def write_shards(folder: Path, whole: Path, splits: tuple[int, ...] = (7, 3)) -> Path:
+    """Write the dataset in the folder `whole` as so many shards of training and of test images."""
+    for split, prefix, count in zip(("train", "test"), ("train", "t10k"), splits, strict=True):
+        data = datasets.load(str(whole), split)
+        for kind, array in (("images-idx3", data.images), ("labels-idx1", data.labels)):
+            for number, part in enumerate(np.array_split(array, count)):
+                idx.write(folder / f"{prefix}-{kind}-ubyte-{number:05}-of-{count:05}", part)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sharded(tmp_path_factory, synthetic) -> Path:
+    """The images of `synthetic`, in shards; not to be changed."""
+    return write_shards(tmp_path_factory.mktemp("sharded"), synthetic)
+
+
 @pytest.fixture(scope="session")
 def synthetic(tmp_path_factory) -> Path:
     """A folder of synthetic IDX files; not to be changed."""

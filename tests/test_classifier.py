@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 from conftest import draw_digits
 
+from keras_lenet.data import datasets, shards
 from keras_lenet.edge import metadata, metadata_writer
 from keras_lenet.edge.classifier import Classifier, Tensor, open_interpreter
 from keras_lenet.errors import Error
@@ -30,6 +31,17 @@ def test_batches_answer_as_single_images_do(path, images):
     else:
         np.testing.assert_array_equal(batched, single)
     np.testing.assert_allclose(classifier.predict(images).sum(1), 1, atol=0.05)
+
+
+def test_shards_are_read_a_batch_at_a_time(synthetic, sharded, monkeypatch):
+    whole, parts = (datasets.load(str(one), "test").images for one in (synthetic, sharded))
+    expected, read = Classifier().raw(whole), shards.Shards.__getitem__
+    batches = []
+    monkeypatch.setattr(
+        shards.Shards, "__getitem__", lambda *call: batches.append(read(*call)) or batches[-1]
+    )
+    np.testing.assert_array_equal(Classifier().raw(parts, batch_size=30), expected)
+    assert [len(batch) for batch in batches] == [30, 30, 30, 10]
 
 
 def test_int8_and_uint8_files_are_one_model(finished, images):

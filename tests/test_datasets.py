@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import http.server
+import shutil
 import threading
 import time
 import zipfile
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_digits, write_dataset
+from conftest import draw_digits, write_dataset, write_shards
 
 from keras_lenet import artifacts
 from keras_lenet.data import datasets, idx, network
@@ -23,6 +24,86 @@ def test_synthetic_files_are_found_in_a_folder(synthetic):
     np.testing.assert_array_equal(data.images, images)
     np.testing.assert_array_equal(data.labels, labels)
     assert len(datasets.load(str(synthetic), "test").images) == 100
+
+
+def labels_file(labels: list[int]) -> bytes:
+    return bytes([0, 0, 8, 1]) + len(labels).to_bytes(4, "big") + bytes(labels)
+
+
+def images_file(count: int, side: int) -> bytes:
+    shape = b"".join(number.to_bytes(4, "big") for number in (count, side, side))
+    return bytes([0, 0, 8, 3]) + shape + bytes(count * side * side)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_shards_hold_what_one_file_would(synthetic, sharded, split):
+    whole, parts = datasets.load(str(synthetic), split), datasets.load(str(sharded), split)
+    assert len(parts.images) == len(whole.images)
+    np.testing.assert_array_equal(parts.labels, whole.labels)
+    np.testing.assert_array_equal(parts.images[:], whole.images)
+    np.testing.assert_array_equal(parts.images[40:90], whole.images[40:90])
+    positions = np.array([99, 0, 57, 57, 1])
+    np.testing.assert_array_equal(parts.images[positions], whole.images[positions])
+    np.testing.assert_array_equal(parts.images[3], whole.images[3])
+    some = replace(parts.images, positions=positions)
+    np.testing.assert_array_equal(some[1:4], whole.images[[0, 57, 57]])
+    assert datasets.is_here(str(sharded), split, None)
+
+
+def test_shards_are_known_by_every_byte(sharded, tmp_path):
+    shutil.copytree(sharded, tmp_path / "copy")
+    name = str(tmp_path / "copy")
+    before = datasets.identity(name, "train", None)
+    assert before == datasets.identity(str(sharded), "train", None)
+    path = tmp_path / "copy" / "train-labels-idx1-ubyte-00003-of-00007"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x07")
+    assert datasets.identity(name, "train", None) != before
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+
+@pytest.mark.parametrize(
+    ("removed", "written", "complaint"),
+    [
+        (f"{IMAGES}-00001-of-00003", {}, f"{IMAGES}-00001-of-00003: missing"),
+        (f"{IMAGES}-00000-of-00003", {}, f"{IMAGES}-00000-of-00003: missing"),
+        (f"{LABELS}-*", {}, f"3 shards of {IMAGES}, but 0 of {LABELS}"),
+        ("-", {f"{IMAGES}-00003-of-00004": b""}, f"{IMAGES}-00003-of-00004: no shard"),
+        ("-", {f"{IMAGES}-00000-of-00003.gz": b""}, "of-00003.gz: no shard; expected uncompressed"),
+        ("-", {IMAGES: b""}, f"{IMAGES}: beside shards"),
+        ("-", {f"{LABELS}-00001-of-00003": labels_file([1, 2])}, "7 images but .* 2 labels"),
+        ("-", {f"{LABELS}-00001-of-00003": labels_file([10] * 7)}, "labels 0 to 9, found 10"),
+        ("-", {f"{IMAGES}-00001-of-00003": images_file(7, 32)}, "28×28 images, found 7×32×32"),
+        ("-", {f"{IMAGES}-00001-of-00003": images_file(7, 28)[:-1]}, "truncated"),
+        ("-", {f"{IMAGES}-00001-of-00003": images_file(7, 28) + b"0"}, "bytes left over"),
+        ("-", {f"{IMAGES}-00001-of-00003": gzip.compress(b"0" * 99)}, "not an IDX file"),
+        ("-", {f"{IMAGES}-00001-of-00003": images_file(7, 28)[:9]}, "truncated in its header"),
+    ],
+)
+def test_shards_that_do_not_fit_together_are_refused(tmp_path, removed, written, complaint):
+    write_dataset(tmp_path / "whole", 20, 20)
+    folder = write_shards(tmp_path / "shards", tmp_path / "whole", (3, 1))
+    for path in folder.glob(removed):
+        path.unlink()
+    for name, content in written.items():
+        (folder / name).write_bytes(content)
+    with pytest.raises(Error, match=complaint):
+        datasets.load(str(folder), "train")
+    assert len(datasets.load(str(folder), "test").images) == 20
+
+
+def test_a_shard_that_changes_while_in_use_is_named(tmp_path, sharded):
+    folder = Path(shutil.copytree(sharded, tmp_path / "copy"))
+    images = datasets.load(str(folder), "train").images
+    path = folder / f"{IMAGES}-00006-of-00007"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(Error, match=f"{path}: has become shorter"):
+        images[390:]
+    path.unlink()
+    with pytest.raises(Error, match=f"{path}: cannot be read"):
+        images[390:]
+    assert len(images[:100]) == 100
 
 
 @pytest.mark.mnist
@@ -117,15 +198,6 @@ def damaged(folder: Path, name: str, content: bytes) -> str:
         path.unlink()
     (folder / name).write_bytes(content)
     return str(folder)
-
-
-def labels_file(labels: list[int]) -> bytes:
-    return bytes([0, 0, 8, 1]) + len(labels).to_bytes(4, "big") + bytes(labels)
-
-
-def images_file(count: int, side: int) -> bytes:
-    shape = b"".join(number.to_bytes(4, "big") for number in (count, side, side))
-    return bytes([0, 0, 8, 3]) + shape + bytes(count * side * side)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_lenet.data import idx, loading
+from keras_lenet import cli
+from keras_lenet.data import idx, loading, philox
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Augment
 
@@ -159,6 +161,78 @@ def test_an_empty_test_set_is_named(synthetic, tmp_path):
         loading.load_test(str(tmp_path / "empty"), None)
 
 
+def rows(examples, epochs, batch_size=48, **context):
+    data = loading.training_batches(
+        examples, WARPS, size=32, batch_size=batch_size, seed=0, epochs=epochs, **context
+    )
+    return [np.concatenate(part) for part in zip(*data.as_numpy_iterator(), strict=True)]
+
+
+def test_shards_give_the_batches_of_one_file(synthetic, sharded):
+    """To the bit, every epoch, wherever a run resumes, and for every host."""
+    whole, _ = loading.load_training(str(synthetic), None, 0.1, seed=5)
+    parts, _ = loading.load_training(str(sharded), None, 0.1, seed=5)
+    np.testing.assert_array_equal(parts.indices, whole.indices)
+    hosts = [tf.distribute.InputContext(2, host, 2) for host in range(2)]
+    for epochs, context in [(range(2), None), (range(1, 2), None)] + [
+        (range(1), host) for host in hosts
+    ]:
+        found, expected = (rows(one, epochs, context=context) for one in (parts, whole))
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_shards_give_the_validation_batches_of_one_file(synthetic, sharded):
+    found, expected = (
+        loading.plain_batches(loading.load_training(str(one), None, 0.2, seed=0)[1], 32, 30)
+        for one in (sharded, synthetic)
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        for part, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(part, other)
+
+
+def test_an_epoch_of_shards_has_each_image_once(tmp_path):
+    """Each image names itself, and is not warped."""
+    images = np.zeros((60, 28, 28), np.uint8)
+    images[:] = np.arange(60)[:, np.newaxis, np.newaxis]
+    for number in range(4):
+        part = slice(15 * number, 15 * number + 15)
+        end = f"ubyte-{number:05}-of-00004"
+        idx.write(tmp_path / f"train-images-idx3-{end}", images[part])
+        idx.write(tmp_path / f"train-labels-idx1-{end}", np.arange(60, dtype=np.uint8)[part] % 10)
+    examples, held_out = loading.load_training(str(tmp_path), None, 1 / 3, seed=0)
+    data = loading.training_batches(
+        examples,
+        Augment(rotate=0, shift=0, zoom=0),
+        size=32,
+        batch_size=20,
+        seed=0,
+        epochs=range(2),
+    )
+    seen = [np.round(batch[:, 9, 9, 0] * 255).astype(int) for batch, _ in data.as_numpy_iterator()]
+    first, second = np.concatenate(seen[:2]), np.concatenate(seen[2:])
+    assert sorted(first) == sorted(second) == sorted(set(range(60)) - set(held_out.indices))
+    assert list(first) != list(second)
+
+
+def test_what_does_not_go_with_shards_is_named(sharded):
+    examples, _ = loading.load_training(str(sharded), None, 0.1, seed=0)
+    assert loading.with_outliers(examples, 0, seed=0) is examples
+    with pytest.raises(Error, match=r"data\.outliers needs the training images in memory"):
+        loading.with_outliers(examples, 0.1, seed=0)
+    with pytest.raises(Error, match=r"\[distill\] needs the training images in memory"):
+        loading.warped_in_order(examples, WARPS, size=32, seed=0, epoch=0)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 4, 5, 12])
+def test_rows_of_draws_are_those_of_the_whole(columns):
+    chosen = np.array([0, 999, 17, 17, 500])
+    for seed in (tf.constant([3, 4], tf.int64), tf.constant([-(2**62), 2**63 - 1], tf.int64)):
+        whole = tf.random.stateless_uniform([1000, columns], seed, -1, 1, alg="philox").numpy()
+        np.testing.assert_array_equal(philox.uniform(chosen, columns, seed), whole[chosen])
+
+
 def lessons_for(examples, rounds=2, seed=7):
     """Teachers who answer an image of label n in round r with logits that begin with n and r."""
     logits = np.zeros((rounds, len(examples), 10), np.float16)
@@ -195,3 +269,16 @@ def test_plain_targets_hold_what_teachers_said(examples):
     targets = np.concatenate([batch for _, batch in batches.as_numpy_iterator()])
     np.testing.assert_array_equal(targets[:, 0], examples.labels)
     np.testing.assert_array_equal(targets[:, 1:], lessons.validation)
+
+
+def test_a_shard_that_changes_while_in_training_is_named_in_one_line(tmp_path, sharded, capsys):
+    folder = Path(shutil.copytree(sharded, tmp_path / "copy"))
+    examples, _ = loading.load_training(str(folder), None, 0.1, seed=0)
+    path = folder / "train-images-idx3-ubyte-00002-of-00007"
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(tf.errors.OpError) as raised:
+        rows(examples, range(1))
+    with pytest.raises(SystemExit):
+        cli._explain(raised.value)
+    complaint = f"keras-lenet: {path}: has become shorter while it was in use\n"
+    assert capsys.readouterr().err == complaint

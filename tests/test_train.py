@@ -141,3 +141,24 @@ def test_what_jax_trains_tensorflow_quantizes(tmp_path, synthetic, monkeypatch):
     for stage in ("train", "quantize"):
         record = json.loads((tmp_path / "smoke" / stage / "stage.json").read_text())
         assert record["summary"]["validation_accuracy"] > 0.8
+
+
+def test_shards_train_to_the_weights_of_one_file(tmp_path, synthetic, sharded):
+    whole = training(tmp_path / "whole", synthetic, "data.outliers=0")
+    parts = training(tmp_path / "parts", sharded, "data.outliers=0")
+    for name in ("model.keras", "history.csv", train.CONTACT_SHEET, train.EXAMPLE):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes()
+
+
+@pytest.mark.parametrize("setting", ["data.outliers=0.1", "data.standardize=true"])
+def test_what_does_not_go_with_shards_is_named(tmp_path, sharded, setting):
+    with pytest.raises(Error, match=f"{setting.split('=')[0]} needs the training images in memory"):
+        training(tmp_path, sharded, "data.outliers=0", setting, "model.pad=true")
+
+
+def test_a_run_from_shards_ends_with_its_report(tmp_path, sharded):
+    overrides = ("data.outliers=0", "train.epochs=2", f"data.dataset={sharded}")
+    settings = [word for each in overrides for word in ("--set", each)]
+    result = keras_lenet("run", SMOKE, "--runs", tmp_path, *settings)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "smoke" / "report" / "report.html").exists()

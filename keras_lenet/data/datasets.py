@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from keras_lenet.artifacts import lock, replacing, sha256
-from keras_lenet.data import idx
+from keras_lenet.artifacts import digest, lock, replacing, sha256
+from keras_lenet.data import idx, shards
 from keras_lenet.errors import Error
 
 if TYPE_CHECKING:  # NumPy is slow to import, and telling datasets apart takes none
@@ -29,11 +29,11 @@ class Images:
     """Images with their labels.
 
     Attributes:
-        images: uint8, (N, 28, 28), 0 = background, 255 = ink.
+        images: uint8, (N, 28, 28), 0 = background, 255 = ink; or in shards.
         labels: uint8, (N,), 0 to 9.
     """
 
-    images: NDArray[np.uint8]
+    images: shards.Pixels
     labels: NDArray[np.uint8]
 
 
@@ -204,16 +204,20 @@ def load(name: str, split: Split, data_dir: Path | None = None) -> Images:
     """Read one split of a dataset that is on this machine.
 
     Args:
-        name: a key of `DATASETS`, "digits", or a folder with files named as MNIST's.
+        name: a key of `DATASETS`, "digits", or a folder with files named as MNIST's, or with
+            uncompressed shards of them: `train-images-idx3-ubyte-00000-of-00012` and so on, and
+            labels in as many. Of shards all headers are checked and the labels read, no image.
         split: "train" or "test".
         data_dir: folder that holds `<dataset>/<file>[.gz]`; looked in before the user's cache.
 
     Raises:
         Error: the dataset is unknown or not here, or a file is damaged, is not the published one,
-            or doesn't hold 28×28 images with one label of 0 to 9 each.
+            or doesn't hold 28×28 images with one label of 0 to 9 each; or shards don't pair up.
     """
     if name == DIGITS:
         return _digits(split)
+    if pairs := _shards(name, split):
+        return _from_shards(pairs)
     dataset = find(name)
     images_file, labels_file = dataset.files(split)
     paths = {file: locate(name, file, data_dir) for file in (images_file, labels_file)}
@@ -223,8 +227,42 @@ def load(name: str, split: Split, data_dir: Path | None = None) -> Images:
         raise Error(_not_here(name, missing, data_dir))
     images = idx.parse(_verified(images_path, images_file), 3, images_path)
     labels = idx.parse(_verified(labels_path, labels_file), 1, labels_path)
-    _check(images, labels, images_path, labels_path)
+    _check(images.shape, labels, images_path, labels_path)
     return Images(images.transpose(0, 2, 1) if dataset.transposed else images, labels)
+
+
+def _shards(name: str, split: Split) -> list[tuple[Path, Path]]:
+    """The shards of images and of labels of a split in the folder `name`; none if it's whole.
+
+    Raises:
+        Error: they don't pair up, or there is also a whole file.
+    """
+    if name in DATASETS:
+        return []
+    files = find(name).files(split)
+    images, labels = (shards.find(Path(name), file.name) for file in files)
+    if len(images) != len(labels):
+        raise Error(
+            f"{name}: {len(images)} shards of {files[0].name}, but {len(labels)} of "
+            f"{files[1].name}; they pair up by number"
+        )
+    whole = [path for file in files if (path := locate(name, file, None))]
+    if images and whole:
+        raise Error(f"{whole[0]}: beside shards of the same split; remove one or the other")
+    return list(zip(images, labels, strict=True))
+
+
+def _from_shards(pairs: list[tuple[Path, Path]]) -> Images:
+    import numpy as np
+
+    labels, counts = [], []
+    for images_path, labels_path in pairs:
+        shape = idx.shape(images_path, 3)
+        labels.append(idx.read(labels_path, 1))
+        _check(shape, labels[-1], images_path, labels_path)
+        counts.append(shape[0])
+    paths, starts = tuple(path for path, _ in pairs), np.cumsum([0, *counts[:-1]])
+    return Images(shards.Shards(paths, starts, np.arange(sum(counts))), np.concatenate(labels))
 
 
 def find(name: str) -> Dataset:
@@ -271,8 +309,10 @@ def locate(name: str, file: File, data_dir: Path | None) -> Path | None:
 
 
 def is_here(name: str, split: Split, data_dir: Path | None) -> bool:
-    """Whether both files of a split are on this machine (not yet verified)."""
-    return name == DIGITS or all(locate(name, file, data_dir) for file in find(name).files(split))
+    """Whether both files of a split, or their shards, are on this machine (not yet verified)."""
+    if name == DIGITS or _shards(name, split):
+        return True
+    return all(locate(name, file, data_dir) for file in find(name).files(split))
 
 
 def identity(name: str, split: Split, data_dir: Path | None) -> str:
@@ -283,8 +323,21 @@ def identity(name: str, split: Split, data_dir: Path | None) -> str:
     """
     if name == DIGITS:
         return _DIGITS_SHA256[split]
+    if pairs := _shards(name, split):
+        return digest(" ".join(_sha256_once(path) for pair in pairs for path in pair).encode())
     files = find(name).files(split)
     return " ".join(_file_identity(file, locate(name, file, data_dir)) for file in files)
+
+
+def _sha256_once(path: Path) -> str:
+    """The digest of a file, which is read again only if it has changed: it may be gigabytes."""
+    state = path.stat()
+    return _sha256_of(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.cache
+def _sha256_of(path: Path, size: int, changed: int) -> str:
+    return sha256(path)
 
 
 def _file_identity(file: File, path: Path | None) -> str:
@@ -375,16 +428,16 @@ def _verified(path: Path, file: File) -> bytes:
 
 
 def _check(
-    images: NDArray[np.uint8], labels: NDArray[np.uint8], images_path: Path, labels_path: Path
+    shape: tuple[int, ...], labels: NDArray[np.uint8], images_path: Path, labels_path: Path
 ) -> None:
-    if len(images) != len(labels):
+    if shape[0] != len(labels):
         raise Error(
-            f"{images_path} holds {len(images)} images but {labels_path} {len(labels)} labels; "
+            f"{images_path} holds {shape[0]} images but {labels_path} {len(labels)} labels; "
             "they must be of one length"
         )
-    if images.shape[1:] != (28, 28) or not len(images):
-        shape = "×".join(map(str, images.shape))
-        raise Error(f"{images_path}: expected one or more 28×28 images, found {shape}")
+    if shape[1:] != (28, 28) or not shape[0]:
+        found = "×".join(map(str, shape))
+        raise Error(f"{images_path}: expected one or more 28×28 images, found {found}")
     if labels.max() > 9:
         raise Error(f"{labels_path}: expected labels 0 to 9, found {labels.max()}")
 

@@ -85,28 +85,48 @@ def parse(content: bytes, dims: int, source: object = "IDX data") -> NDArray[np.
         Error: `content` isn't IDX of uint8 with `dims` dimensions, or its length is not the
             declared one.
     """
-    magic = bytes([0, 0, UINT8, dims])
-    if content[:4] != magic:
+    start = 4 + 4 * dims
+    shape = _declared(content[:start], len(content), dims, source)
+    if math.prod(side or 1 for side in shape) > MAX_BYTES:  # no data, but sides beyond measure
+        raise Error(f"{source}: its header declares {'×'.join(map(str, shape))}, without any data")
+    import numpy as np
+
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def shape(path: Path, dims: int) -> tuple[int, ...]:
+    """The shape of an uncompressed IDX file of any size, of which the header alone is read.
+
+    Raises:
+        Error: it can't be read, isn't IDX of uint8 with `dims` dimensions, or is not as long as
+            its header declares.
+    """
+    try:
+        with path.open("rb") as file:
+            return _declared(file.read(4 + 4 * dims), path.stat().st_size, dims, path)
+    except OSError as error:
+        raise Error(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _declared(header: bytes, size: int, dims: int, source: object) -> tuple[int, ...]:
+    """The shape that a header declares, which the file's `size` in bytes has to bear out."""
+    magic, start = bytes([0, 0, UINT8, dims]), 4 + 4 * dims
+    if header[:4] != magic:
         raise Error(
             f"{source}: not an IDX file of uint8 with {dims} dimension{'s' * (dims > 1)}: expected "
-            f"magic number {magic.hex()}, found {content[:4].hex() or 'nothing'}"
+            f"magic number {magic.hex()}, found {header[:4].hex() or 'nothing'}"
         )
-    start = 4 + 4 * dims
-    if len(content) < start:
-        raise Error(f"{source}: truncated in its header, after {len(content)} of {start} bytes")
-    shape = struct.unpack(f">{dims}I", content[4:start])
-    expected, found = math.prod(shape), len(content) - start
+    if len(header) < start:
+        raise Error(f"{source}: truncated in its header, after {len(header)} of {start} bytes")
+    shape = struct.unpack(f">{dims}I", header[4:])
+    expected, found = math.prod(shape), size - start
     if found != expected:
         what = "truncated" if found < expected else "has bytes left over"
         raise Error(
             f"{source}: {what}: its header declares {'×'.join(map(str, shape))} = {expected} bytes "
             f"of data, it holds {found}"
         )
-    if math.prod(side or 1 for side in shape) > MAX_BYTES:  # no data, but sides beyond measure
-        raise Error(f"{source}: its header declares {'×'.join(map(str, shape))}, without any data")
-    import numpy as np
-
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return shape
 
 
 def write(path: Path, array: NDArray[np.uint8]) -> None:

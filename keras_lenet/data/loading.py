@@ -1,11 +1,17 @@
-"""From uint8 images in memory to batches: split, shuffle, gather, augment, prefetch.
+"""From uint8 images in memory or in shards to batches: split, shuffle, gather, augment, prefetch.
 
 Nothing random is hidden: (seed, epoch, index) decides how an image is warped and when it comes,
-whatever the batch size, the number of threads, or the epoch a run resumes at.
+whatever the batch size, the number of threads, the epoch a run resumes at, or where the images lie.
+
+Of images in shards none stays in memory. What grows with their number: labels, positions and an
+epoch's order, some 36 bytes an image, where its pixels are 784.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +20,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_lenet.data import augment, datasets, outliers
+from keras_lenet.data import augment, datasets, outliers, philox
+from keras_lenet.data.shards import Pixels, Shards
 from keras_lenet.errors import Error
 
 SIZE = 28
@@ -31,13 +38,13 @@ class Examples:
     """Images and labels that know which split they belong to.
 
     Attributes:
-        images: uint8, (N, 28, 28).
+        images: uint8, (N, 28, 28), or in shards.
         labels: uint8, (N,): 0 to 9, or `NO_CLASS`.
         indices: int64, (N,): the position of each in the dataset's file; -1 for outliers.
         split: where they come from; only "test" may be scored, only the others chosen by.
     """
 
-    images: NDArray[np.uint8]
+    images: Pixels
     labels: NDArray[np.uint8]
     indices: NDArray[np.int64]
     split: Literal["train", "validation", "test"]
@@ -46,7 +53,7 @@ class Examples:
         return len(self.images)
 
     def take(self, positions: NDArray[np.int64]) -> Examples:
-        """The examples at `positions`, in that order."""
+        """The examples at `positions`, in that order, in memory."""
         return Examples(
             self.images[positions], self.labels[positions], self.indices[positions], self.split
         )
@@ -96,9 +103,25 @@ def load_training(
         )
 
     def part(mask: NDArray[np.bool_], split: Literal["train", "validation"]) -> Examples:
-        return Examples(data.images[mask], data.labels[mask], np.flatnonzero(mask), split)
+        indices = np.flatnonzero(mask)
+        if isinstance(data.images, Shards):
+            images: Pixels = dataclasses.replace(data.images, positions=indices)
+        else:
+            images = data.images[mask]
+        return Examples(images, data.labels[mask], indices, split)
 
     return part(~held_out, "train"), part(held_out, "validation")
+
+
+def in_memory(images: Pixels, setting: str) -> NDArray[np.uint8]:
+    """Images that are an array.
+
+    Raises:
+        Error: they are in shards, with which `setting` of a recipe doesn't go.
+    """
+    if isinstance(images, Shards):
+        raise Error(f"{setting} needs the training images in memory; leave it out with shards")
+    return images
 
 
 def with_outliers(examples: Examples, share: float, seed: int) -> Examples:
@@ -108,10 +131,16 @@ def with_outliers(examples: Examples, share: float, seed: int) -> Examples:
         examples: training examples.
         share: how many outliers, as a fraction of the examples.
         seed: decides what is drawn.
+
+    Raises:
+        Error: there are to be some, and the examples are in shards.
     """
     count = round(share * len(examples))
+    if not count:
+        return examples
+    images = in_memory(examples.images, "data.outliers")
     return Examples(
-        np.concatenate([examples.images, outliers.draw(count, seed)]),
+        np.concatenate([images, outliers.draw(count, seed)]),
         np.concatenate([examples.labels, np.full(count, NO_CLASS, np.uint8)]),
         np.concatenate([examples.indices, np.full(count, -1)]),
         examples.split,
@@ -181,9 +210,9 @@ def training_batches(
     devices = context.num_replicas_in_sync if context else 1
     local = devices // context.num_input_pipelines if context else 1
     first = context.input_pipeline_id * local if context else 0
+    images_at = _reader(examples.images)
     with tf.device("CPU"):  # tf.data runs there, whatever the model runs on
-        images = tf.constant(examples.images[..., np.newaxis])
-        labels = tf.constant(examples.labels, tf.int32)
+        labels = tf.constant(examples.labels)
         answers = tf.constant(lessons.training) if lessons else None
     change = augment.augmenter(warps, harms, SIZE, size)
 
@@ -194,15 +223,15 @@ def training_batches(
         shares = tf.reshape(order[: steps * batch_size], [steps, devices, share])
         batches = tf.reshape(shares[:, first : first + local], [steps * local, share])
         turn = epoch % len(lessons.training) if lessons else epoch
-        draws = _draws(count, lessons.seed if lessons else seed, turn)
+        draws_at = _drawer(examples.images, lessons.seed if lessons else seed, turn)
         chosen = tf.data.Dataset.from_tensor_slices(batches)
-        return chosen.map(lambda batch: (batch, tf.gather(draws, batch), turn))
+        return chosen.map(lambda batch: (batch, draws_at(batch), turn))
 
     def load(batch: tf.Tensor, draws: tf.Tensor, turn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        targets = tf.gather(labels, batch)
+        targets = tf.cast(tf.gather(labels, batch), tf.int32)
         if answers is not None:
             targets = _targets(targets, tf.gather(answers[turn], batch))
-        return change(tf.gather(images, batch), draws), targets
+        return change(images_at(batch), draws), targets
 
     numbers = tf.data.Dataset.range(epochs.start, epochs.stop)
     return (
@@ -229,7 +258,8 @@ def warped_in_order(
     _refuse_test(examples)
     change = augment.augmenter(warps, None, SIZE, size)
     draws = _draws(len(examples), seed, tf.constant(epoch, tf.int64))
-    pairs = tf.data.Dataset.from_tensor_slices((examples.images[..., np.newaxis], draws))
+    images = in_memory(examples.images, "[distill]")
+    pairs = tf.data.Dataset.from_tensor_slices((images[..., np.newaxis], draws))
     return pairs.batch(batch_size).map(change).prefetch(tf.data.AUTOTUNE)
 
 
@@ -239,16 +269,49 @@ def _seeds(seed: int, epoch: tf.Tensor) -> list[tf.Tensor]:
     return tf.unstack(tf.random.split(stream, 2, alg="philox"))
 
 
+def _reader(images: Pixels) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function that gives the images at positions (n,): uint8, (n, 28, 28, 1)."""
+    if not isinstance(images, Shards):
+        with tf.device("CPU"):
+            held = tf.constant(images[..., np.newaxis])
+        return functools.partial(tf.gather, held)
+
+    # By position, as from memory: order, warps and so weights are, to the bit, those of the same
+    # images in one file. Shard after shard through a buffer would shuffle less, and otherwise.
+    def read(positions: tf.Tensor) -> tf.Tensor:
+        found = tf.numpy_function(images.__getitem__, [positions], tf.uint8, stateful=False)
+        return tf.ensure_shape(found, [*positions.shape, SIZE, SIZE])[..., tf.newaxis]
+
+    return read
+
+
+def _drawer(images: Pixels, seed: int, epoch: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function that gives what `_draws` has for images at positions (n,)."""
+    if not isinstance(images, Shards):
+        return functools.partial(tf.gather, _draws(len(images), seed, epoch))
+
+    def draws(positions: tf.Tensor) -> tf.Tensor:  # computed alone: all of them would be too many
+        return _of_streams(functools.partial(philox.uniform, positions), seed, epoch)
+
+    return draws
+
+
 def _draws(count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
     """What decides each image's change, by its index: float32, (count, PARAMETERS)."""
+
+    def uniform(numbers: int, stream: tf.Tensor) -> tf.Tensor:
+        return tf.random.stateless_uniform([count, numbers], stream, -1, 1, alg="philox")
+
+    return _of_streams(uniform, seed, epoch)
+
+
+def _of_streams(
+    uniform: Callable[[int, tf.Tensor], tf.Tensor], seed: int, epoch: tf.Tensor
+) -> tf.Tensor:
+    """Put together what `uniform` gives for how many numbers an image and which seed."""
     _, first = _seeds(seed, epoch)
-    return tf.concat(
-        [
-            tf.random.stateless_uniform([count, numbers], first + stream, -1, 1, alg="philox")
-            for stream, numbers in enumerate(augment.STREAMS)
-        ],
-        axis=1,
-    )
+    parts = [uniform(numbers, first + stream) for stream, numbers in enumerate(augment.STREAMS)]
+    return tf.concat(parts, axis=1)
 
 
 def _targets(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -277,17 +340,20 @@ def plain_batches(
         Dataset of images, float32 (batch, size, size, 1) in [0, 1], and targets as
         `training_batches` has them.
     """
-    images = examples.images[..., np.newaxis]
-    targets = tf.constant(examples.labels.astype(np.int32))
-    if lessons:
-        targets = _targets(targets, tf.constant(lessons.validation))
-    pairs = tf.data.Dataset.from_tensor_slices((images, targets))
-    return (
-        pairs.batch(batch_size)
-        .map(lambda batch, targets: (augment.resize(augment.to_unit(batch), size), targets))
-        .cache()  # the same small set is scored every epoch
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    images_at = _reader(examples.images)
+    with tf.device("CPU"):
+        targets = tf.constant(examples.labels.astype(np.int32))
+        if lessons:
+            targets = _targets(targets, tf.constant(lessons.validation))
+
+    def load(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        unit = augment.to_unit(images_at(batch))
+        return augment.resize(unit, size), tf.gather(targets, batch)
+
+    batches = tf.data.Dataset.range(len(examples)).batch(batch_size).map(load)
+    if not isinstance(examples.images, Shards):
+        batches = batches.cache()  # the same small set is scored every epoch
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def calibration_examples(examples: Examples, count: int, seed: int) -> Examples:

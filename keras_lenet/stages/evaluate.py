@@ -18,6 +18,7 @@ from sklearn.metrics import confusion_matrix
 
 from keras_lenet import artifacts, models, plots, results, streams, terminal
 from keras_lenet.data import datasets, loading, outliers
+from keras_lenet.data.shards import Pixels
 from keras_lenet.edge import parity
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
@@ -228,19 +229,20 @@ def _arena(path: Path) -> dict[str, Any]:
     return {"bytes": arena, "how": how}
 
 
-def _layout(optimized: Path, plain: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
+def _layout(optimized: Path, plain: Path, images: Pixels) -> dict[str, Any]:
     """How the int8 file differs from what it was before its layout was optimized, if it was.
 
     Args:
         optimized: the int8 file.
         plain: the same as it was converted.
-        images: uint8, (N, 28, 28).
+        images: uint8, (N, 28, 28), or in shards.
     """
     if optimized.read_bytes() == plain.read_bytes():
         return {}
     terminal.say(f"evaluate: {optimized.name} beside {plain.parent.name}/{plain.name}")
     found, expected = (
-        Classifier(path, kernels="reference").raw(images).astype(int) for path in (optimized, plain)
+        Classifier(path, kernels="reference").raw(images).astype(np.int16)
+        for path in (optimized, plain)
     )
     difference = np.abs(found - expected).max(axis=1)
     return {
@@ -369,7 +371,7 @@ def _subjects(context: Context) -> dict[str, Subject]:
     }
 
 
-def _time(subject: Subject, images: NDArray[np.uint8]) -> dict[str, Any]:
+def _time(subject: Subject, images: Pixels) -> dict[str, Any]:
     """Time one image at a time, the Python call included, and a whole batch."""
     seconds = []
     for position in range(REPETITIONS + 20):

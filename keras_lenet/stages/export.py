@@ -120,7 +120,7 @@ def write_bundles(int8: Path, out: Path) -> None:
     """
     # Not of the run's own dataset, whose licence may not let its images be handed on.
     digits = datasets.load(datasets.DIGITS, "train")
-    images, names = microcontroller.golden_images(digits.images, digits.labels)
+    images, names = microcontroller.golden_images(digits.images[:], digits.labels)
     for title, write, folder in (
         ("microcontroller bundle", microcontroller.write, MICROCONTROLLER),
         ("C", generated.write, "c"),
@@ -282,7 +282,7 @@ def _identify(calibration: loading.Examples) -> dict[str, Any]:
     """Which training images calibrated the post-training file: positions and pixels' SHA-256."""
     return {
         "indices": calibration.indices.tolist(),
-        "sha256": [artifacts.digest(image.tobytes()) for image in calibration.images],
+        "sha256": [artifacts.digest(image.tobytes()) for image in calibration.images[:]],
     }
 
 

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from keras_lenet import streams
 from keras_lenet.data import loading
+from keras_lenet.data.shards import Pixels
 from keras_lenet.edge import metadata_writer
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
 from keras_lenet.stages import export
 
-Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""From uint8 (N, 28, 28) to float32 (N, 10) probabilities."""
+Predict = Callable[[Pixels], NDArray[np.float32]]
+"""From uint8 (N, 28, 28), or shards, to float32 (N, 10) probabilities, batch by batch."""
 
 BATCH = 500
 MAX_KERAS_BYTES = 1 << 30
@@ -81,7 +82,7 @@ def of_tflite(path: Path, classes: Sequence[str]) -> Subject:
             f"{path}: its labels are {', '.join(labels)[:100]}; expected those of the dataset: "
             f"{', '.join(classes)}; name its own dataset, as in --dataset fashion_mnist"
         )
-    return Subject(path.name, path, classifier.predict, "XNNPACK")
+    return Subject(path.name, path, _in_batches(classifier.predict), "XNNPACK")
 
 
 def of_keras(model: Any, path: Path, title: str) -> Subject:
@@ -153,9 +154,12 @@ def load_keras(path: Path) -> Any:
         raise Error(f"{path}: cannot be read as a Keras model ({reason})") from error
 
 
-def _in_batches(predict: Predict) -> Predict:
-    def whole(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        starts = range(0, len(images), BATCH)
-        return np.concatenate([predict(images[i : i + BATCH]) for i in starts])
+def _in_batches(predict: Callable[[NDArray[np.uint8]], NDArray[np.float32]]) -> Predict:
+    def whole(images: Pixels) -> NDArray[np.float32]:
+        probabilities = np.empty((len(images), loading.CLASSES), np.float32)
+        for start in range(0, len(images), BATCH):
+            batch = slice(start, start + BATCH)
+            probabilities[batch] = predict(images[batch])
+        return probabilities
 
     return whole

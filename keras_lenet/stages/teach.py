@@ -34,6 +34,7 @@ def run(context: Context) -> dict[str, Any]:
     train.prepare_devices()
     terminal.say(f"device: {train.device()}")
     training, validation = train.load_splits(context, settings.train.batch_size)
+    loading.in_memory(training.images, "[distill]")  # before the teachers, not after
     mixed = loading.with_outliers(training, recipe.data.outliers, settings.seed)
     teachers, accuracies = [], []
     for number in range(settings.teachers):

@@ -244,7 +244,8 @@ def _statistics(recipe: Recipe, training: loading.Examples) -> tuple[float, floa
     """Mean and standard deviation of the training pixels in [0, 1], if the recipe asks for them."""
     if not recipe.data.standardize:
         return None
-    pixels = training.images[training.labels != loading.NO_CLASS] / np.float32(255)
+    images = loading.in_memory(training.images, "data.standardize")
+    pixels = images[training.labels != loading.NO_CLASS] / np.float32(255)
     mean, deviation = float(pixels.mean()), float(pixels.std())
     if deviation == 0:
         raise Error(

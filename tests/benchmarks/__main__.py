@@ -28,6 +28,7 @@ ROOMS = {
     "input pipeline": "input_pipeline",
     "training step": "training",
     "time to 99 %": "time_to_accuracy",
+    "scale": "scale",
 }
 """Each is a module with a function `rows(room, quick)`."""
 
