@@ -6,14 +6,12 @@ import functools
 import json
 import sys
 import tempfile
-from collections import defaultdict
 from pathlib import Path
 
 import measure
 import startup
 
 RECIPES = Path(__file__).parents[2] / "pipelines"
-REPETITIONS = 3
 IMPORTS = {
     "TensorFlow and Keras, imported alone": "import tensorflow, keras",
     "with tf_keras and tensorflow-model-optimization": (
@@ -25,14 +23,11 @@ IMPORTS = {
 def rows(room: str, quick: bool) -> list[measure.Row]:
     """One case without rivals: nobody else's recipe has these stages."""
     recipe = RECIPES / ("smoke.toml" if quick else "quickstart.toml")
-    taken: dict[str, list[float]] = defaultdict(list)
-    for _ in range(1 if quick else REPETITIONS):
-        for name, seconds in split(recipe).items():
-            taken[name].append(seconds)
-        for name, code in IMPORTS.items():
-            command = [sys.executable, "-c", code]
-            taken[name].append(measure.wall(functools.partial(startup.output, command)))
-    return measure.unrivalled(room, recipe.stem, "s", taken)
+    taken = split(recipe)
+    for name, code in IMPORTS.items():
+        taken[name] = measure.wall(functools.partial(startup.output, [sys.executable, "-c", code]))
+    once = {name: [seconds] for name, seconds in taken.items()}
+    return measure.unrivalled(room, recipe.stem, "s", once)
 
 
 def split(recipe: Path) -> dict[str, float]:
