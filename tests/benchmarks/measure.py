@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 Run = Callable[[], float]
-"""One repetition; returns what it took, in seconds."""
+"""One repetition; returns what it took, in seconds. RuntimeError: it came to nothing."""
 Contestant = Callable[[], Run]
 """Makes ready. ImportError: it isn't installed; RuntimeError: it doesn't work here."""
 
@@ -98,8 +98,12 @@ def rows(room: str, case: Case) -> list[Row]:
             notes[name] = f"does not work here: {str(error).splitlines()[0]}"
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(case.repetitions):
-        for name, run in runs.items():
-            taken[name].append(run())
+        for name in list(taken):
+            try:
+                taken[name].append(runs[name]())
+            except RuntimeError as error:
+                del taken[name]
+                notes[name] = str(error)
     return summarized(room, case, taken, notes)
 
 

@@ -21,7 +21,7 @@ from keras_lenet.stages import train
 
 FAST = Path(__file__).parents[2] / "pipelines" / "fast.toml"
 GOAL, QUICK = 0.99, 0.5
-SEEDS, ATTEMPTS = 5, 20
+SEEDS, ATTEMPTS = 5, 5
 TUTORIAL = "PyTorch, LeNet-5, Adam at 1e-3, batches of 64"
 ONE_EPOCH = "PyTorch, epochs of one cycle up to 1e-2, tuned Adam, 24 and 32 channels"
 
