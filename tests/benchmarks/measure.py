@@ -202,7 +202,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     parts = []
     for room in dict.fromkeys(row.room for row in found):
         parts.append(
-            f"| {room} | median | ours is times as fast, and half of the repetitions | asked |\n"
+            f"| {room} | median | ours is times as fast, and half of the repetitions | goal |\n"
             "|---|---:|---:|---:|"
         )
         for row in found:
