@@ -32,6 +32,12 @@ def network(keras: Any, x: Any, *, pooling: str = "max", activation: str = "relu
     x = layers.Conv2D(16, 5, activation=activation, name="conv2")(x)  # (N, 10, 10, 16)
     x = pool(2, name="pool2")(x)  # (N, 5, 5, 16)
     x = layers.Conv2D(120, 5, activation=activation, name="conv3")(x)  # (N, 1, 1, 120)
+    return _dense(keras, x, activation)
+
+
+def _dense(keras: Any, x: Any, activation: str) -> Any:
+    """Build what follows the convolutions: from (N, 1, 1, 120) to (N, 10) logits."""
+    layers = keras.layers
     x = layers.Flatten(name="flatten")(x)  # (N, 120)
     x = layers.Dense(84, activation=activation, name="dense1")(x)  # (N, 84)
     # float32 under mixed precision too: cross-entropy wants full-precision logits.
@@ -48,13 +54,10 @@ def trained(keras: Any, x: Any) -> Any:
     Returns:
         float32, (N, 10) logits.
     """
-    layers = keras.layers
     x = pooled(keras, 6, 5, "conv1")(x)  # (N, 14, 14, 6)
     x = pooled(keras, 16, 5, "conv2")(x)  # (N, 5, 5, 16)
     x = whole(keras, 120, 5, "conv3")(x)  # (N, 1, 1, 120)
-    x = layers.Flatten(name="flatten")(x)  # (N, 120)
-    x = layers.Dense(84, activation="relu", name="dense1")(x)  # (N, 84)
-    return layers.Dense(10, dtype="float32", name="logits")(x)  # (N, 10)
+    return _dense(keras, x, "relu")
 
 
 def batchnorm(keras: Any, x: Any, training: bool = False) -> Any:
