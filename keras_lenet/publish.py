@@ -105,6 +105,7 @@ def card(finished: list[Finished], command: str) -> str:
     seeds = ", ".join(str(one.run.recipe.seed) for one in finished)
     name, title = recipe.model.name, models.find(recipe.model.name).title
     shows, outputs, use, limits = _of_classes(metrics)
+    best = "lowest divergence from the teachers" if recipe.distill else "highest accuracy"
     return f"""# {name}: {shows}, int8
 
 Made by `{command}`.
@@ -166,9 +167,10 @@ The threshold is in the file's metadata and in `manifest.json`. It refuses
 {_teachers(chosen)}\
 - In float: {train.epochs} epochs of {train.optimizer}, learning rate {train.learning_rate:g},
   weights averaged with momentum {train.weight_averaging:g}, label smoothing
-  {train.label_smoothing:g}.
+  {train.label_smoothing:g}. Kept: the epoch of {best}
+  on the validation images.
 - With quantization in the loop and the same loss: {recipe.quantize.epochs} epochs, learning rate
-  {recipe.quantize.learning_rate:g}. Of both the best epoch by validation accuracy.
+  {recipe.quantize.learning_rate:g}. Kept: the epoch of highest accuracy on the validation images.
 
 All settings are in `manifest.json`, and the images that calibrated the post-training
 file in `calibration.json`.

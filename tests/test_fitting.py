@@ -116,6 +116,14 @@ def test_the_best_epoch_is_that_of_highest_validation_accuracy_then_lowest_loss(
     assert state.best_weights == [np.array(2)]
 
 
+def test_by_loss_the_best_epoch_is_that_of_lowest_validation_loss():
+    state = fitting.State(by_loss=True)
+    for number, (accuracy, loss) in enumerate([(0.9, 0.5), (0.8, 0.1), (0.85, 0.2)]):
+        state.add({"val_accuracy": accuracy, "val_loss": loss}, [np.array(number)])
+    assert state.best == 1
+    assert state.best_weights == [np.array(1)]
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [

@@ -34,10 +34,13 @@ class State:
 
     Attributes:
         history: one row an epoch.
+        by_loss: rank epochs by validation loss alone: the divergence from teachers tells more of
+            two models than the few images that only one of them gets right.
         best: index of the best row: highest validation accuracy, then lowest validation loss.
         best_weights: the weights of that epoch, as `get_weights` gives them.
     """
 
+    by_loss: bool = False
     history: list[Row] = field(default_factory=list)
     best: int = -1
     best_weights: list[NDArray[Any]] = field(default_factory=list)
@@ -53,8 +56,11 @@ class State:
     def add(self, row: Row, weights: list[NDArray[Any]]) -> None:
         """Add an epoch's row, and keep its weights if it is the best so far."""
         self.history.append(row)
-        if self.best < 0 or _rank(row) > _rank(self.history[self.best]):
+        if self.best < 0 or self._rank(row) > self._rank(self.history[self.best]):
             self.best, self.best_weights = len(self.history) - 1, weights
+
+    def _rank(self, row: Row) -> tuple[float, float]:
+        return 0.0 if self.by_loss else row["val_accuracy"], -row["val_loss"]
 
     def save(self, path: Path, running: list[NDArray[Any]]) -> None:
         """Write everything a resumed fit needs; `running` are the weights it goes on from."""
@@ -65,7 +71,7 @@ class State:
             np.savez(temporary, progress=np.array(progress), **arrays)  # type: ignore[arg-type]
 
     @classmethod
-    def load(cls, path: Path) -> tuple[State, list[NDArray[Any]]]:
+    def load(cls, path: Path, by_loss: bool) -> tuple[State, list[NDArray[Any]]]:
         """What `save` wrote."""
         with np.load(path, allow_pickle=False) as arrays:
             progress = json.loads(str(arrays["progress"]))
@@ -74,11 +80,8 @@ class State:
                 count = sum(name.startswith(kind) for name in arrays.files)
                 return [arrays[f"{kind}{i}"] for i in range(count)]
 
-            return cls(**progress, best_weights=numbered("best_")), numbered("running_")
-
-
-def _rank(row: Row) -> tuple[float, float]:
-    return row["val_accuracy"], -row["val_loss"]
+            state = cls(by_loss, **progress, best_weights=numbered("best_"))
+            return state, numbered("running_")
 
 
 def cross_entropy(labels: Any, logits: Any, label_smoothing: float = 0.0) -> Any:
@@ -147,6 +150,7 @@ def fit(
     averaged: bool = False,
     callbacks: tuple[Any, ...] = (),
     replicated: bool = False,
+    by_loss: bool = False,
 ) -> State:
     """Fit a compiled model, resuming from `out` where an interrupted fit left a checkpoint.
 
@@ -167,11 +171,12 @@ def fit(
         averaged: validate and keep the optimizer's moving average of the weights.
         callbacks: more of them, called last.
         replicated: several devices hold the model.
+        by_loss: keep the epoch of lowest validation loss, instead of highest accuracy.
 
     Raises:
         Error: the loss is no longer a finite number.
     """
-    state = _resume(model, out, title)
+    state = _resume(model, out, title, by_loss)
     start = len(state.history)
     if start < epochs:
         with terminal.progress() as bar:
@@ -209,15 +214,15 @@ def fit(
     return state
 
 
-def _resume(model: Any, out: Path, title: str) -> State:
+def _resume(model: Any, out: Path, title: str, by_loss: bool) -> State:
     path = out / artifacts.CHECKPOINT
     if not path.exists():
-        return State()
+        return State(by_loss)
     try:
-        state, running = State.load(path)
+        state, running = State.load(path, by_loss)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         terminal.say(f"{title}: {path} is damaged; starting again from the first epoch")
-        return State()
+        return State(by_loss)
     _set_running(model, running)
     terminal.say(f"{title}: resuming after epoch {len(state.history)}")
     return state

@@ -1,4 +1,4 @@
-"""Train the float model, and keep its best epoch by validation accuracy."""
+"""Train the float model, and keep its best epoch: most accurate, or nearest to its teachers."""
 
 from __future__ import annotations
 
@@ -124,6 +124,7 @@ def fit(
         averaged=settings.weight_averaging > 0,
         callbacks=_tensorboard(out, settings),
         replicated=replicated,
+        by_loss=lessons is not None,
     )
     # Uncompiled, and in float32 whatever it was trained in.
     return models.deploy(model, recipe.model), state
