@@ -15,13 +15,22 @@ from pathlib import Path
 from typing import Any
 
 Run = Callable[[], float]
-"""One repetition; returns what it took, in seconds. RuntimeError: it came to nothing."""
+"""One repetition; returns what it took, in seconds. GaveUpError: it came to nothing in time."""
 Contestant = Callable[[], Run]
 """Makes ready. ImportError: it isn't installed; RuntimeError: it doesn't work here."""
 
 PACKAGES = (
     "ai-edge-litert", "keras", "keras-lenet", "numpy", "onnxruntime", "tensorflow", "torch",
 )  # fmt: skip
+
+
+class GaveUpError(Exception):
+    """A repetition was ended before it came to anything: what it took is a lower bound."""
+
+    def __init__(self, seconds: float) -> None:
+        """Take the seconds after which it was ended."""
+        super().__init__()
+        self.seconds = seconds
 
 
 @dataclass(frozen=True)
@@ -97,13 +106,17 @@ def rows(room: str, case: Case) -> list[Row]:
             runs.pop(name, None)
             notes[name] = f"does not work here: {str(error).splitlines()[0]}"
     taken: dict[str, list[float]] = {name: [] for name in runs}
+    given_up = dict.fromkeys(runs, 0)
     for _ in range(case.repetitions):
-        for name in list(taken):
+        for name, run in runs.items():
             try:
-                taken[name].append(runs[name]())
-            except RuntimeError as error:
-                del taken[name]
-                notes[name] = str(error)
+                taken[name].append(run())
+            except GaveUpError as error:
+                taken[name].append(error.seconds)
+                given_up[name] += 1
+                notes[name] = (
+                    f"a lower bound: given up in {given_up[name]} of {case.repetitions} turns"
+                )
     return summarized(room, case, taken, notes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -120,23 +121,23 @@ def _transforms(count: int, strengths: Any) -> torch.Tensor:
 
 
 Splits = tuple[loading.Examples, loading.Examples]
-Attempt = Callable[[int], bool]
-"""Trains from a seed; whether the goal is reached on the validation split."""
+Attempt = Callable[[int, float], bool]
+"""Trains from a seed until some time; whether the goal is reached on the validation split."""
 
 
 def tutorial(splits: Splits, goal: float) -> Attempt:
     """LeNet-5 on padded, standardized images at a constant rate, validated after every epoch."""
     (images, labels), validation = (_standardized(part, pad=2) for part in splits)
 
-    def attempt(seed: int) -> bool:
+    def attempt(seed: int, deadline: float) -> bool:
         torch.set_num_threads(measure.cores())
         torch.manual_seed(seed)
         model = network()
         train = step(model, torch.optim.Adam(model.parameters(), 1e-3))
-        while _accuracy(model, *validation) < goal:
+        while (reached := _accuracy(model, *validation)) < goal and time.perf_counter() < deadline:
             for chosen in torch.randperm(len(images)).split(64):
                 train(images[chosen], labels[chosen])
-        return True
+        return reached >= goal
 
     return attempt
 
@@ -145,7 +146,7 @@ def one_epoch(splits: Splits, goal: float) -> Attempt:
     """A wider network, one epoch of one cycle: the final method of tuomaso/train_mnist_fast."""
     (images, labels), validation = (_standardized(part, pad=0) for part in splits)
 
-    def attempt(seed: int) -> bool:
+    def attempt(seed: int, deadline: float) -> bool:
         torch.set_num_threads(measure.cores())
         torch.manual_seed(seed)
         model = nn.Sequential(
