@@ -167,6 +167,13 @@ def test_noise_has_the_drawn_deviation():
     assert mild.std(axis=0).mean() == pytest.approx(0.025, rel=0.05)
 
 
+def test_little_contrast_dims_the_noise_too():
+    grey = np.full((28, 28), 128, np.uint8)
+    draws = drawn(500, noise=1.0, ink=0.2, paper=0.0)  # greys 0.6 and 0.5
+    images = changed(draws, {"noise": 0.1, "light": 1.0}, grey)
+    assert images.std(axis=0).mean() == pytest.approx(0.01, rel=0.03)
+
+
 def test_clouds_are_smooth_and_leave_full_ink_full():
     images = changed(drawn(200, clouds=1.0), {"clouds": 1.0}, np.full((28, 28), 255, np.uint8))
     assert images.max() <= 1

@@ -95,8 +95,6 @@ def augmenter(
         if harms is None:
             return pixels
         clean, spoilt = pixels, drawn(named["spoilt"], harms.share)
-        if harms.light:
-            pixels = relight(pixels, harms.light, named)
         # Squared: mostly mild, since these come on top of one another.
         if harms.clouds:
             pixels = cloud(pixels, harms.clouds * named["clouds"] ** 2, named["seed"])
@@ -104,6 +102,9 @@ def augmenter(
             pixels = cover(pixels, harms.occlusion * output_size / size, named)
         if harms.noise:
             pixels = add_noise(pixels, harms.noise * named["noise"] ** 2, named["seed"])
+        # Last: a page of little contrast dims what lies on it too, and stays readable.
+        if harms.light:
+            pixels = relight(pixels, harms.light, named)
         return tf.where(spoilt[:, tf.newaxis, tf.newaxis], pixels, clean)
 
     def augment(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
