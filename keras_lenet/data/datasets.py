@@ -345,7 +345,7 @@ def _file_identity(file: File, path: Path | None) -> str:
         return file.sha256
     if file.gz_sha256 and (path is None or path.suffix == ".gz"):
         return f"gz:{file.gz_sha256}"
-    return sha256(path) if path else "missing"
+    return _sha256_once(path) if path else "missing"
 
 
 def listing(data_dir: Path | None) -> list[tuple[str, str, bool, str]]:
