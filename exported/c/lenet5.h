@@ -1,4 +1,4 @@
-/* lenet5_int8.tflite, SHA-256 7df1ce6ebb345822bfd28bedaf6eb3ca5104fb988b59f23d7565a34be073b59c
+/* lenet5_int8.tflite, SHA-256 e418667480b3db187ed00e6fb0df5f332ec68f9922ade59ce8ddb2449c5027ff
    Integers only, of 32 bits at least; nothing but <stdint.h> is needed. */
 
 #ifndef LENET5_H
