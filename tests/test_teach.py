@@ -75,6 +75,13 @@ def test_the_model_learns_from_answers_and_runs_of_other_seeds_share_them(distil
     assert changed.why_stale(pipeline.STAGES["train"]) == "the recipe changed"
 
 
+def test_the_epoch_nearest_to_the_teachers_is_kept(distilled):
+    folder = distilled.stage_folder("train")
+    rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
+    nearest = min(rows, key=lambda row: float(row["val_loss"]))
+    assert Record.read(folder).summary["best_epoch"] == int(nearest["epoch"])
+
+
 def test_fine_tuning_begins_where_training_ended(distilled, synthetic, tmp_path):
     shutil.copytree(distilled.folder.parent, tmp_path / "runs")
     run = pipeline.open_run(load(synthetic, "quantize.learning_rate=1e-9"), tmp_path / "runs", None)

@@ -36,7 +36,8 @@ class State:
         history: one row an epoch.
         by_loss: rank epochs by validation loss alone: the divergence from teachers tells more of
             two models than the few images that only one of them gets right.
-        best: index of the best row: highest validation accuracy, then lowest validation loss.
+        best: index of the best row: highest validation accuracy, then lowest validation loss, or
+            the latter alone.
         best_weights: the weights of that epoch, as `get_weights` gives them.
     """
 
