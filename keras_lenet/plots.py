@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,17 +93,20 @@ def contact_sheet(images: NDArray[np.float32], columns: int = 16) -> Figure:
     return figure
 
 
-def training_curves(histories: dict[str, dict[str, list[float]]]) -> Figure:
+def training_curves(
+    histories: dict[str, dict[str, list[float]]], kept: Mapping[str, int]
+) -> Figure:
     """Draw loss, accuracy and learning rate by epoch, one row of panels for each stage.
 
     Args:
         histories: by stage, the columns of its `history.csv`.
+        kept: by stage, the epoch whose weights are kept, from 1.
     """
     figure = Figure(figsize=(12, 3.6 * len(histories)), layout="constrained")
     panels = figure.subplots(len(histories), len(CURVES), squeeze=False)
     for row, (stage, history) in zip(panels, histories.items(), strict=True):
         for axis, (key, title) in zip(row, CURVES.items(), strict=True):
-            curve(axis, history, key)
+            curve(axis, history, key, kept[stage])
             axis.set_title(f"{stage}: {title}")
             axis.set_ylabel("")
     return figure
@@ -112,13 +115,14 @@ def training_curves(histories: dict[str, dict[str, list[float]]]) -> Figure:
 CURVES = {"loss": "loss", "accuracy": "accuracy", "learning_rate": "learning rate"}
 
 
-def curve(axis: Axes, history: dict[str, list[float]], key: str) -> None:
+def curve(axis: Axes, history: dict[str, list[float]], key: str, kept: int | None = None) -> None:
     """Draw one column of a history by epoch, with validation's beside it where there is one.
 
     Args:
         axis: to draw on.
         history: the columns of a stage's `history.csv`.
         key: one of `CURVES`.
+        kept: the epoch whose weights are kept, from 1, to mark it.
     """
     epochs = history["epoch"]
     marker = "o" if len(epochs) < 30 else None
@@ -134,10 +138,10 @@ def curve(axis: Axes, history: dict[str, list[float]], key: str) -> None:
     if key == "accuracy":
         _stretch_towards_one(axis, [*history[key], *history["val_accuracy"]])
     if key != "learning_rate":
-        best = int(np.argmax(history["val_accuracy"]))
-        kept = f"kept: epoch {epochs[best]:g}, {history['val_accuracy'][best]:.2%}"
-        label = kept if key == "accuracy" else None
-        axis.axvline(epochs[best], color=GREEN, linestyle=":", label=label)
+        if kept:
+            mark = f"kept: epoch {kept}, {history['val_accuracy'][kept - 1]:.2%}"
+            label = mark if key == "accuracy" else None
+            axis.axvline(kept, color=GREEN, linestyle=":", label=label)
         axis.legend()
     axis.set(xlabel="epoch", ylabel=CURVES[key])
     axis.grid(alpha=0.3)

@@ -61,9 +61,9 @@ def test_the_epoch_that_is_kept_is_marked_and_every_accuracy_is_on_the_axis():
         "val_accuracy": [0.5, 1.0, 0.9],
         "learning_rate": [0.1, 0.05, 0.0],
     }
-    axes = plots.training_curves({"train": history}).axes
-    assert axes[1].get_legend().get_texts()[-1].get_text() == "kept: epoch 2, 100.00%"
-    assert axes[0].lines[-1].get_xdata() == axes[1].lines[-1].get_xdata() == [2.0, 2.0]
+    axes = plots.training_curves({"train": history}, {"train": 3}).axes
+    assert axes[1].get_legend().get_texts()[-1].get_text() == "kept: epoch 3, 90.00%"
+    assert axes[0].lines[-1].get_xdata() == axes[1].lines[-1].get_xdata() == [3, 3]
     assert axes[1].get_ylim() == (0, 1)
     heights = axes[1].transData.transform([(0, tick) for tick in (0.98, 0.99, 0.995)])[:, 1]
     assert np.all(np.diff(heights) > 10)  # where it counts there is room

@@ -72,13 +72,18 @@ def run(context: Context) -> dict[str, Any]:
     """Write `report.html`, and some of its pictures as files: curves, filters and feature maps."""
     inputs = context.inputs
     histories = {stage: _history(inputs[stage] / "history.csv") for stage in ("train", "quantize")}
-    plots.save(plots.training_curves(histories), context.out / CURVES)
+    kept = {
+        stage: artifacts.Record.of_finished(inputs[stage]).summary["best_epoch"]
+        for stage in histories
+    }
+    plots.save(plots.training_curves(histories, kept), context.out / CURVES)
     manifest = json.loads((inputs["export"] / MANIFEST).read_text(encoding="utf-8"))
     seen = _inside(inputs["train"], manifest["labels"], context.out)
     written = page(
         *_evaluation(inputs["evaluate"]),
         recipe=context.recipe,
         histories=histories,
+        kept=kept,
         contact_sheet=(inputs["train"] / CONTACT_SHEET).read_bytes(),
         inside=seen,
         hashes={name: described["sha256"] for name, described in manifest["files"].items()},
@@ -122,6 +127,7 @@ def page(
     *,
     recipe: Recipe | None = None,
     histories: dict[str, dict[str, list[float]]] | None = None,
+    kept: Mapping[str, int] | None = None,
     contact_sheet: bytes | None = None,
     inside: dict[str, bytes] | None = None,
     hashes: dict[str, str] | None = None,
@@ -133,6 +139,7 @@ def page(
         predictions: the arrays of its `predictions.npz`.
         recipe: the recipe of the run.
         histories: by stage of training, the columns of its `history.csv`.
+        kept: of each, the epoch whose weights are kept, from 1.
         contact_sheet: augmented training images, as PNG.
         inside: what the network has learnt to see, as PNG by caption.
         hashes: SHA-256 by name of file.
@@ -165,7 +172,7 @@ def page(
         ),
         models_note=results.caption(metrics),
         agreement=metrics.get("fake_quantized_agreement"),
-        training=_training(histories) if histories else None,
+        training=_training(histories, kept or {}) if histories else None,
         mistakes=_mistakes(metrics, predictions, (recipe.report if recipe else Report()).mistakes),
         layers=_layers(metrics) if metrics.get("layers") else None,
         confidence=_confidence(metrics),
@@ -239,20 +246,25 @@ def _gates(metrics: dict[str, Any]) -> Table | None:
     )
 
 
-def _training(histories: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+def _training(
+    histories: dict[str, dict[str, list[float]]], kept: Mapping[str, int]
+) -> dict[str, Any]:
     drawn = [
         _plot(
             f"curve-{stage}-{key}",
             f"{stage}: {title}",
             f"{title} of {stage} by epoch, from {history[key][0]:.3g} to {history[key][-1]:.3g}",
-            partial(plots.curve, history=history, key=key),
+            partial(plots.curve, history=history, key=key, kept=kept.get(stage)),
             (3.3, 2.5),
         )
         for stage, history in histories.items()
         for key, title in plots.CURVES.items()
     ]
-    best = {stage: max(history["val_accuracy"]) for stage, history in histories.items()}
-    return {"plots": drawn, "best": ", ".join(f"{best[stage]:.2%} in {stage}" for stage in best)}
+    accuracies = [
+        f"{histories[stage]['val_accuracy'][epoch - 1]:.2%} in {stage}"
+        for stage, epoch in kept.items()
+    ]
+    return {"plots": drawn, "kept": ", ".join(accuracies)}
 
 
 def _mistakes(
