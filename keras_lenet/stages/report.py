@@ -172,7 +172,7 @@ def page(
         ),
         models_note=results.caption(metrics),
         agreement=metrics.get("fake_quantized_agreement"),
-        training=_training(histories, kept or {}) if histories else None,
+        training=_training(histories, kept) if histories and kept else None,
         mistakes=_mistakes(metrics, predictions, (recipe.report if recipe else Report()).mistakes),
         layers=_layers(metrics) if metrics.get("layers") else None,
         confidence=_confidence(metrics),
@@ -254,7 +254,7 @@ def _training(
             f"curve-{stage}-{key}",
             f"{stage}: {title}",
             f"{title} of {stage} by epoch, from {history[key][0]:.3g} to {history[key][-1]:.3g}",
-            partial(plots.curve, history=history, key=key, kept=kept.get(stage)),
+            partial(plots.curve, history=history, key=key, kept=kept[stage]),
             (3.3, 2.5),
         )
         for stage, history in histories.items()

@@ -18,6 +18,8 @@ Run = Callable[[], float]
 """One repetition; returns what it took, in seconds. GaveUpError: it came to nothing in time."""
 Contestant = Callable[[], Run]
 """Makes ready. ImportError: it isn't installed; RuntimeError: it doesn't work here."""
+Attempt = Callable[[int, float], bool]
+"""Trains from a seed until some time; whether the goal is reached on the validation split."""
 
 PACKAGES = (
     "ai-edge-litert", "keras", "keras-lenet", "numpy", "onnxruntime", "tensorflow", "torch",

@@ -121,11 +121,9 @@ def _transforms(count: int, strengths: Any) -> torch.Tensor:
 
 
 Splits = tuple[loading.Examples, loading.Examples]
-Attempt = Callable[[int, float], bool]
-"""Trains from a seed until some time; whether the goal is reached on the validation split."""
 
 
-def tutorial(splits: Splits, goal: float) -> Attempt:
+def tutorial(splits: Splits, goal: float) -> measure.Attempt:
     """LeNet-5 on padded, standardized images at a constant rate, validated after every epoch."""
     (images, labels), validation = (_standardized(part, pad=2) for part in splits)
 
@@ -142,7 +140,7 @@ def tutorial(splits: Splits, goal: float) -> Attempt:
     return attempt
 
 
-def one_epoch(splits: Splits, goal: float) -> Attempt:
+def one_epoch(splits: Splits, goal: float) -> measure.Attempt:
     """A wider network, one epoch of one cycle: the final method of tuomaso/train_mnist_fast."""
     (images, labels), validation = (_standardized(part, pad=0) for part in splits)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import measure
@@ -23,8 +22,6 @@ from keras_lenet.stages import train
 FAST = Path(__file__).parents[2] / "pipelines" / "fast.toml"
 GOAL, QUICK = 0.99, 0.5
 SEEDS = 5
-Attempt = Callable[[int, float], bool]
-"""Trains from a seed until some time; whether the goal is reached on the validation split."""
 TUTORIAL = "PyTorch, LeNet-5, Adam at 1e-3, batches of 64"
 ONE_EPOCH = "PyTorch, epochs of one cycle up to 1e-2, tuned Adam, 24 and 32 channels"
 
@@ -55,7 +52,7 @@ def rows(room: str, quick: bool) -> list[measure.Row]:
     return measure.rows(room, case)
 
 
-def repeated(attempt: Attempt, patience: float) -> measure.Contestant:
+def repeated(attempt: measure.Attempt, patience: float) -> measure.Contestant:
     """Attempts, numbered through all repetitions, until one succeeds.
 
     Args:
@@ -80,7 +77,9 @@ def repeated(attempt: Attempt, patience: float) -> measure.Contestant:
     return prepare
 
 
-def ours(recipe: Recipe, splits: tuple[loading.Examples, loading.Examples], goal: float) -> Attempt:
+def ours(
+    recipe: Recipe, splits: tuple[loading.Examples, loading.Examples], goal: float
+) -> measure.Attempt:
     """The training stage with a recipe, once through, tracing and all."""
 
     def attempt(seed: int, deadline: float) -> bool:
