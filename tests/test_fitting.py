@@ -41,9 +41,9 @@ def fit(namespace, splits, out, stop_after=None, **settings):
         )
         model.optimizer.build(model.trainable_variables)
 
-    def batches(epochs):
+    def batches(epochs, context=None):
         return loading.training_batches(
-            splits[0], Augment(), size=32, batch_size=64, seed=0, epochs=epochs
+            splits[0], Augment(), size=32, batch_size=64, seed=0, epochs=epochs, context=context
         )
 
     def stop(epoch, logs):
@@ -182,11 +182,3 @@ def test_accuracy_goes_by_the_label_where_teachers_answer_too(namespace):
     labels = np.array([[0], [1], [5], [loading.NO_CLASS]], np.float32)
     metric.update_state(np.concatenate([labels, logits[::-1]], axis=1), logits)
     assert float(metric.result()) == pytest.approx(2 / 3)
-
-
-@pytest.mark.parametrize(("steps", "together"), [(1, 1), (5, 5), (64, 32), (210, 30), (211, 1)])
-def test_steps_taken_together_make_up_an_epoch(steps, together):
-    model = models.build(keras, Model())
-    recipe = Recipe(name="test")
-    train.compile_model(model, recipe.train, steps, train.loss(recipe))
-    assert model.steps_per_execution == together

@@ -109,6 +109,15 @@ def test_plain_batches_are_every_example_in_order(examples):
     np.testing.assert_array_equal(np.concatenate(labels), examples.labels)
 
 
+def test_no_batches_wait_at_their_end_for_the_tuner(examples):
+    training = loading.training_batches(
+        examples, WARPS, size=32, batch_size=10, seed=0, epochs=range(2)
+    )
+    warped = loading.warped_in_order(examples, WARPS, size=32, seed=0, epoch=0)
+    for batches in (training, warped, loading.plain_batches(examples, 32)):
+        assert batches.options().autotune.enabled is False
+
+
 def test_validation_is_stratified_disjoint_and_fixed_by_the_seed(synthetic):
     training, validation = loading.load_training(str(synthetic), None, 0.1, seed=5)
     assert len(training) == 360

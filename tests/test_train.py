@@ -131,6 +131,11 @@ def test_plain_gradient_descent_has_no_momentum():
     assert (optimizer.momentum, optimizer.nesterov) == (0.0, False)
 
 
+@pytest.mark.parametrize(("steps", "together"), [(1, 1), (5, 5), (64, 32), (210, 30), (211, 1)])
+def test_steps_that_keras_takes_together_make_up_an_epoch(steps, together):
+    assert train._in_one_go(steps) == together
+
+
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
 def test_what_jax_trains_tensorflow_quantizes(tmp_path, synthetic, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")

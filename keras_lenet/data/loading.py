@@ -31,6 +31,10 @@ NO_CLASS = CLASSES
 """The label of an image that shows none of the classes."""
 ROUND, VALIDATION = "round-{:03}.npy", "validation.npy"
 """Files of teachers' logits: for the training images as a round augments them, and for the rest."""
+UNTUNED = tf.data.Options()
+"""Without the tuner, which sleeps for up to a minute: an iterator that ends may have to wait for
+it. AUTOTUNE still means a batch for each core, and of those made ahead as many as are asked for."""
+UNTUNED.autotune.enabled = False
 
 
 @dataclass(frozen=True)
@@ -238,6 +242,7 @@ def training_batches(
         numbers.flat_map(epoch_batches)
         .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .prefetch(tf.data.AUTOTUNE)
+        .with_options(UNTUNED)
     )
 
 
@@ -260,7 +265,8 @@ def warped_in_order(
     draws = _draws(len(examples), seed, tf.constant(epoch, tf.int64))
     images = in_memory(examples.images, "[distill]")
     pairs = tf.data.Dataset.from_tensor_slices((images[..., np.newaxis], draws))
-    return pairs.batch(batch_size).map(change).prefetch(tf.data.AUTOTUNE)
+    changed = pairs.batch(batch_size).map(change)
+    return changed.prefetch(tf.data.AUTOTUNE).with_options(UNTUNED)
 
 
 def _seeds(seed: int, epoch: tf.Tensor) -> list[tf.Tensor]:
@@ -353,7 +359,7 @@ def plain_batches(
     batches = tf.data.Dataset.range(len(examples)).batch(batch_size).map(load)
     if not isinstance(examples.images, Shards):
         batches = batches.cache()  # the same small set is scored every epoch
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(UNTUNED)
 
 
 def calibration_examples(examples: Examples, count: int, seed: int) -> Examples:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from keras_lenet import artifacts, terminal
 from keras_lenet.data.loading import CLASSES, NO_CLASS
 from keras_lenet.errors import Error
-from keras_lenet.stages import replicas
+from keras_lenet.stages import loop
 
 Row = dict[str, float]
 
@@ -150,7 +150,6 @@ def fit(
     schedule: Callable[[int], Any],
     averaged: bool = False,
     callbacks: tuple[Any, ...] = (),
-    replicated: bool = False,
     by_loss: bool = False,
 ) -> State:
     """Fit a compiled model, resuming from `out` where an interrupted fit left a checkpoint.
@@ -161,8 +160,8 @@ def fit(
     Args:
         namespace: the model's, `keras` or `tf_keras`.
         model: compiled, with the metric "accuracy"; its optimizer built.
-        batches: gives the training batches of a range of epochs, one epoch after the other; if
-            `replicated`, as `replicas.fit` takes it.
+        batches: gives the training batches of a range of epochs, one epoch after the other; for a
+            model of Keras 3 on TensorFlow as `loop.fit` takes it.
         validation: batches of the validation split.
         epochs: how many in all.
         steps: batches in an epoch.
@@ -171,7 +170,6 @@ def fit(
         schedule: the learning rate by step, for the history.
         averaged: validate and keep the optimizer's moving average of the weights.
         callbacks: more of them, called last.
-        replicated: several devices hold the model.
         by_loss: keep the epoch of lowest validation loss, instead of highest accuracy.
 
     Raises:
@@ -191,8 +189,8 @@ def fit(
                 namespace.callbacks.LambdaCallback(on_epoch_end=watch.epoch_end),
                 *callbacks,
             ]
-            if replicated:
-                replicas.fit(
+            if namespace is keras and keras.backend.backend() == "tensorflow":
+                loop.fit(
                     model,
                     batches,
                     validation,

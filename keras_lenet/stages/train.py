@@ -123,7 +123,6 @@ def fit(
         schedule=Schedule(settings, steps),
         averaged=settings.weight_averaging > 0,
         callbacks=_tensorboard(out, settings),
-        replicated=replicated,
         by_loss=lessons is not None,
     )
     # Uncompiled, and in float32 whatever it was trained in.
@@ -310,8 +309,9 @@ def compile_model(
 ) -> None:
     """Compile for `fit` with the recipe's optimizer and schedule, and the loss to be minimized.
 
-    On TensorFlow, XLA only on a single GPU: on the CPU it is slower for a net this small, and
-    MirroredStrategy does its own placing. Other backends know best.
+    On TensorFlow, whose steps `loop.fit` takes together, XLA only on a single GPU: on the CPU it
+    is slower for a net this small, and MirroredStrategy does its own placing. Other backends know
+    best.
     """
     single_gpu = len(tf.config.list_physical_devices("GPU")) == 1
     on_tensorflow = keras.backend.backend() == "tensorflow"
@@ -320,7 +320,7 @@ def compile_model(
         loss=minimized,
         metrics=[fitting.accuracy(keras)],
         jit_compile=single_gpu if on_tensorflow else "auto",
-        steps_per_execution=_in_one_go(steps),
+        steps_per_execution=1 if on_tensorflow else _in_one_go(steps),
     )
     model.optimizer.build(model.trainable_variables)
 

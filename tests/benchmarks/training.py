@@ -69,15 +69,14 @@ def ours(images: Any, labels: Any, batch: int) -> measure.Contestant:
     """The training stage's own fit, over prepared batches: the first repetition prepares them."""
     prepared = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch).cache()
 
-    def batches(epochs: range) -> tf.data.Dataset:
-        return prepared.repeat(len(epochs)).prefetch(tf.data.AUTOTUNE)
+    def batches(epochs: range, _: tf.distribute.InputContext) -> tf.data.Dataset:
+        repeated = prepared.repeat(len(epochs)).prefetch(tf.data.AUTOTUNE)
+        return repeated.with_options(loading.UNTUNED)
 
     return fitted(batches, batch, len(images) // batch)
 
 
-def fitted(
-    batches: Callable[[range], tf.data.Dataset], batch: int, steps: int
-) -> measure.Contestant:
+def fitted(batches: Callable[..., tf.data.Dataset], batch: int, steps: int) -> measure.Contestant:
     """An epoch of the training stage: model, optimizer, loss, metric, checkpoint and all.
 
     Args:
