@@ -64,7 +64,7 @@ def fit(
     hooks.on_train_end()
 
 
-@functools.lru_cache(maxsize=1)  # a model that is fitted again is not compiled again
+@functools.lru_cache(maxsize=4)  # models that are fitted in turns are not compiled again
 def _compiled(model: keras.Model) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """What takes some steps, and what goes through a dataset; both return the metrics."""
     strategy = model.distribute_strategy

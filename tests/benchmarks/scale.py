@@ -202,6 +202,7 @@ def _memory_rows(room: str, memory: dict[str, dict[int, float]]) -> list[measure
 def _drawn(*panels: dict[str, dict[int, float]]) -> Any:
     """Four panels, of lines by name; from 0 but for the second, which has every size."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     labels = (
         ("images", "peak of anonymous memory, MB"),
@@ -222,6 +223,7 @@ def _drawn(*panels: dict[str, dict[int, float]]) -> Any:
             axis.set(xscale="log", yscale="log")
         else:
             axis.set_ylim(0, 1.1 * axis.dataLim.y1)
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         if len(lines) > 1:
             axis.legend()
         axis.xaxis.set_major_formatter("{x:,.0f}")
