@@ -26,7 +26,7 @@ import numpy as np
 from keras_lenet import plots
 from keras_lenet.data import datasets, idx
 
-SHARD, QUICK = 50_000, 500
+SHARD, QUICK = 50_000, 2_000  # enough for the largest batch
 COUNTS = (4, 12, 40)
 """Shards of training images; the last is ten times the first."""
 SCORED = (2, 20)
