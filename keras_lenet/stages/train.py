@@ -24,7 +24,7 @@ from keras_lenet.cluster import Cluster
 from keras_lenet.data import loading
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Recipe, Train
-from keras_lenet.stages import Context, confidence, fitting
+from keras_lenet.stages import Context, confidence, fitting, loop
 from keras_lenet.stages.muon import Muon
 
 Batches = Callable[..., tf.data.Dataset]
@@ -326,11 +326,8 @@ def compile_model(
 
 
 def _in_one_go(steps: int) -> int:
-    """How many of an epoch's steps to take between two looks at them: Keras takes no fewer at last.
-
-    Each look costs about a sixth of a step of 64 images.
-    """
-    return max(count for count in range(1, 33) if steps % count == 0)
+    """How many of an epoch's steps Keras is to take at a time: it takes no fewer at last."""
+    return max(count for count in range(1, loop.AT_A_TIME + 1) if steps % count == 0)
 
 
 def _optimizer(settings: Train, steps: int) -> keras.optimizers.Optimizer:
