@@ -181,6 +181,13 @@ def test_a_folder_has_numbers_for_classes(synthetic):
         datasets.classes("mnits")
 
 
+def test_every_dataset_says_what_it_shows(synthetic):
+    shown = {name: datasets.shows(name) for name in (*datasets.DATASETS, "digits", str(synthetic))}
+    assert shown.pop("fashion_mnist") == "clothing"
+    assert shown.pop("kmnist") == "cursive hiragana"
+    assert set(shown.values()) == {"handwritten digits"}
+
+
 MNIST_DIGEST, FASHION_DIGEST = "ba891046e6505d7a", "c59f468a2f672dc8"
 
 
@@ -279,7 +286,7 @@ def test_a_folder_is_identified_by_its_bytes(tmp_path):
     write_dataset(tmp_path, 20, 20)
     images, labels = tmp_path / f"{IMAGES}.gz", tmp_path / LABELS
     assert datasets.identity(str(tmp_path), "train", None) == f"{sha256(images)} {sha256(labels)}"
-    labels.write_bytes(labels_file([9] * 20))
+    labels.write_bytes(labels_file([9] * 21))
     assert datasets.identity(str(tmp_path), "train", None) == f"{sha256(images)} {sha256(labels)}"
 
 
@@ -337,6 +344,7 @@ def damaged(folder: Path, name: str, content: bytes) -> str:
         ("train-images-idx3-ubyte", gzip.compress(images_file(20, 28))[:-5], "damaged gzip"),
         ("train-images-idx3-ubyte", b"<html>404</html>", "not an IDX file"),
     ],
+    ids=["three labels", "a label of 10", "too large", "cut short", "gzip cut short", "no IDX"],
 )
 def test_damaged_files_are_refused(tmp_path, name, content, complaint):
     with pytest.raises(Error, match=complaint):
@@ -482,10 +490,17 @@ def test_an_unreachable_network_is_noticed_within_seconds(monkeypatch):
     release.set()
 
 
-def test_the_listing_says_what_is_here(synthetic, tmp_path):
+def test_the_listing_says_what_is_here_and_where_the_rest_would_come_from(tmp_path):
     write_dataset(tmp_path / "mnist", 20, 20)
-    rows = {name: (here, where) for name, _, here, where in datasets.listing(tmp_path)}
-    assert rows["mnist"] == (True, str(tmp_path / "mnist"))
-    assert rows["kmnist"][0] is False
-    assert rows["kmnist"][1].startswith("https://")
-    assert rows["digits"][0] is True
+    write_dataset(tmp_path / "fashion_mnist", 20, 20)
+    (tmp_path / "fashion_mnist" / "t10k-labels-idx1-ubyte").unlink()
+    mirror = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
+    assert datasets.listing(tmp_path) == [
+        ("mnist", datasets.DATASETS["mnist"].title, True, str(tmp_path / "mnist")),
+        ("fashion_mnist", datasets.DATASETS["fashion_mnist"].title, False, mirror),
+        ("kmnist", datasets.DATASETS["kmnist"].title, False,
+         "https://codh.rois.ac.jp/kmnist/dataset/kmnist/"),
+        ("emnist_digits", datasets.DATASETS["emnist_digits"].title, False,
+         "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip"),
+        ("digits", datasets.DIGITS_TITLE, True, "inside scikit-learn"),
+    ]  # fmt: skip

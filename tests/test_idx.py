@@ -64,6 +64,18 @@ IMAGES = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 2, 2) + bytes(8)
         (bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**31, 28, 28), "truncated: its header declares"),
         (bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 0), "without any data"),
     ],
+    ids=[
+        "empty",
+        "a picture",
+        "labels",
+        "header cut short",
+        "cut short",
+        "too long",
+        "gzip cut short",
+        "gzip damaged",
+        "too many declared",
+        "no data, but sides",
+    ],
 )
 def test_damage_is_named(tmp_path, content, complaint):
     (tmp_path / "images").write_bytes(content)
@@ -79,8 +91,43 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_small_file_that_inflates_without_end_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(idx, "MAX_BYTES", 4096)
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(1 << 20)))
-    with pytest.raises(Error, match="larger than 4096 bytes"):
+    with pytest.raises(Error, match=r"bomb\.gz: larger than 4096 bytes"):
         idx.read(tmp_path / "bomb.gz", 3)
+
+
+def test_the_largest_file_is_read_and_a_byte_more_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(idx, "MAX_BYTES", 4096)
+    monkeypatch.setattr(idx, "_CHUNK", 1000)
+    content = np.random.default_rng(0).bytes(4096 + 1024)
+    path = tmp_path / "file"
+    path.write_bytes(content[:-1])
+    assert idx.read_bytes(path) == content[:-1]
+    path.write_bytes(content)
+    with pytest.raises(Error, match="larger than 4096 bytes"):
+        idx.read_bytes(path)
+
+
+def test_the_shape_of_a_file_is_read_from_its_header(tmp_path):
+    path = tmp_path / "images"
+    idx.write(path, np.zeros((2, 3, 4), np.uint8))
+    assert idx.shape(path, 3) == (2, 3, 4)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(Error, match=f"{path}: truncated: its header declares 2×3×4 = 24 bytes of"):
+        idx.shape(path, 3)
+    with pytest.raises(Error, match=f"{tmp_path}/nowhere: cannot be read .No such file"):
+        idx.shape(tmp_path / "nowhere", 3)
+
+
+def test_errors_name_what_was_expected_in_words():
+    for dims, words in (
+        (1, "uint8 with 1 dimension: expected"),
+        (3, "with 3 dimensions: expected"),
+    ):
+        with pytest.raises(Error, match=f"^IDX data: not an IDX file of .*{words} magic number"):
+            idx.parse(b"", dims)
+    with pytest.raises(Error, match="declares 4294967295×4294967295×0, without any data"):
+        idx.parse(bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 0), 3)
+    assert idx.parse(bytes([0, 0, 8, 3]) + struct.pack(">3I", 0, 28, 28), 3).shape == (0, 28, 28)
 
 
 def test_what_a_header_declares_is_not_allocated():
