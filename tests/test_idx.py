@@ -25,10 +25,12 @@ def test_bytes_are_those_of_the_format(tmp_path):
     assert (tmp_path / "labels").read_bytes() == bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 2])
 
 
-def test_compressed_bytes_are_the_same_every_time(tmp_path):
-    for name in ("a.gz", "b.gz"):
-        idx.write(tmp_path / name, np.zeros(5, np.uint8))
-    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
+def test_a_gz_is_compressed_and_has_no_date_in_its_header(tmp_path):
+    idx.write(tmp_path / "labels.gz", np.array([7, 2], np.uint8))
+    content = (tmp_path / "labels.gz").read_bytes()
+    assert content[:3] == bytes([0x1F, 0x8B, 8])
+    assert content[4:8] == bytes(4)
+    assert gzip.decompress(content) == bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 2])
 
 
 @given(arrays(np.uint8, array_shapes(min_dims=1, max_dims=3, max_side=5)))
@@ -38,7 +40,7 @@ def test_every_array_survives(array):
 
 
 @given(st.binary(max_size=64), st.sampled_from([1, 3]))
-def test_any_other_bytes_are_refused_and_nothing_else_happens(content, dims):
+def test_any_bytes_are_read_as_declared_or_refused(content, dims):
     """Including those that begin as the format does."""
     for data in (content, bytes([0, 0, 8, dims]) + content):
         with contextlib.suppress(Error):
@@ -58,7 +60,7 @@ IMAGES = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 2, 2) + bytes(8)
         (bytes([0, 0, 8, 1]) + IMAGES[4:], "found 00000801"),
         (IMAGES[:9], "truncated in its header, after 9 of 16 bytes"),
         (IMAGES[:-1], r"truncated: its header declares 2×2×2 = 8 bytes of data, it holds 7"),
-        (IMAGES + b"x", "bytes left over"),
+        (IMAGES + b"x", "has bytes left over: its header declares 2×2×2 = 8 bytes of data"),
         (gzip.compress(IMAGES)[:-9], "damaged gzip"),
         (gzip.compress(IMAGES)[:20] + b"\xff" * 12, "damaged gzip"),
         (bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**31, 28, 28), "truncated: its header declares"),
@@ -79,12 +81,12 @@ IMAGES = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 2, 2) + bytes(8)
 )
 def test_damage_is_named(tmp_path, content, complaint):
     (tmp_path / "images").write_bytes(content)
-    with pytest.raises(Error, match=complaint):
+    with pytest.raises(Error, match=f"^{tmp_path}/images: .*{complaint}"):
         idx.read(tmp_path / "images", 3)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(Error, match="nowhere: cannot be read"):
+    with pytest.raises(Error, match=r"nowhere: cannot be read \(No such file or directory\)"):
         idx.read(tmp_path / "nowhere", 3)
 
 
@@ -120,8 +122,8 @@ def test_the_shape_of_a_file_is_read_from_its_header(tmp_path):
 
 def test_errors_name_what_was_expected_in_words():
     for dims, words in (
-        (1, "uint8 with 1 dimension: expected"),
-        (3, "with 3 dimensions: expected"),
+        (1, "with 1 dimension: expected"),
+        (2, "with 2 dimensions: expected"),
     ):
         with pytest.raises(Error, match=f"^IDX data: not an IDX file of .*{words} magic number"):
             idx.parse(b"", dims)
