@@ -354,8 +354,24 @@ def test_damaged_files_are_refused(tmp_path, name, content, complaint):
 def test_unknown_and_missing_datasets_are_named(tmp_path):
     with pytest.raises(Error, match="unknown dataset 'mnits': expected one of mnist, fashion"):
         datasets.load("mnits", "train")
-    with pytest.raises(Error, match=r"mnist: train-images-idx3-ubyte\[.gz\] is not in "):
-        datasets.load("mnist", "train", tmp_path)
+    cache = datasets.cache_dir()
+
+    def complaint(name, data_dir):
+        with pytest.raises(Error) as raised:
+            datasets.load(name, "train", data_dir)
+        return str(raised.value)
+
+    missing = "train-images-idx3-ubyte[.gz] is not in"
+    assert complaint("mnist", tmp_path) == f"mnist: {missing} {tmp_path}/mnist and {cache}/mnist"
+    assert complaint("mnist", None) == f"mnist: {missing} {cache}/mnist"
+    assert complaint(str(tmp_path), None) == f"{tmp_path}: {missing} {tmp_path}"
+    assert complaint("kmnist", None) == (
+        f"kmnist: train-images-idx3-ubyte.gz is not in {cache}/kmnist; an uncompressed copy does "
+        "not count, since no digest of it is published"
+    )
+    write_dataset(tmp_path / "mnist", 20, 20)
+    (tmp_path / "mnist" / LABELS).unlink()
+    assert complaint("mnist", tmp_path).startswith(f"mnist: {LABELS}[.gz] is not in")
 
 
 class Server:
@@ -455,11 +471,22 @@ def test_an_archive_is_unpacked(published, monkeypatch):
     datasets.download("emnist_digits")
     for split in ("train", "test"):
         np.testing.assert_array_equal(datasets.load("emnist_digits", split).images, upright)
-    assert {path.name for path in (datasets.cache_dir() / "emnist_digits").glob("[!.]*")} == {
+    cached = datasets.cache_dir() / "emnist_digits"
+    names = {
         f"emnist-digits-{part}-ubyte.gz"
         for part in ("train-images-idx3", "train-labels-idx1", "test-images-idx3",
                      "test-labels-idx1")
     }  # fmt: skip
+    assert {path.name for path in cached.iterdir()} == {*names, ".lock"}
+    # A process was killed while it unpacked: its archive is used, and only what is missing taken.
+    shutil.move(folder / "gzip.zip", cached / ".archive.zip")
+    kept, lost = (cached / name for name in sorted(names)[:2])
+    content = lost.read_bytes()
+    kept.write_bytes(b"kept")
+    lost.unlink()
+    datasets.download("emnist_digits")
+    assert (kept.read_bytes(), lost.read_bytes()) == (b"kept", content)
+    assert {path.name for path in cached.iterdir()} == {*names, ".lock"}
 
 
 def test_an_archive_of_other_bytes_is_refused(published, monkeypatch):

@@ -8,7 +8,6 @@ import importlib.util
 import os
 import shutil
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -93,63 +92,58 @@ class Dataset:
         return self.images[split], self.labels[split]
 
 
-def _four_files(digests: Sequence[str], *, gz: bool = False) -> dict[str, File]:
-    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    key = "gz_sha256" if gz else "sha256"
-    return {
-        name.split("-idx")[0]: File(f"{name}-ubyte", **{key: digest})
-        for name, digest in zip(names, digests, strict=True)
-    }
-
-
-def _dataset(title: str, files: dict[str, File], **rest: object) -> Dataset:
-    return Dataset(
-        title,
-        images={"train": files["train-images"], "test": files["t10k-images"]},
-        labels={"train": files["train-labels"], "test": files["t10k-labels"]},
-        **rest,  # type: ignore[arg-type]
-    )
-
-
-_MNIST_FILES = _four_files(
-    (
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    )
-)
-_EMNIST = {
-    key: File(f"emnist-digits-{part}-ubyte", count=count)
-    for key, part, count in (
-        ("train-images", "train-images-idx3", 240_000),
-        ("train-labels", "train-labels-idx1", 240_000),
-        ("t10k-images", "test-images-idx3", 40_000),
-        ("t10k-labels", "test-labels-idx1", 40_000),
-    )
-}
-
 # Digests of the .gz files and of the EMNIST archive: tensorflow/datasets, url_checksums/.
 # Fashion-MNIST's are of what its .gz files decompress to, once they have the digests given there.
 DATASETS: dict[str, Dataset] = {
-    "mnist": _dataset(
+    "mnist": Dataset(
         "MNIST, handwritten digits: 60,000 + 10,000",
-        _MNIST_FILES,
+        images={
+            "train": File(
+                "train-images-idx3-ubyte",
+                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            ),
+            "test": File(
+                "t10k-images-idx3-ubyte",
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            ),
+        },
+        labels={
+            "train": File(
+                "train-labels-idx1-ubyte",
+                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            ),
+            "test": File(
+                "t10k-labels-idx1-ubyte",
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+            ),
+        },
         mirrors=(
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
         ),
     ),
-    "fashion_mnist": _dataset(
+    "fashion_mnist": Dataset(
         "Fashion-MNIST, clothing: 60,000 + 10,000",
-        _four_files(
-            (
+        images={
+            "train": File(
+                "train-images-idx3-ubyte",
                 "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-                "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            ),
+            "test": File(
+                "t10k-images-idx3-ubyte",
                 "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            ),
+        },
+        labels={
+            "train": File(
+                "train-labels-idx1-ubyte",
+                "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            ),
+            "test": File(
+                "t10k-labels-idx1-ubyte",
                 "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
             ),
-        ),
+        },
         classes=(
             "T-shirt/top",
             "Trouser",
@@ -168,17 +162,28 @@ DATASETS: dict[str, Dataset] = {
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         ),
     ),
-    "kmnist": _dataset(
+    "kmnist": Dataset(
         "Kuzushiji-MNIST, cursive hiragana: 60,000 + 10,000",
-        _four_files(
-            (
-                "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
-                "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
-                "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
-                "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+        images={
+            "train": File(
+                "train-images-idx3-ubyte",
+                gz_sha256="51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
             ),
-            gz=True,
-        ),
+            "test": File(
+                "t10k-images-idx3-ubyte",
+                gz_sha256="edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+            ),
+        },
+        labels={
+            "train": File(
+                "train-labels-idx1-ubyte",
+                gz_sha256="e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+            ),
+            "test": File(
+                "t10k-labels-idx1-ubyte",
+                gz_sha256="20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+            ),
+        },
         # お, き, す, つ, な, は, ま, や, れ, を
         classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
         shows="cursive hiragana",
@@ -187,9 +192,16 @@ DATASETS: dict[str, Dataset] = {
             "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
         ),
     ),
-    "emnist_digits": _dataset(
+    "emnist_digits": Dataset(
         "EMNIST digits, handwritten digits: 240,000 + 40,000",
-        _EMNIST,
+        images={
+            "train": File("emnist-digits-train-images-idx3-ubyte", count=240_000),
+            "test": File("emnist-digits-test-images-idx3-ubyte", count=40_000),
+        },
+        labels={
+            "train": File("emnist-digits-train-labels-idx1-ubyte", count=240_000),
+            "test": File("emnist-digits-test-labels-idx1-ubyte", count=40_000),
+        },
         archive=Archive(
             urls=(
                 "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",
@@ -286,8 +298,12 @@ def find(name: str) -> Dataset:
     if name in DATASETS:
         return DATASETS[name]
     if Path(name).is_dir():
-        files = {key: File(file.name) for key, file in _MNIST_FILES.items()}
-        return _dataset(f"IDX files in {name}", files)
+        mnist = DATASETS["mnist"]
+        return Dataset(
+            f"IDX files in {name}",
+            images={split: File(file.name) for split, file in mnist.images.items()},
+            labels={split: File(file.name) for split, file in mnist.labels.items()},
+        )
     known = ", ".join([*DATASETS, DIGITS])
     raise Error(f"unknown dataset {name!r}: expected one of {known}, or a folder of IDX files")
 
