@@ -14,19 +14,19 @@ UNWARPED = Augment(rotate=0.0, shift=0.0, zoom=0.0)
 
 
 def network(keras, x, normalized=False):
-    """Two dense layers, 784-4-10; trained, the first may be batch-normalized."""
+    """Two dense layers, 784-8-10; trained, the first may be batch-normalized."""
     x = keras.layers.Flatten(name="flatten")(x)
     if normalized:
-        x = keras.layers.Dense(4, use_bias=False, name="dense1")(x)
+        x = keras.layers.Dense(8, use_bias=False, name="dense1")(x)
         x = keras.layers.ReLU(name="relu1")(keras.layers.BatchNormalization(name="dense1_norm")(x))
     else:
-        x = keras.layers.Dense(4, activation="relu", name="dense1")(x)
+        x = keras.layers.Dense(8, activation="relu", name="dense1")(x)
     return keras.layers.Dense(10, dtype="float32", name="logits")(x)
 
 
 def architecture(**attributes):
     """What is registered for it."""
-    return Architecture("tiny", network, 28, {"dense1": 3_140, "logits": 50}, **attributes)
+    return Architecture("tiny", network, 28, {"dense1": 6_280, "logits": 90}, **attributes)
 
 
 def register(monkeypatch, **attributes):
