@@ -8,7 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import draw_digits
-from drawing import DESKTOP, DIGITS, PHONE, STYLES, answer, chromium, draw, plain, rest, visit
+from drawing import (
+    DESKTOP,
+    DIGITS,
+    PHONE,
+    STYLES,
+    answer,
+    chromium,
+    draw,
+    plain,
+    rest,
+    set_width,
+    visit,
+)
 from PIL import Image
 
 from keras_lenet.edge import metadata, metadata_writer
@@ -242,8 +254,32 @@ def test_a_server_that_has_gone(browser):
         page.goto(f"http://127.0.0.1:{opened.server_port}/")
         rest(page, "[data-digit='']")
     page.locator("#paper").click()
-    page.get_by_text("Is it still running?").first.wait_for()
+    page.get_by_text("Is it still running?").first.wait_for(timeout=5000)
     context.close()
+
+
+def test_a_tap_draws_a_dot(browser, address):
+    """As wide as the stroke, on the paper and in what the model sees."""
+    with visit(browser, address, PHONE, touch=True) as page:
+        set_width(page, 0.2)
+        page.locator("#paper").tap()
+        answer(page)
+        painted = np.array(page.evaluate(PAINTED), bool)
+        side = round(len(painted) ** 0.5)
+        rows, columns = np.nonzero(painted.reshape(side, side))
+        for places in (rows, columns):
+            assert abs(np.ptp(places) - 0.2 * side) <= 3
+            assert abs(places.mean() - side / 2) <= 1
+        image = seen(page)
+        assert image[14, 14] == 255
+        assert 0.7 < (image > 127).sum() / (np.pi * 10**2) < 1.1  # a disc of 20 pixels
+
+
+PAINTED = """(() => {
+  const paper = document.getElementById("paper"), side = paper.width;
+  const { data } = paper.getContext("2d").getImageData(0, 0, side, side);
+  return Array.from({ length: side * side }, (_, i) => data[4 * i + 3] > 127);
+})()"""
 
 
 def test_another_origin_reads_nothing(browser, address, tmp_path):
