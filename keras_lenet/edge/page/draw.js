@@ -31,15 +31,12 @@ const bars = Array.from({ length: 10 }, (_, digit) => {
 
 function trace(context, side, colour) {
 	context.lineCap = context.lineJoin = "round";
-	context.fillStyle = context.strokeStyle = colour;
-	for (const { width, points: [[x, y], ...rest] } of strokes) {
-		context.beginPath(); // a dot, for a tap has no line
-		context.arc(x * side, y * side, width * side / 2, 0, 7);
-		context.fill();
+	context.strokeStyle = colour;
+	for (const { width, points } of strokes) {
 		context.lineWidth = width * side;
 		context.beginPath();
-		context.moveTo(x * side, y * side);
-		for (const [u, v] of rest) context.lineTo(u * side, v * side);
+		context.moveTo(points[0][0] * side, points[0][1] * side + 0.01); // no line of length 0, as of a tap, is drawn
+		for (const [x, y] of points) context.lineTo(x * side, y * side);
 		context.stroke();
 	}
 }
