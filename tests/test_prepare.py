@@ -528,8 +528,69 @@ def test_bool_array():
 
 
 @pytest.mark.parametrize(
+    ("array", "contrast"),
+    [
+        (paper((60, 60), BAR, ink=51, page=0), 0.2),
+        (paper((60, 60), BAR, ink=51, page=0).astype(np.uint16) * 257, 51 * 257 / (2**14 - 1)),
+        (paper((60, 60), (0, 0, 1, 1), BAR, ink=255, page=0).astype(np.uint16), 1.0),
+        (paper((60, 60), BAR, ink=200, page=150).astype(np.uint16), 50 / 255),
+        (paper((60, 60), BAR, ink=200, page=150).astype(np.uint16) * 16, 800 / 4095),
+        (paper((60, 60), BAR, ink=200, page=150).astype(np.uint16) * 257, 50 / 255),
+        (paper((60, 60), BAR, ink=1, page=0).astype(np.uint16), 1.0),
+        (paper((60, 60), BAR, ink=1, page=0) > 0, 1.0),
+        (paper((60, 60), BAR, ink=1, page=0) * 0.5, 0.5),
+        (paper((60, 60), BAR, ink=1, page=0) * 1.0, 1.0),
+        (paper((60, 60), BAR, ink=51, page=0) * 1.0, 0.2),
+    ],
+)
+def test_white_is_what_the_type_and_the_largest_value_say(array, contrast):
+    """Sensors put 10, 12 or 14 bits into 16."""
+    result = prepare(array)
+    assert result.box == source(BAR)
+    assert f"light ink on a dark page: contrast {contrast:.2f}, " in result.notes[0]
+
+
+def test_a_byte_of_1_is_nearly_black():
+    assert not prepare(paper((60, 60), BAR, ink=1, page=0)).found
+
+
+@pytest.mark.parametrize(
+    ("ink", "page"), [(120, "white"), (135, "black"), (0, "white"), (255, "black")]
+)
+def test_a_transparent_page_is_what_its_ink_is_not(ink, page):
+    """By the colours that show; what is fully transparent has any."""
+    pixels = np.full((60, 60, 4), 255 - ink, np.uint8)
+    pixels[..., 3] = 0
+    pixels[20:40, 28:32] = ink, ink, ink, 255
+    result = prepare(pixels)
+    assert result.notes[0] == f"transparent: laid over {page}"
+    assert result.box == source(BAR)
+    assert result.polarity == ("dark on light" if page == "white" else "light on dark")
+    pixels[..., 3] = 255  # opaque
+    assert not any("transparent" in note for note in prepare(pixels).notes)
+
+
+def test_half_transparent_ink_is_mixed_with_its_page():
+    pixels = np.zeros((60, 60, 4), np.uint8)
+    pixels[20:40, 28:32] = 0, 0, 0, 128
+    assert "dark ink on a light page: contrast 0.50" in prepare(pixels).notes[1]
+
+
+@pytest.mark.parametrize(
     ("array", "words"),
     [
+        (
+            np.zeros((5, 5, 5, 3), np.uint8),
+            r"expected an image \(H, W\), \(H, W, 3\) or \(H, W, 4\)",
+        ),
+        (
+            np.zeros((5, 5), np.int64),
+            "expected an image of uint8, uint16, bool or float, got int64",
+        ),
+        (
+            np.full((5, 5), 255.5),
+            r"in \[0, 1\] or \[0, 255\], got 255.5 to 255.5; scale them first",
+        ),
         (np.zeros(5, np.uint8), r"\(5,\)"),
         (np.zeros((5, 5, 2), np.uint8), r"\(5, 5, 2\)"),
         (np.zeros((0, 5), np.uint8), r"\(0, 5\)"),
@@ -642,7 +703,14 @@ def test_exif_orientation_is_obeyed(tmp_path, orientation, turn):
     stored = GREY.rotate(turn, expand=True)  # counterclockwise; viewers undo it
     result = prepare(load(saved(tmp_path, stored, "photo.jpg", exif=exif)))
     assert alike(result.image, REFERENCE["2"]) > 0.95
-    assert any("EXIF" in note for note in result.notes)
+    assert result.notes[0] == "turned upright as its EXIF orientation says"
+
+
+@pytest.mark.parametrize("content", [b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0", b""])
+def test_damaged_exif_data_are_left_alone(tmp_path, content):
+    result = prepare(load(saved(tmp_path, GREY, "photo.jpg", exif=content)))
+    assert alike(result.image, REFERENCE["2"]) > 0.95
+    assert result.notes[0].startswith("dark ink")
 
 
 def test_first_frame_of_an_animation(tmp_path):
@@ -650,7 +718,10 @@ def test_first_frame_of_an_animation(tmp_path):
     path = saved(tmp_path, GREY, "film.gif", save_all=True, append_images=others)
     result = prepare(load(path))
     assert alike(result.image, REFERENCE["2"]) > 0.95
-    assert "holds several frames: frame 1 used" in result.notes
+    assert result.notes[0] == "holds several frames: frame 1 used"
+    with Image.open(path) as film:
+        film.seek(2)
+        assert prepare(film).notes[0] == "holds several frames: frame 3 used"
 
 
 def png_header(side):
@@ -727,9 +798,7 @@ def with_scans():
 def test_the_limit_in_time(content, monkeypatch):
     monkeypatch.setattr(decoding, "MAX_SECONDS", 0.02)
     start = time.thread_time()
-    with pytest.raises(
-        Error, match=r"photo: not decoded within 0.02 seconds; save"
-    ):
+    with pytest.raises(Error, match=r"photo: not decoded within 0.02 seconds; save"):
         decoding.decode(content(), "photo: ")
     assert time.thread_time() - start < 1
 
