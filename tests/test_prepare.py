@@ -1,6 +1,7 @@
 """Digits drawn here with straight strokes, on all kinds of pages and in all kinds of files."""
 
 import io
+import re
 import struct
 import time
 import zlib
@@ -68,6 +69,23 @@ def test_rectangles_come_out_exactly(shape, mark, expected, negative):
     assert result.polarity == ("light on dark" if negative else "dark on light")
     assert result.box == source(mark)
     np.testing.assert_array_equal(result.image, paper((28, 28), expected, ink=255, page=0))
+
+
+def test_notes_say_what_was_found_and_done():
+    pixels = paper((60, 60), (10, 20, 50, 28), (1, 1, 3, 3))
+    page, scaled = prepare(pixels).notes
+    assert re.fullmatch(
+        r"dark ink on a light page: contrast 1\.00, noise 0\.00\d, 1 other marks left out", page
+    )
+    assert re.fullmatch(r"scaled by 0\.50; strokes then 3\.\d pixels wide", scaled)
+    assert prepare(255 - pixels).notes[0] == page.replace("dark", "x").replace(
+        "light", "dark"
+    ).replace("x", "light")
+    blank = prepare(paper((60, 60)))
+    why = "no digit: nothing stands out from the page as ink with sharp edges"
+    assert blank.notes == (why,)
+    assert (blank.found, blank.polarity, blank.box) == (False, "dark on light", (0, 0, 0, 0))
+    assert (blank.image.shape, blank.image.dtype, blank.image.max()) == ((28, 28), np.uint8, 0)
 
 
 @pytest.mark.parametrize(
@@ -585,11 +603,11 @@ def test_half_transparent_ink_is_mixed_with_its_page():
         ),
         (
             np.zeros((5, 5), np.int64),
-            "expected an image of uint8, uint16, bool or float, got int64",
+            "image of uint8, uint16, bool or float, got int64",
         ),
         (
             np.full((5, 5), 255.5),
-            r"in \[0, 1\] or \[0, 255\], got 255.5 to 255.5; scale them first",
+            r"in \[0, 1\] or \[0, 255\], got 255.5 to 255.5; scale",
         ),
         (np.zeros(5, np.uint8), r"\(5,\)"),
         (np.zeros((5, 5, 2), np.uint8), r"\(5, 5, 2\)"),

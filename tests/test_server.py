@@ -1,5 +1,6 @@
 """The server of the drawing page under good clients and bad ones."""
 
+import ast
 import contextlib
 import http.client
 import io
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -376,6 +378,18 @@ def test_two_hundred_connections_at_once(running, ask):
     assert most <= threads + 1 + 200 + server.CONNECTIONS  # this test's own threads among them
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 300 << 10  # KiB; it counts the clients' memory as well
+
+
+def test_no_module_of_the_page_needs_posix():
+    """Windows has none of these modules; the page and `classify` work there."""
+    only_posix = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
+    for path in Path(server.__file__).parent.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        names = {
+            alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
+        }
+        names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        assert not names & only_posix, path.name
 
 
 # Addresses
