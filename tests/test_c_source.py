@@ -674,8 +674,9 @@ def test_requantization_of_known_values():
 
 
 def test_requantization_saturates():
-    table = arithmetic.requantization(2.0, 0, 1.0, 3).tolist()
-    assert table == [min(max(2 * value + 3, -128), 127) for value in range(-128, 128)]
+    table = arithmetic.requantization(2.0, 0, 1.0, 3)
+    assert table.dtype == np.int8
+    assert table.tolist() == [min(max(2 * value + 3, -128), 127) for value in range(-128, 128)]
 
 
 def test_tanh_of_known_values():
@@ -714,6 +715,9 @@ def test_exponentials_of_far_inputs_count_for_nothing():
         ((4, 2, True, False), [0, 2], [512, 512]),
         ((4, 1, False, True), [0], [0]),
         ((5, 3, False, False), [0, 1, 3], [0, 683, 342]),
+        ((2, 7, False, False), [0] * 7, [0, 293, 586, 879, 1024, 1024, 1024]),
+        ((4, 2, False, True), [0, 2], [0, 1024]),
+        ((3, 4, False, True), [0, 0, 1, 1], [0, 683, 342, 1024]),
         ((28, 28, True, False), [*range(27), 26], [0] * 27 + [1024]),
     ],
 )
