@@ -461,7 +461,7 @@ def test_files_describe_themselves(exported):
     content = (exported[0] / "lenet5_int8.tflite").read_bytes()
     found = metadata.read(content)
     assert (found["name"], found["author"]) == ("lenet5", "keras_lenet")
-    assert found["description"] == "Classifier of handwritten digits in ten classes"
+    assert found["description"] == "Ten-class classifier of handwritten digits"
     assert metadata_writer.labels(content) == list("0123456789")
     assert (exported[0] / "labels.txt").read_text().split() == list("0123456789")
 

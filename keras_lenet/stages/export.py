@@ -332,7 +332,7 @@ def describe(path: Path, model: str, dataset: str, threshold: float) -> None:
     """
     description = metadata.describe(
         model,
-        f"Classifier of {datasets.shows(dataset)} in ten classes",
+        f"Ten-class classifier of {datasets.shows(dataset)}",
         __version__,
         "keras_lenet",
         threshold,
