@@ -129,7 +129,8 @@ brings images to its own size, and the softmax, are inside the file.
 | `{name}_int8_ptq.tflite` | as int8; quantized after training, for comparison | as int8 |
 | `microcontroller/{name}_int8.tflite` | the same, laid out for microcontrollers | as int8 |
 | `{name}_float32.tflite` | float32, `pixel / 255` | float32, the probability |
-| `saved_model/` | uint8, any number of images | probabilities and class |
+| `saved_model/`, signature `serving_default` | uint8 `images`, any number | `probabilities` and \
+`class` |
 | `model.keras` | float32 in [0, 1], resized to the model's own size | logits |
 
 Shapes are (1, 28, 28, 1) and (1, 10). 0 is background, 255 is ink: white on black, as in MNIST.
@@ -232,7 +233,8 @@ def _hashes(chosen: Finished, source: str) -> str:
     }
     command = f"keras-lenet run {source} --set seed={chosen.run.recipe.seed}"
     rows = "\n".join(f"| `{name}` | `{digest}` | `{command}` |" for name, digest in outputs.items())
-    return f"""On the CPU, with one number of threads, and the versions that `manifest.json` names:
+    return f"""On the same kind of CPU, with as many threads and the versions that `manifest.json` names, a
+command gives the same bytes:
 
 | file | SHA-256 | command that gives it |
 |---|---|---|
