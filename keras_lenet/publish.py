@@ -233,7 +233,8 @@ def _hashes(chosen: Finished, source: str) -> str:
     }
     command = f"keras-lenet run {source} --set seed={chosen.run.recipe.seed}"
     rows = "\n".join(f"| `{name}` | `{digest}` | `{command}` |" for name, digest in outputs.items())
-    return f"""On the same kind of CPU, with as many threads and the versions that `manifest.json` names, a
+    return f"""\
+On the same kind of CPU, with as many threads and the versions that `manifest.json` names, the
 command gives the same bytes:
 
 | file | SHA-256 | command that gives it |

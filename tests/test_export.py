@@ -14,7 +14,7 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from conftest import SMOKE, draw_digits, write_dataset
 
-from keras_lenet import artifacts, models, recipe
+from keras_lenet import __version__, artifacts, models, recipe
 from keras_lenet.data import datasets
 from keras_lenet.edge import budget, inspection, layout, metadata, metadata_writer, microcontroller
 from keras_lenet.edge.c import folder as generated
@@ -280,7 +280,8 @@ def test_integers_of_any_width_are_no_floats(tmp_path):
 # Layout
 
 
-PLAIN = SMOKE.parents[1] / "exported" / "microcontroller" / "lenet5_int8.tflite"
+EXPORTED = SMOKE.parents[1] / "exported"
+PLAIN = EXPORTED / "microcontroller" / "lenet5_int8.tflite"
 
 
 def test_an_optimized_layout_that_answers_alike_is_taken():
@@ -458,33 +459,69 @@ def test_budget_is_of_the_plain_int8_file(exported):
 
 
 def test_files_describe_themselves(exported):
-    content = (exported[0] / "lenet5_int8.tflite").read_bytes()
-    found = metadata.read(content)
-    assert (found["name"], found["author"]) == ("lenet5", "keras_lenet")
-    assert found["description"] == "Ten-class classifier of handwritten digits"
-    assert metadata_writer.labels(content) == list("0123456789")
-    assert (exported[0] / "labels.txt").read_text().split() == list("0123456789")
+    for path in exported[0].rglob("*.tflite"):
+        found = metadata.read(path.read_bytes())
+        assert (found["name"], found["version"]) == ("lenet5", __version__)
+        assert metadata_writer.labels(path.read_bytes()) == list("0123456789")
+    assert (exported[0] / "labels.txt").read_text() == "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n"
 
 
-# Manifest
+def test_manifest_is_written_with_what_the_files_and_stages_say(exported, context):
+    folder, _ = exported
+    thresholds = {
+        variant: Classifier(folder / f"lenet5_{variant}.tflite").threshold
+        for variant in export.VARIANTS
+    }
+    expected = export.manifest(folder, context.recipe, context.dataset, thresholds, TEMPERATURES)
+    assert json.loads((folder / "manifest.json").read_text()) == json.loads(json.dumps(expected))
 
 
-def test_manifest_tells_the_truth_of_every_tflite(exported):
-    folder = exported[0]
-    manifest = json.loads((folder / "manifest.json").read_text())
+# Description and manifest, of the published files
+
+
+def test_a_description_names_model_classes_and_threshold(tmp_path):
+    path = handmade(tmp_path, "int8")
+    export.describe(path, "lenet5", "fashion_mnist", 0.25)
+    found = metadata.read(path.read_bytes())
+    assert found["name"] == "lenet5"
+    assert found["description"] == "Ten-class classifier of clothing"
+    assert (found["version"], found["author"]) == (__version__, "keras_lenet")
+    assert metadata.score_threshold(path.read_bytes()) == 0.25
+    labels = metadata_writer.files(path.read_bytes())["labels.txt"].decode()
+    assert labels.startswith("T-shirt/top\nTrouser\n")
+    assert labels.endswith("\nAnkle boot\n")
+
+
+THRESHOLDS = dict(zip(export.VARIANTS, (0.1, 0.2, 0.3, 0.4), strict=True))
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return recipe.load(SMOKE, ["name=mine", "seed=7"])
+
+
+@pytest.fixture(scope="module")
+def manifest(settings):
+    return export.manifest(EXPORTED, settings, "fashion_mnist", THRESHOLDS, TEMPERATURES)
+
+
+def test_manifest_tells_the_truth_of_every_tflite(manifest):
     plain = {
         "microcontroller/lenet5_int8.tflite": manifest["microcontroller"]["lenet5_int8.tflite"]
     }
     assert list(manifest["files"]) == [f"lenet5_{variant}.tflite" for variant in export.VARIANTS]
     for name, described in (manifest["files"] | plain).items():
-        assert described["sha256"] == artifacts.sha256(folder / name)
-        assert described["bytes"] == (folder / name).stat().st_size
-        classifier = Classifier(folder / name)
+        assert described["sha256"] == artifacts.sha256(EXPORTED / name)
+        assert described["bytes"] == (EXPORTED / name).stat().st_size
+        classifier = Classifier(EXPORTED / name)
         for end, tensor in (("input", classifier.input), ("output", classifier.output)):
             assert described[end]["shape"] == list(tensor.shape)
             assert described[end]["dtype"] == tensor.dtype.name
             assert described[end].get("scale", 0) == pytest.approx(tensor.scale)
             assert described[end].get("zero_point", 0) == tensor.zero_point
+    found = [described["threshold"] for described in manifest["files"].values()]
+    assert found == [0.1, 0.2, 0.3, 0.4]
+    assert plain.popitem()[1]["threshold"] == THRESHOLDS["int8"]
 
 
 @pytest.mark.parametrize(
@@ -496,23 +533,19 @@ def test_manifest_tells_the_truth_of_every_tflite(exported):
         ("uint8", "pixel", "probability = value / 256"),
     ],
 )
-def test_manifest_says_what_the_numbers_mean(variant, pixels, probability, exported):
-    manifest = json.loads((exported[0] / "manifest.json").read_text())
+def test_manifest_says_what_the_numbers_mean(variant, pixels, probability, manifest):
     described = manifest["files"][f"lenet5_{variant}.tflite"]
     assert described["input"]["meaning"] == pixels
     assert described["output"]["meaning"] == probability
 
 
-def test_manifest_names_every_file_of_the_microcontroller_bundle(exported):
-    folder = exported[0] / "microcontroller"
-    described = json.loads((exported[0] / "manifest.json").read_text())["microcontroller"]
-    assert "lenet5_contract.h" in described
+def test_manifest_names_every_file_of_the_microcontroller_bundle(manifest):
+    folder, described = EXPORTED / "microcontroller", manifest["microcontroller"]
     assert {name: one["sha256"] for name, one in described.items()} == artifacts.hash_files(folder)
     assert all(one["bytes"] == (folder / name).stat().st_size for name, one in described.items())
 
 
-def test_manifest_describes_the_saved_model(exported):
-    manifest = json.loads((exported[0] / "manifest.json").read_text())
+def test_manifest_describes_the_saved_model(manifest):
     assert manifest["saved_model"] == {
         "signature": "serving_default",
         "inputs": {"images": {"shape": [None, 28, 28, 1], "dtype": "uint8", "meaning": "pixel"}},
@@ -520,22 +553,28 @@ def test_manifest_describes_the_saved_model(exported):
             "probabilities": {"shape": [None, 10], "dtype": "float32", "meaning": "probability"},
             "class": {"shape": [None], "dtype": "int64", "meaning": "position of the highest"},
         },
-        "threshold": manifest["files"]["lenet5_float32.tflite"]["threshold"],
+        "threshold": THRESHOLDS["float32"],
     }
 
 
-def test_manifest_explains_the_temperature(exported):
-    temperature = json.loads((exported[0] / "manifest.json").read_text())["temperature"]
+def test_manifest_explains_the_temperature(manifest):
+    temperature = manifest["temperature"]
     assert {stage: temperature[stage] for stage in TEMPERATURES} == TEMPERATURES
     assert "use its probabilities as they are" in temperature["meaning"]
 
 
-def test_manifest_has_the_settings_that_decide(exported, context):
-    manifest = json.loads((exported[0] / "manifest.json").read_text())
-    whole = context.recipe.model_dump(mode="json")
-    decisive = whole.keys() - {"name", "origin", "evaluate", "report"}
-    assert manifest["settings"] == {section: whole[section] for section in decisive}
-    assert (manifest["model"], manifest["dataset"]) == ("lenet5", context.dataset)
-    assert manifest["labels"] == list("0123456789")
-    assert manifest["versions"]["tensorflow"] == tf.__version__
-    assert manifest["schema"] == 1
+def test_manifest_has_the_settings_that_decide(manifest, settings):
+    whole = settings.model_dump(mode="json")
+    assert manifest["settings"] == {
+        section: whole[section]
+        for section in whole.keys() - {"name", "origin", "evaluate", "report"}
+    }
+    assert manifest["settings"]["seed"] == 7
+
+
+def test_manifest_names_model_dataset_classes_and_versions(manifest):
+    assert (manifest["schema"], manifest["model"]) == (1, "lenet5")
+    assert manifest["dataset"] == "fashion_mnist"
+    assert manifest["image"] == "28×28 grey pixels, 0 = background, 255 = ink"
+    assert manifest["labels"] == list(datasets.classes("fashion_mnist"))
+    assert manifest["versions"] == artifacts.versions()
