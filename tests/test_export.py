@@ -308,24 +308,45 @@ def test_an_optimized_layout_that_answers_otherwise_fails_the_stage(monkeypatch)
 # Bundles
 
 
-def test_what_cannot_be_generated_is_said_and_the_rest_is_written(monkeypatch, tmp_path, capfd):
-    written = []
+@pytest.fixture
+def written(monkeypatch):
+    """What the writers of both bundles are called with, by folder."""
+    calls = {}
+    for writer in (microcontroller, generated):
+        monkeypatch.setattr(
+            writer, "write", lambda *arguments: calls.update({arguments[3].name: arguments})
+        )
+    return calls
 
+
+def test_bundles_show_digits_that_may_be_handed_on(written, tmp_path, capfd):
+    export.write_bundles(PLAIN, tmp_path)
+    digits = datasets.load(datasets.DIGITS, "train")
+    expected, expected_names = microcontroller.golden_images(digits.images[:], digits.labels)
+    assert list(written) == ["microcontroller", "c"]
+    for name, (model, images, names, folder) in written.items():
+        assert (model, folder) == (PLAIN, tmp_path / name)
+        np.testing.assert_array_equal(images, expected)
+        assert names == expected_names
+    said = capfd.readouterr().err.splitlines()
+    assert said == ["export: microcontroller bundle", "export: C"]
+
+
+@pytest.mark.parametrize(
+    ("writer", "title", "left"),
+    [(microcontroller, "microcontroller bundle", ["c"]), (generated, "C", ["microcontroller"])],
+)
+def test_a_bundle_that_cannot_be_written_is_named_and_the_other_is_written(
+    writer, title, left, written, monkeypatch, tmp_path, capfd
+):
     def refuse(*_):
         raise Error("it has MEAN")
 
-    monkeypatch.setattr(microcontroller, "write", refuse)
-    monkeypatch.setattr(generated, "write", lambda *arguments: written.append(arguments))
+    monkeypatch.setattr(writer, "write", refuse)
     export.write_bundles(PLAIN, tmp_path)
-    ((model, images, names, folder),) = written
-    assert (model, folder) == (PLAIN, tmp_path / "c")
-    digits = datasets.load(datasets.DIGITS, "train")
-    expected, expected_names = microcontroller.golden_images(digits.images[:], digits.labels)
-    np.testing.assert_array_equal(images, expected)
-    assert names == expected_names
-    said = " ".join(capfd.readouterr().err.split())
-    assert "export: no microcontroller bundle of this model: it has MEAN" in said
-    assert "export: no C " not in said
+    assert list(written) == left
+    said = [line for line in capfd.readouterr().err.splitlines() if " no " in line]
+    assert said == [f"export: no {title} of this model: it has MEAN"]
 
 
 # The stage

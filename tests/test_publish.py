@@ -20,7 +20,12 @@ EXPORTED = PIPELINES.parent / "exported"
 OF_STAGES = {
     "train": ("model.keras",),
     "quantize": (),
-    "export": ("lenet5_int8.tflite", "manifest.json", "c/lenet5.c", "saved_model/fingerprint.pb"),
+    "export": (
+        "lenet5_int8.tflite",
+        "manifest.json",
+        "c/lenet5.c",
+        "saved_model/variables/variables.index",
+    ),
     "evaluate": ("metrics.json", "confusion.png", "rejection.png"),
     "report": ("training.png",),
 }
@@ -72,6 +77,12 @@ def published(tmp_path, ours):
     seeds = [finished(tmp_path / "runs", 0, 0.98), finished(tmp_path / "runs", 7, 0.99)]
     publish.write(seeds, ours, "smoke.toml --set train.epochs=3")
     return ours
+
+
+def test_the_chosen_seed_and_the_folder_are_said(published, capfd, tmp_path):
+    publish.write([finished(tmp_path / "again", 7, 0.99)], published, "smoke.toml")
+    said = " ".join(capfd.readouterr().err.split())
+    assert f"publish: seed 7, the best on validation, to {published}" in said
 
 
 # What is published
