@@ -231,7 +231,7 @@ def check(path: Path, variant: str) -> None:
         if (
             found.shape != shape
             or found.dtype != np.dtype(expected["dtype"])
-            or not np.isclose(found.scale, scale, rtol=1e-5, atol=0)
+            or not np.isclose(found.scale, scale, atol=0)
             or found.zero_point != zero_point
         ):
             raise Error(
