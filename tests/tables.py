@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 READMES = [*ROOT.glob("README.md"), *sorted(ROOT.glob("[ept]*/README.md"))]
-MARKED = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"^(<!-- table: (.+?) -->\n).*?^(<!-- end -->)$", re.DOTALL | re.MULTILINE)
 
 
 def main() -> None:
