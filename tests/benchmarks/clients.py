@@ -15,6 +15,7 @@ import functools
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -81,13 +82,15 @@ def main() -> None:
         run(*sys.argv[2:])
         return
     record = json.loads(RECORD.read_text()) if RECORD.exists() and sys.argv[1:] else {"rows": []}
+    import measure
+
     write_images()
     for name in sys.argv[1:] or CLIENTS:
         rows = client_rows(name, CLIENTS[name])
         record["rows"] = [row for row in record["rows"] if row["client"] != name] + rows
         order = [*CLIENTS, *NOT_RUN]
         record["rows"].sort(key=lambda row: order.index(row["client"]))
-        record |= {"python": platform.python_version(), "system": platform.platform()}
+        record |= {"cpu": measure.machine()["cpu"], "python": platform.python_version()}
         RECORD.write_text(json.dumps(record, indent=1) + "\n")
     if not sys.argv[1:]:
         record["rows"] += [{"client": name, "note": note} for name, note in NOT_RUN.items()]
@@ -174,9 +177,10 @@ def quietly(command: list[Any]) -> subprocess.CompletedProcess[str]:
 
 
 def last_line(text: str) -> str:
-    """Return the last line of an error, shortened."""
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    return lines[-1].strip()[:200] if lines else "no word"
+    """Return the line of an error that names it, or else the last one, shortened."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no word"]
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|NotImplemented)\b", line)]
+    return (named or lines)[-1][:140]
 
 
 # What follows runs in the environment of a client.
