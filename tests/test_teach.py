@@ -105,7 +105,6 @@ def test_an_interrupted_stage_goes_on_to_the_same_answers(distilled, synthetic, 
     partial = run.home(stage) / ".teach.partial"
     shutil.copytree(whole, partial)
     (partial / "stage.json").unlink()
-    (partial / "recipe.json").unlink()
     (partial / "identity.json").write_text(json.dumps(identity))
     (partial / "round-001.npy").unlink()
     kept = (partial / "round-000.npy").stat().st_mtime_ns

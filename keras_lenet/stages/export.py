@@ -33,8 +33,6 @@ VARIANTS = ("float32", "int8_ptq", "int8", "uint8")
 DEPLOYED = ("int8", "uint8")
 """The variants whose layout may be optimized; the others are there to compare with."""
 
-_NOT_DECISIVE = {"name", "origin", "evaluate", "report"}
-"""The parts of a recipe that have no say in the files' content."""
 _IMAGE = tf.TensorSpec((1, loading.SIZE, loading.SIZE, 1), tf.float32, name="image")
 
 CONTRACT: dict[str, dict[str, dict[str, Any]]] = {
@@ -308,6 +306,6 @@ def _manifest(context: Context, thresholds: dict[str, float]) -> dict[str, Any]:
             stage: confidence.divided_by(context.inputs[stage]) for stage in ("train", "quantize")
         },
         "files": files,
-        "settings": context.recipe.model_dump(mode="json", exclude=_NOT_DECISIVE),
+        "settings": context.settings,
         "versions": artifacts.versions(),
     }
