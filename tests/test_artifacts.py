@@ -223,12 +223,12 @@ def test_remains_of_an_earlier_commit_do_not_stop_the_next(tmp_path):
 def test_half_written_files_of_a_killed_attempt_are_swept(tmp_path):
     folder = tmp_path / "train"
     out = artifacts.begin(folder, {})
-    (out / "sub").mkdir()
-    (out / "sub" / ".writing-abc.npz").touch()
-    (out / "checkpoint").touch()
+    (out / "sub" / ".writing-folder").mkdir(parents=True)
+    for name in ("sub/.writing-abc.npz", "sub/.writing-folder/.writing-x", "checkpoint"):
+        (out / name).touch()
     artifacts.begin(folder, {})
-    assert not (out / "sub" / ".writing-abc.npz").exists()
-    assert (out / "checkpoint").exists()
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*")}
+    assert left == {"checkpoint", "identity.json", "sub"}
 
 
 def test_a_forced_attempt_begins_afresh(tmp_path):
@@ -357,6 +357,8 @@ def test_a_lock_holds_until_its_end_and_does_not_name_an_earlier_holder(tmp_path
     with artifacts.lock(folder):
         (folder / ".lock-holder").unlink()
         assert "in use by another process; wait" in locked(folder)
+        (folder / ".lock-holder").write_bytes(b"\xff" + 1000 * b"x")  # no lock of ours wrote this
+        assert f"in use by \ufffd{199 * 'x'}; wait" in locked(folder)
     assert ".lock-holder" not in os.listdir(folder)
 
 
@@ -504,14 +506,18 @@ def test_no_module_needs_what_windows_lacks():
     assert any("MNIST" in line for line in listing)
 
 
-def test_versions_name_what_decides_results():
+def test_versions_name_what_decides_results(monkeypatch):
     from importlib import metadata
 
-    found = artifacts.versions()
-    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    decisive = {"keras-lenet", "tensorflow", "keras", "tf-keras", "ai-edge-litert", "numpy"}
-    assert decisive < set(found)
-    assert all(found[name] == metadata.version(name) for name in set(found) - {"python"})
+    monkeypatch.setattr(metadata, "version", lambda name: f"the version of {name}")
+    decisive = (
+        "keras-lenet tensorflow keras tf-keras tensorflow-model-optimization ai-edge-litert numpy "
+        "scikit-learn tflite-micro ethos-u-vela"
+    )
+    assert artifacts.versions() == {
+        "python": ".".join(map(str, sys.version_info[:3])),
+        **{name: f"the version of {name}" for name in decisive.split()},
+    }
 
 
 def test_versions_leave_out_what_is_not_installed(monkeypatch):
@@ -530,8 +536,12 @@ def test_a_working_folder_that_was_deleted_is_not_taken_for_whole(tmp_path):
     (out / "first").write_text("half of the result")
     shutil.rmtree(out)
     artifacts.write_bytes(out / "second", b"the other half")
-    with pytest.raises(Error, match="was deleted while it was written to"):
+    with pytest.raises(Error) as caught:
         artifacts.commit(folder)
+    assert str(caught.value) == (
+        f"{out} was deleted while it was written to, and with it a part of the result; run the "
+        "same command again"
+    )
     assert not folder.exists()
 
 
