@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -20,8 +19,6 @@ from keras_lenet.errors import Error
 
 RECORD = "stage.json"
 IDENTITY = "identity.json"
-RECIPE = "recipe.json"
-"""The whole resolved recipe, saved beside every result."""
 CHECKPOINT = "checkpoint.npz"
 """What an unfinished fit goes on from; it goes only once the stage's result is in its place."""
 HISTORY = "history.csv"
@@ -89,8 +86,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Have a file's bytes, or a folder's names, on the disk before going on."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flush a file's bytes, or a folder's names, to the disk.
+
+    Windows flushes only what is open for writing, and opens no folders: their names are in its
+    file system's journal.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    except PermissionError:
+        if path.is_dir():
+            return
+        raise
     try:
         os.fsync(descriptor)
     finally:
@@ -115,7 +121,14 @@ class Record:
     """What a finished stage leaves beside its files (`stage.json`).
 
     `settings` and `inputs` decide whether the stage is up to date; the rest tells how it went.
-    Paths in `outputs` are relative to the stage's folder, with `/`.
+
+    Attributes:
+        settings: the resolved recipe, as far as it decides the result: the sections that this stage
+            and those before it declare.
+        inputs: SHA-256 of every file that the stage reads.
+        outputs: SHA-256 of every file that the stage wrote, by path relative to its folder, with
+            `/`.
+        seed: the run's; None where runs of any seed share the result.
     """
 
     stage: str
@@ -123,7 +136,7 @@ class Record:
     inputs: dict[str, str]
     outputs: dict[str, str]
     dataset: str
-    seed: int
+    seed: int | None
     versions: dict[str, str]
     started: str
     seconds: float
@@ -136,7 +149,7 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
-        """The record in `folder`; None where none can be read, and the stage counts as not run."""
+        """Return the record in `folder`, or None where none can be read: the stage has to run."""
         try:
             fields = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             record = cls(**fields)
@@ -146,29 +159,31 @@ class Record:
 
     @classmethod
     def of_finished(cls, folder: Path) -> Record:
-        """The record in the folder of a stage that has finished.
+        """Return the record in the folder of a stage that has finished.
 
         Raises:
-            Error: it can't be read.
+            Error: the record is missing, damaged, or of another schema.
         """
         record = cls.read(folder)
         if record is None:
-            raise Error(f"{folder}: its record cannot be read")
+            raise Error(f"{folder}: its record cannot be read; run the stage again")
         return record
 
     def is_sound(self) -> bool:
-        """Whether what others rely on is of its type: what was read may have been edited."""
-        digests = (self.inputs, self.outputs)
+        """Return whether every field has its type: what was read may have been edited."""
+        digests = (self.inputs, self.outputs, self.versions)
         return (
             all(isinstance(value, dict) for value in (*digests, self.settings, self.summary))
             and all(isinstance(digest, str) for by_name in digests for digest in by_name.values())
-            and isinstance(self.dataset, str)
+            and all(isinstance(text, str) for text in (self.stage, self.dataset, self.started))
+            and type(self.seconds) in (int, float)
+            and (self.seed is None or type(self.seed) is int)
         )
 
 
 def hash_files(folder: Path) -> dict[str, str]:
     """SHA-256 by relative path of every file below `folder`, those that describe it left out."""
-    described = {folder / name for name in (RECORD, IDENTITY, RECIPE)}
+    described = {folder / name for name in (RECORD, IDENTITY)}
     return {
         path.relative_to(folder).as_posix(): sha256(path)
         for path in sorted(folder.rglob("*"))
@@ -292,13 +307,16 @@ def replacement(folder: Path) -> Iterator[Path]:
     Raises:
         Error: another process is replacing `folder`.
     """
-    holding = folder.with_name(f".{folder.name}.lock")
-    with lock(holding):
+    lock_file = folder.with_name(f".{folder.name}.locked")
+    with _held(lock_file, folder, "name another folder"):
         try:
             yield begin(folder, {}, resume=False)
             commit(folder)
         finally:
-            shutil.rmtree(holding, ignore_errors=True)
+            # A process that has opened this file already can no longer lock it: FileLock refuses a
+            # file that has no name. Windows deletes no open file; there it stays.
+            with contextlib.suppress(PermissionError):
+                lock_file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -313,22 +331,50 @@ def lock(folder: Path, wait: bool = False) -> Iterator[None]:
         Error: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+", encoding="utf-8", errors="replace") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read(200).strip() or "another process"
-            if not wait:
-                raise Error(
-                    f"{folder} is in use by {holder}; wait for it, or run under another name "
-                    "(--set name=…)"
-                ) from None
-            from keras_lenet import terminal  # slow to import, and seldom needed
-
-            terminal.say(f"waiting for {holder}, which uses {folder}")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        file.flush()
+    advice = None if wait else "run under another name (--set name=…)"
+    with _held(folder / ".lock", folder, advice):
         yield
+
+
+@contextlib.contextmanager
+def _held(lock_file: Path, folder: Path, advice: str | None) -> Iterator[None]:
+    """Lock `lock_file`, beside which another file names the process that holds it.
+
+    Args:
+        lock_file: locked, and never written to: a contender, too, opens it.
+        folder: what is held, for messages.
+        advice: what to do, instead of waiting, where another process holds it; None to wait.
+
+    Raises:
+        Error: another process holds it.
+    """
+    from filelock import FileLock, Timeout  # slow to import, and only changes to files need it
+
+    named = lock_file.with_name(f"{lock_file.name}-holder")
+    held = FileLock(lock_file)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        holder = _first_line(named) or "another process"
+        if advice:
+            raise Error(f"{folder} is in use by {holder}; wait for it, or {advice}") from None
+        from keras_lenet import terminal  # slow to import, and seldom needed
+
+        terminal.say(f"waiting for {holder}, which uses {folder}")
+        held.acquire()
+    try:
+        named.write_text(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # deleted, or, on Windows, being read
+            named.unlink()
+        held.release()
+
+
+def _first_line(path: Path) -> str:
+    """Return the first line of a small text file, or nothing where it can't be read."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.readline(200).strip()
+    except OSError:
+        return ""

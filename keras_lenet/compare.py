@@ -63,28 +63,34 @@ def read(folder: Path) -> Evaluated:
     """Read a run's folder, or one that `keras-lenet evaluate --model` wrote.
 
     Raises:
-        Error: it holds no evaluation, a damaged one, or one of another schema.
+        Error: it holds no evaluation, a damaged one, one whose record can't be read, or one of
+            another schema.
     """
-    inside = folder / "evaluate" if (folder / "evaluate").is_dir() else folder
+    of_run = (folder / "evaluate").is_dir()
+    inside = folder / "evaluate" if of_run else folder
     if not (inside / results.METRICS).is_file():
         raise Error(
             f"{folder}: no evaluation in it; expected a folder such as runs/mnist, in which the "
             "evaluate stage has run"
         )
-    record = artifacts.Record.read(inside)
-    damage = record and artifacts.damaged(inside, record.outputs)
-    if damage:
-        raise Error(f"{inside}: {damage} is missing or was changed; run evaluate again")
+    recipe: dict[str, Any] = {}
+    if of_run or (inside / artifacts.RECORD).exists():  # an evaluation of files has no record
+        record = artifacts.Record.of_finished(inside)
+        recipe = record.settings
+        if damage := artifacts.damaged(inside, record.outputs):
+            raise Error(f"{inside}: {damage} is missing or was changed; run evaluate again")
     metrics = results.read(inside)
     try:
-        with np.load(inside / results.PREDICTIONS, allow_pickle=False) as stored:
+        # Opened here: NumPy leaves a file open that it can't read.
+        with (
+            (inside / results.PREDICTIONS).open("rb") as file,
+            np.load(file, allow_pickle=False) as stored,
+        ):
             answers = stored[metrics["deployed"]].argmax(axis=1)
             labels = stored["labels"]
-        recipe = inside / artifacts.RECIPE
-        settings = json.loads(recipe.read_text(encoding="utf-8")) if recipe.is_file() else {}
         if answers.shape != labels.shape or labels.dtype != np.uint8 or not len(labels):
             raise ValueError(f"{answers.shape} answers to {labels.shape} labels of {labels.dtype}")
-        flat = _flat(settings)
+        flat = _flat(recipe)
     except _DAMAGE as error:
         raise Error(f"{inside}: damaged ({error}); run evaluate again") from error
     return Evaluated(folder.name, flat, metrics, answers, labels)
@@ -113,7 +119,7 @@ def settings(runs: list[Evaluated]) -> list[list[str]]:
     rows = []
     for name in names:
         values = [json.dumps(run.settings[name]) if name in run.settings else "–" for run in runs]
-        if name != "name" and len(set(values) - {"–"}) > 1:
+        if len(set(values) - {"–"}) > 1:
             rows.append([name, *values])
     return rows
 

@@ -43,11 +43,12 @@ class Stage:
 
     Attributes:
         name: of its module in `keras_lenet.stages` and of its folder.
-        sections: the recipe's sections that it reads, beside the seed.
+        sections: the recipe's keys that it is the first to read: it may also read those of the
+            stages before it.
         inputs: the earlier stages whose files it reads.
         splits: the dataset's splits that it reads.
         optional: the section without which a recipe doesn't have this stage.
-        shared: the run's seed has no say in its result, which runs of any seed share.
+        shared: runs of any seed share its result: the run's seed is not among its sections.
         trains: on any number of hosts, and on any of Keras' backends; the others run on one host
             and on TensorFlow.
     """
@@ -64,13 +65,17 @@ class Stage:
         """Whether the recipe has this stage."""
         return self.optional is None or getattr(recipe, self.optional) is not None
 
+    def decisive(self) -> set[str]:
+        """Return the recipe's keys that decide its result, by itself or through earlier stages."""
+        return set(self.sections).union(*(STAGES[name].decisive() for name in self.inputs))
+
 
 STAGES = {
     stage.name: stage
     for stage in (
         Stage(
             "teach",
-            ("data", "augment", "distill"),
+            ("devices", "data", "augment", "distill"),
             splits=("train",),
             optional="distill",
             shared=True,
@@ -78,20 +83,15 @@ STAGES = {
         ),
         Stage(
             "train",
-            ("data", "augment", "degrade", "model", "distill", "train"),
+            ("seed", "degrade", "model", "train"),
             ("teach",),
             splits=("train",),
             trains=True,
         ),
-        Stage(
-            "quantize",
-            ("data", "augment", "degrade", "model", "distill", "quantize"),
-            ("teach", "train"),
-            splits=("train",),
-        ),
-        Stage("export", ("data", "model", "export"), ("train", "quantize"), splits=("train",)),
-        Stage("evaluate", ("model", "evaluate"), ("train", "quantize", "export"), splits=("test",)),
-        Stage("report", ("report",), ("train", "quantize", "export", "evaluate")),
+        Stage("quantize", ("quantize",), ("teach", "train"), splits=("train",)),
+        Stage("export", ("export",), ("train", "quantize"), splits=("train",)),
+        Stage("evaluate", ("evaluate",), ("train", "quantize", "export"), splits=("test",)),
+        Stage("report", ("name", "origin", "report"), ("train", "quantize", "export", "evaluate")),
     )
 }
 
@@ -137,10 +137,13 @@ class Run:
         return self.having(STAGES[name] for name in stage.inputs)
 
     def settings(self, stage: Stage) -> dict[str, Any]:
-        """The resolved settings that decide a stage's result."""
-        resolved = self.recipe.model_dump(mode="json")
-        keys = stage.sections if stage.shared else ("seed", *stage.sections)
-        return {key: resolved[key] for key in keys}
+        """Return the resolved settings that decide a stage's result, in the recipe's order.
+
+        Those of earlier stages are among them: a stage may record them, and the same files of an
+        earlier stage may come from other settings.
+        """
+        resolved, decisive = self.recipe.model_dump(mode="json"), stage.decisive()
+        return {key: value for key, value in resolved.items() if key in decisive}
 
     def input_digests(self, stage: Stage) -> dict[str, str]:
         """What identifies everything a stage reads; empty while an earlier stage lacks a record."""
@@ -240,7 +243,8 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
     models.input_size(run.recipe.model)
     with artifacts.lock(run.folder), run.watched():
         for stage in run.having(STAGES.values()):
-            artifacts.recover(run.stage_folder(stage.name))
+            with _alone(run, stage):
+                artifacts.recover(run.stage_folder(stage.name))
         _refuse_stale(run, earlier, stages[0])
         # What is up to date needs no data; what follows the first that isn't may.
         stale = itertools.dropwhile(lambda stage: not force and not run.why_stale(stage), stages)
@@ -350,7 +354,8 @@ def _run_module(run: Run, stage: Stage, inputs: dict[str, Path], out: Path) -> d
     _at_work.append((stage.name, out))
     with streams.without_information():
         module = importlib.import_module(f"keras_lenet.stages.{stage.name}")
-    context = Context(run.recipe, run.dataset, run.data_dir, inputs, out, run.cluster)
+    settings = run.settings(stage)
+    context = Context(run.recipe, run.dataset, run.data_dir, inputs, out, run.cluster, settings)
     summary: dict[str, Any] = module.run(context)
     return summary
 
@@ -384,7 +389,8 @@ def check_gates(run: Run, stages: list[Stage]) -> None:
 def _refuse_stale(run: Run, earlier: list[Stage], first: Stage) -> None:
     """A run that starts in the middle stands on what is there: all of it must fit the recipe."""
     for stage in earlier:
-        reason = run.why_stale(stage)
+        with _alone(run, stage):
+            reason = run.why_stale(stage)
         if reason == NOT_RUN:
             raise Error(
                 f"{first.name} needs the {stage.name} stage of {run.recipe.name!r}, which has not "
@@ -421,16 +427,18 @@ def _obtain_data(run: Run, stages: list[Stage], force: bool) -> Run:
         try:
             datasets.download(dataset)
         except Error as error:
-            run = _fall_back(run, trains, error)
+            run = _fall_back(run, error)
     _say_fallback(run)
     return run
 
 
-def _fall_back(run: Run, trains: bool, error: Error) -> Run:
+def _fall_back(run: Run, error: Error) -> Run:
     fallback, dataset = run.recipe.data.fallback, run.dataset
-    record = Record.read(run.stage_folder("train"))
-    trained_on_it = record is not None and record.dataset == dataset
-    if fallback is None or not trains or trained_on_it:
+    trained = run.stage_folder("train")
+    record = Record.read(trained)
+    # A damaged record doesn't say, and the model in its folder may have taken hours.
+    trained_on_it = trained.exists() and (record is None or record.dataset == dataset)
+    if fallback is None or trained_on_it:
         looked = ", ".join(
             str(root / dataset) for root in (run.data_dir, datasets.cache_dir()) if root is not None
         )
@@ -453,13 +461,20 @@ def _say_fallback(run: Run) -> None:
         )
 
 
+def _alone(run: Run, stage: Stage) -> contextlib.AbstractContextManager[None]:
+    """Hold the folder of a shared stage, after whoever else uses it; the run's own is held."""
+    if not stage.shared:
+        return contextlib.nullcontext()
+    return artifacts.lock(run.home(stage), wait=True)
+
+
 def _execute_stage(run: Run, stage: Stage, force: bool) -> None:
-    reason = "forced" if force else run.why_stale(stage)
-    if reason is None:
-        terminal.say(f"{stage.name}: up to date")
-        return
-    terminal.say(f"{stage.name}: running ({reason})", style="bold")
-    with artifacts.lock(run.home(stage)) if stage.shared else contextlib.nullcontext():
+    with _alone(run, stage):  # whoever had it may have made what this run needs
+        reason = "forced" if force else run.why_stale(stage)
+        if reason is None:
+            terminal.say(f"{stage.name}: up to date")
+            return
+        terminal.say(f"{stage.name}: running ({reason})", style="bold")
         _make(run, stage, force)
 
 
@@ -476,14 +491,18 @@ def _make(run: Run, stage: Stage, force: bool) -> None:
     if run.cluster is not None:
         run.cluster.broadcast(_message(run, stage, out))
     summary = _run_module(run, stage, run.inputs(stage), out)
-    artifacts.write_json(out / artifacts.RECIPE, run.recipe.model_dump(mode="json"))
+    if run.input_digests(stage) != inputs:
+        raise Error(
+            f"{stage.name}: the files that it reads were changed while it ran; run the same "
+            "command again"
+        )
     Record(
         stage=stage.name,
         settings=settings,
         inputs=inputs,
         outputs=artifacts.hash_files(out),
         dataset=run.dataset,
-        seed=run.recipe.seed,
+        seed=settings.get("seed"),
         versions=artifacts.versions(),
         started=started.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - clock, 1),

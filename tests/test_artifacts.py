@@ -1,15 +1,62 @@
+import contextlib
+import errno
 import json
 import multiprocessing
 import os
+import re
 import shutil
+import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from keras_lenet import artifacts
 from keras_lenet.errors import Error
+
+SHA256_OF_ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+"""FIPS 180-2, appendix B.1."""
+
+
+def test_sha256_is_the_standards(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert artifacts.sha256(tmp_path / "abc") == SHA256_OF_ABC == artifacts.digest(b"abc")
+
+
+def test_a_written_file_is_whole_readable_by_all_and_alone(tmp_path):
+    artifacts.write_bytes(tmp_path / "new" / "file.bin", b"abc")
+    path = tmp_path / "new" / "file.bin"
+    assert path.read_bytes() == b"abc"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert os.listdir(path.parent) == ["file.bin"]
+
+
+def test_the_temporary_path_lies_beside_and_keeps_the_suffix(tmp_path):
+    with artifacts.replacing(tmp_path / "model.keras") as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.name.startswith(artifacts.TEMPORARY)
+        assert temporary.suffix == ".keras"
+
+
+def test_a_file_is_on_the_disk_before_it_takes_the_name_and_then_the_name_is(tmp_path, monkeypatch):
+    """Otherwise a power failure leaves an empty file, or none."""
+    path, synced = tmp_path / "file", []
+    path.write_bytes(b"old")
+
+    def sync(descriptor):
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        synced.append((kind, path.read_bytes()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    artifacts.write_bytes(path, b"new")
+    assert synced == [("file", b"old"), ("folder", b"new")]
+
+
+def test_json_is_indented_and_in_utf8(tmp_path):
+    artifacts.write_json(tmp_path / "x.json", {"größe": [1]})
+    assert (tmp_path / "x.json").read_bytes() == '{\n  "größe": [\n    1\n  ]\n}\n'.encode()
 
 
 def test_a_failed_write_keeps_what_was_there(tmp_path):
@@ -40,9 +87,20 @@ def record(**changes):
     return artifacts.Record(**(fields | changes))
 
 
-def test_records_are_read_back(tmp_path):
-    record(seed=7).write(tmp_path)
-    assert artifacts.Record.read(tmp_path) == record(seed=7)
+@pytest.mark.parametrize(
+    "changes", [{}, {"seed": None}, {"seconds": 3}, {"outputs": {"a": "0"}, "settings": {"x": 1}}]
+)
+def test_records_are_read_back(tmp_path, changes):
+    record(**changes).write(tmp_path)
+    assert artifacts.Record.read(tmp_path) == record(**changes)
+    assert artifacts.Record.of_finished(tmp_path) == record(**changes)
+
+
+def test_a_finished_stage_without_a_readable_record_is_an_error(tmp_path):
+    (tmp_path / artifacts.RECORD).write_text("{")
+    with pytest.raises(Error) as caught:
+        artifacts.Record.of_finished(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: its record cannot be read; run the stage again"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"stage": 1}'])
@@ -65,6 +123,20 @@ def test_damage_is_found_by_hash(tmp_path):
     assert artifacts.damaged(tmp_path, expected) == "b"
     (tmp_path / "a").unlink()
     assert artifacts.damaged(tmp_path, expected) == "a"
+    (tmp_path / "a").mkdir()
+    assert artifacts.damaged(tmp_path, expected) == "a"
+
+
+def test_hashes_leave_out_what_describes_a_result_and_what_resumes_it(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("b", "sub/a", "stage.json", "identity.json", "sub/checkpoint.npz"):
+        (tmp_path / name).write_bytes(b"abc")
+    (tmp_path / "sub" / "stage.json").write_bytes(b"abc")  # a stage's own file of that name
+    assert list(artifacts.hash_files(tmp_path).items()) == [
+        ("b", SHA256_OF_ABC),
+        ("sub/a", SHA256_OF_ABC),
+        ("sub/stage.json", SHA256_OF_ABC),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -73,9 +145,16 @@ def test_damage_is_found_by_hash(tmp_path):
         {"outputs": ["model.keras"]},
         {"outputs": {"model.keras": 1}},
         {"inputs": None},
+        {"inputs": {"mnist/train": None}},
+        {"versions": "1"},
         {"settings": 3},
         {"summary": "fine"},
         {"dataset": {}},
+        {"stage": 3},
+        {"started": 3},
+        {"seed": "0"},
+        {"seconds": "0"},
+        {"seconds": True},
     ],
 )
 def test_a_record_edited_to_something_else_counts_as_none(tmp_path, changes):
@@ -144,12 +223,12 @@ def test_remains_of_an_earlier_commit_do_not_stop_the_next(tmp_path):
 def test_half_written_files_of_a_killed_attempt_are_swept(tmp_path):
     folder = tmp_path / "train"
     out = artifacts.begin(folder, {})
-    (out / "sub").mkdir()
-    (out / "sub" / ".writing-abc.npz").touch()
-    (out / "checkpoint").touch()
+    (out / "sub" / ".writing-folder").mkdir(parents=True)
+    for name in ("sub/.writing-abc.npz", "sub/.writing-folder/.writing-x", "checkpoint"):
+        (out / name).touch()
     artifacts.begin(folder, {})
-    assert not (out / "sub" / ".writing-abc.npz").exists()
-    assert (out / "checkpoint").exists()
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*")}
+    assert left == {"checkpoint", "identity.json", "sub"}
 
 
 def test_a_forced_attempt_begins_afresh(tmp_path):
@@ -160,9 +239,79 @@ def test_a_forced_attempt_begins_afresh(tmp_path):
 
 def test_an_interrupted_attempt_is_kept_only_for_the_same_work(tmp_path):
     folder = tmp_path / "train"
-    (artifacts.begin(folder, {"epochs": 3}) / "checkpoint").touch()
-    assert (artifacts.begin(folder, {"epochs": 3}) / "checkpoint").exists()
-    assert not (artifacts.begin(folder, {"epochs": 4}) / "checkpoint").exists()
+    (artifacts.begin(folder, {"epochs": (3,)}) / "checkpoint").touch()
+    assert (artifacts.begin(folder, {"epochs": [3]}) / "checkpoint").exists()
+    assert not (artifacts.begin(folder, {"epochs": [4]}) / "checkpoint").exists()
+
+
+def test_an_attempt_that_does_not_say_for_what_is_not_kept(tmp_path):
+    folder = tmp_path / "train"
+    out = artifacts.begin(folder, {})
+    (out / "checkpoint").touch()
+    (out / artifacts.IDENTITY).write_text("{")
+    assert not (artifacts.begin(folder, {}) / "checkpoint").exists()
+    assert json.loads((out / artifacts.IDENTITY).read_text()) == {}
+
+
+def test_a_finished_result_keeps_nothing_to_resume_from(tmp_path):
+    folder = tmp_path / "teach"
+    (artifacts.begin(folder, {}) / "teacher-0").mkdir()
+    for name in (artifacts.CHECKPOINT, "teacher-0/checkpoint.npz", "teacher-0/model"):
+        (tmp_path / ".teach.partial" / name).touch()
+    artifacts.commit(folder)
+    assert [path.name for path in sorted(folder.rglob("*"))] == ["teacher-0", "model"]
+
+
+def test_every_file_and_folder_is_on_the_disk_before_the_new_result_takes_its_place(
+    tmp_path, monkeypatch
+):
+    folder = tmp_path / "train"
+    out = artifacts.begin(folder, {})
+    (out / "sub").mkdir()
+    (out / "sub" / "result").touch()
+    names = {path.stat().st_ino: path.name for path in (out, *out.rglob("*"), tmp_path)}
+    before, after = [], []
+
+    def sync(descriptor):
+        (after if folder.exists() else before).append(names[os.fstat(descriptor).st_ino])
+
+    monkeypatch.setattr(os, "fsync", sync)
+    artifacts.commit(folder)
+    assert sorted(before) == [".train.partial", "identity.json", "result", "sub"]
+    assert after == [tmp_path.name]
+
+
+def complete(folder):
+    """Finish a working folder, with a record of one setting and one input, but do not place it."""
+    out = artifacts.begin(folder, {})
+    (out / "result").touch()
+    made = {"settings": {"epochs": 3}, "inputs": {"mnist/train": "0"}}
+    record(outputs=artifacts.hash_files(out), **made).write(out)
+    return out, made
+
+
+def test_a_working_folder_is_complete_with_its_record_and_every_file(tmp_path):
+    folder = tmp_path / "train"
+    assert not artifacts.is_complete(folder, {}, {})
+    out, made = complete(folder)
+    assert artifacts.is_complete(folder, **made)
+    assert not artifacts.is_complete(folder, **made | {"settings": {"epochs": 4}})
+    assert not artifacts.is_complete(folder, **made | {"inputs": {"mnist/train": "1"}})
+    (out / "result").write_text("half")
+    assert not artifacts.is_complete(folder, **made)
+
+
+def test_only_a_folder_of_ours_or_an_empty_one_may_be_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "exported"
+    assert artifacts.replaceable(Path("exported"), "manifest.json") == folder
+    folder.mkdir()
+    assert artifacts.replaceable(folder, "manifest.json") == folder
+    (folder / "thesis.tex").touch()
+    with pytest.raises(Error, match=r"exported holds something else: it has no manifest\.json; na"):
+        artifacts.replaceable(folder, "manifest.json")
+    (folder / "manifest.json").touch()
+    assert artifacts.replaceable(folder, "manifest.json") == folder
 
 
 def hold(folder, held, release):
@@ -177,15 +326,58 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path):
     process = context.Process(target=hold, args=(tmp_path, held, release))
     process.start()
     assert held.wait(30)
-    with (
-        pytest.raises(Error, match=f"in use by process {process.pid} since"),
-        artifacts.lock(tmp_path),
-    ):
+    with pytest.raises(Error) as caught, artifacts.lock(tmp_path):
         pass
+    says = rf"{tmp_path} is in use by process {process.pid} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d"
+    advice = r"; wait for it, or run under another name \(--set name=…\)"
+    assert re.fullmatch(says + advice, str(caught.value))
     process.kill()  # the system takes a dead process's lock away
     process.join()
+    assert locked(tmp_path) is None
+
+
+def locked(folder):
+    """The error of an attempt to lock a folder; None if it could be locked."""
+    try:
+        with artifacts.lock(folder):
+            return None
+    except Error as error:
+        return str(error)
+
+
+def test_a_lock_holds_until_its_end_and_does_not_name_an_earlier_holder(tmp_path):
+    folder = tmp_path / "runs" / "mnist"
+    with contextlib.suppress(ZeroDivisionError), artifacts.lock(folder):
+        assert f"in use by process {os.getpid()} since" in locked(folder)
+        assert f"in use by process {os.getpid()} since" in locked(
+            folder
+        )  # the first try spoilt nothing
+        raise ZeroDivisionError
+    assert locked(folder) is None
+    with artifacts.lock(folder):
+        (folder / ".lock-holder").unlink()
+        assert "in use by another process; wait" in locked(folder)
+        (folder / ".lock-holder").write_bytes(b"\xff" + 1000 * b"x")  # no lock of ours wrote this
+        assert f"in use by \ufffd{199 * 'x'}; wait" in locked(folder)
+    assert ".lock-holder" not in os.listdir(folder)
+
+
+def test_a_process_may_wait_for_the_folder(tmp_path, capfd):
+    entered = threading.Event()
+
+    def wait():
+        with artifacts.lock(tmp_path, wait=True):
+            entered.set()
+
     with artifacts.lock(tmp_path):
-        assert str(os.getpid()) in (tmp_path / ".lock").read_text()
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        assert not entered.wait(0.3)
+        said = capfd.readouterr().err
+    assert entered.wait(30)
+    waiting.join()
+    assert said.startswith(f"waiting for process {os.getpid()} since ")
+    assert said.endswith(f", which uses {tmp_path}\n")
 
 
 def test_a_replacement_is_whole_or_not_at_all_and_leaves_nothing_else(tmp_path):
@@ -194,7 +386,7 @@ def test_a_replacement_is_whole_or_not_at_all_and_leaves_nothing_else(tmp_path):
         with artifacts.replacement(folder) as out:
             (out / "model").write_text(text)
             with (
-                pytest.raises(Error, match=f"in use by process {os.getpid()} since"),
+                pytest.raises(Error, match=f"/exported is in use by process {os.getpid()} since"),
                 artifacts.replacement(folder),
             ):
                 pass
@@ -209,37 +401,133 @@ def test_a_replacement_is_whole_or_not_at_all_and_leaves_nothing_else(tmp_path):
     assert (folder / "model").read_text() == "new"
     assert os.listdir(folder) == ["model"]
     assert sorted(os.listdir(tmp_path)) == [".exported.partial", "exported"]
+    with artifacts.replacement(folder) as out:
+        assert os.listdir(out) == [artifacts.IDENTITY]
+    assert os.listdir(tmp_path) == ["exported"]
+
+
+def test_two_processes_never_replace_one_folder_at_once(tmp_path, monkeypatch):
+    """The second opens the lock file, then the first ends and a third begins: one has to wait."""
+    fcntl = pytest.importorskip("fcntl", reason="opens and locks a file in two steps on POSIX")
+    folder, lock = tmp_path / "exported", fcntl.flock
+    first, third = contextlib.ExitStack(), contextlib.ExitStack()
+    first.enter_context(artifacts.replacement(folder))
+
+    def late(descriptor, operation):
+        monkeypatch.setattr(fcntl, "flock", lock)
+        first.close()
+        third.enter_context(artifacts.replacement(folder))
+        return lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with third:
+        with pytest.raises(Error, match="exported is in use by"), artifacts.replacement(folder):
+            pass
+        assert folder.exists()
+        assert (tmp_path / ".exported.partial").exists()
 
 
 def test_what_a_killed_holder_left_is_taken_over(tmp_path):
-    (tmp_path / ".exported.lock").mkdir()
-    (tmp_path / ".exported.lock" / ".lock").write_text("process 1 since long ago")
+    (tmp_path / ".exported.locked").touch()
+    (tmp_path / ".exported.locked-holder").write_text("process 1 since long ago")
     with artifacts.replacement(tmp_path / "exported"):
         pass
     assert os.listdir(tmp_path) == ["exported"]
 
 
-def waiting(folder, queue):
-    with artifacts.lock(folder, wait=True):
-        queue.put("in")
+def test_a_result_is_committed_where_folders_cannot_be_opened(tmp_path, monkeypatch):
+    """As on Windows, which also syncs no file that is open for reading alone."""
+    open_file, read_only = os.open, set()
+
+    def open_on_windows(path, flags, *arguments, **options):
+        if Path(path).is_dir() and "dir_fd" not in options:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        descriptor = open_file(path, flags, *arguments, **options)
+        (read_only.discard if flags & (os.O_RDWR | os.O_WRONLY) else read_only.add)(descriptor)
+        return descriptor
+
+    def sync_on_windows(descriptor):
+        if descriptor in read_only:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(os, "open", open_on_windows)
+    monkeypatch.setattr(os, "fsync", sync_on_windows)
+    finish(tmp_path / "train", "old")
+    finish(tmp_path / "train", "new")
+    assert (tmp_path / "train" / "result").read_text() == "new"
 
 
-def test_a_process_may_wait_for_the_folder(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    with artifacts.lock(tmp_path):
-        process = context.Process(target=waiting, args=(tmp_path, queue))
-        process.start()
-        process.join(1)
-        assert process.is_alive()
-        assert queue.empty()
-    assert queue.get(timeout=60) == "in"
-    process.join()
+def test_a_file_that_cannot_be_opened_is_not_taken_for_synced(tmp_path, monkeypatch):
+    out = artifacts.begin(tmp_path / "train", {})
+    (out / "result").touch()
+
+    def refuse(path, *arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PermissionError):
+        artifacts.commit(tmp_path / "train")
 
 
-def test_versions_name_what_decides_results():
-    assert {"python", "keras-lenet", "numpy"} <= set(artifacts.versions())
-    json.dumps(artifacts.versions())
+WINDOWS = """
+import importlib, importlib.abc, pkgutil, sys
+POSIX = {"fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty"}
+TRAINING = {"tensorflow", "keras", "tf_keras"}  # they take long, and have Windows of their own
+class Hidden(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in POSIX | TRAINING:
+            raise ModuleNotFoundError(f"no {name}", name=name)
+for name in POSIX & set(sys.modules):
+    del sys.modules[name]
+sys.meta_path.insert(0, Hidden())
+import keras_lenet
+imported = 0
+for module in pkgutil.walk_packages(keras_lenet.__path__, "keras_lenet."):
+    if module.name == "keras_lenet.__main__":
+        continue
+    try:
+        importlib.import_module(module.name)
+        imported += 1
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING:
+            raise
+print(imported)
+sys.argv = ["keras-lenet", "datasets"]
+keras_lenet.cli.main()
+"""
+
+
+def test_no_module_needs_what_windows_lacks():
+    command = [sys.executable, "-W", "ignore", "-c", WINDOWS]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.stderr == ""
+    imported, *listing = result.stdout.splitlines()
+    assert int(imported) > 30
+    assert any("MNIST" in line for line in listing)
+
+
+def test_versions_name_what_decides_results(monkeypatch):
+    from importlib import metadata
+
+    monkeypatch.setattr(metadata, "version", lambda name: f"the version of {name}")
+    decisive = (
+        "keras-lenet tensorflow keras tf-keras tensorflow-model-optimization ai-edge-litert numpy "
+        "scikit-learn tflite-micro ethos-u-vela"
+    )
+    assert artifacts.versions() == {
+        "python": ".".join(map(str, sys.version_info[:3])),
+        **{name: f"the version of {name}" for name in decisive.split()},
+    }
+
+
+def test_versions_leave_out_what_is_not_installed(monkeypatch):
+    from importlib import metadata
+
+    def none_installed(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", none_installed)
+    assert set(artifacts.versions()) == {"python"}
 
 
 def test_a_working_folder_that_was_deleted_is_not_taken_for_whole(tmp_path):
@@ -248,8 +536,12 @@ def test_a_working_folder_that_was_deleted_is_not_taken_for_whole(tmp_path):
     (out / "first").write_text("half of the result")
     shutil.rmtree(out)
     artifacts.write_bytes(out / "second", b"the other half")
-    with pytest.raises(Error, match="was deleted while it was written to"):
+    with pytest.raises(Error) as caught:
         artifacts.commit(folder)
+    assert str(caught.value) == (
+        f"{out} was deleted while it was written to, and with it a part of the result; run the "
+        "same command again"
+    )
     assert not folder.exists()
 
 

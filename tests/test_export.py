@@ -377,7 +377,9 @@ def context(network, tmp_path_factory):
         ).write(folder / stage)
     loaded = recipe.load(SMOKE, [f"data.dataset={folder / 'data'}", "export.refuse=0.2"])
     inputs = {stage: folder / stage for stage in TEMPERATURES}
-    return Context(loaded, str(folder / "data"), None, inputs, folder / "export")
+    return Context(
+        loaded, str(folder / "data"), None, inputs, folder / "export", settings={"seed": 1}
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -493,7 +495,9 @@ def test_manifest_is_written_with_what_the_files_and_stages_say(exported, contex
         variant: Classifier(folder / f"lenet5_{variant}.tflite").threshold
         for variant in export.VARIANTS
     }
-    expected = export.manifest(folder, context.recipe, context.dataset, thresholds, TEMPERATURES)
+    expected = export.manifest(
+        folder, "lenet5", context.dataset, context.settings, thresholds, TEMPERATURES
+    )
     assert json.loads((folder / "manifest.json").read_text()) == json.loads(json.dumps(expected))
 
 
@@ -517,13 +521,10 @@ THRESHOLDS = dict(zip(export.VARIANTS, (0.1, 0.2, 0.3, 0.4), strict=True))
 
 
 @pytest.fixture(scope="module")
-def settings():
-    return recipe.load(SMOKE, ["name=mine", "seed=7"])
-
-
-@pytest.fixture(scope="module")
-def manifest(settings):
-    return export.manifest(EXPORTED, settings, "fashion_mnist", THRESHOLDS, TEMPERATURES)
+def manifest():
+    return export.manifest(
+        EXPORTED, "lenet5", "fashion_mnist", {"seed": 7}, THRESHOLDS, TEMPERATURES
+    )
 
 
 def test_manifest_tells_the_truth_of_every_tflite(manifest):
@@ -584,16 +585,8 @@ def test_manifest_explains_the_temperature(manifest):
     assert "use its probabilities as they are" in temperature["meaning"]
 
 
-def test_manifest_has_the_settings_that_decide(manifest, settings):
-    whole = settings.model_dump(mode="json")
-    assert manifest["settings"] == {
-        section: whole[section]
-        for section in whole.keys() - {"name", "origin", "evaluate", "report"}
-    }
-    assert manifest["settings"]["seed"] == 7
-
-
-def test_manifest_names_model_dataset_classes_and_versions(manifest):
+def test_manifest_names_settings_model_dataset_classes_and_versions(manifest):
+    assert manifest["settings"] == {"seed": 7}
     assert (manifest["schema"], manifest["model"]) == (1, "lenet5")
     assert manifest["dataset"] == "fashion_mnist"
     assert manifest["image"] == "28×28 grey pixels, 0 = background, 255 = ink"

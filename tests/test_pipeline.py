@@ -1,9 +1,9 @@
 """All stages end to end on synthetic images, and the runner's promises about them."""
 
 import csv
+import html
 import json
 import shutil
-from dataclasses import replace
 
 import keras
 import numpy as np
@@ -14,7 +14,6 @@ from conftest import SMOKE, draw_digits, keras_lenet
 
 from keras_lenet import artifacts, models, pipeline, recipe, results
 from keras_lenet.artifacts import Record
-from keras_lenet.cluster import Cluster
 from keras_lenet.data import datasets, outliers
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error, GateError
@@ -87,6 +86,15 @@ def test_the_table_is_on_stdout_and_the_story_on_stderr(finished):
 def test_rejection_is_measured_at_the_threshold_of_the_int8_file(finished):
     deployed = Classifier(finished.folder / "export" / "lenet5_int8.tflite")
     assert metrics_of(finished)["rejection"]["threshold"] == deployed.threshold > 0
+
+
+def test_the_manifest_and_the_page_show_the_settings_that_they_were_made_from(finished):
+    """And no others, which may have changed since."""
+    manifest = json.loads((finished.folder / "export" / "manifest.json").read_text())
+    assert manifest["settings"] == Record.of_finished(finished.folder / "export").settings
+    page = html.unescape((finished.folder / "report" / "report.html").read_text())
+    shown = json.loads(page.partition("<pre>")[2].partition("</pre>")[0])
+    assert shown == Record.of_finished(finished.folder / "report").settings
 
 
 def test_every_missed_gate_is_named_with_its_figure(finished):
@@ -170,73 +178,6 @@ def test_a_repeated_run_changes_nothing_and_loads_no_tensorflow(finished, tmp_pa
     assert snapshot(tmp_path) == before
 
 
-def opened(arguments, tmp_path, *overrides):
-    settings = [arguments[i + 1] for i, item in enumerate(arguments) if item == "--set"]
-    return pipeline.open_run(recipe.load(SMOKE, [*settings, *overrides]), tmp_path, None)
-
-
-def stale(run):
-    return {one.name: run.why_stale(one) for one in run.having(pipeline.STAGES.values())}
-
-
-def test_what_a_changed_recipe_makes_stale(finished, tmp_path):
-    arguments = finished.copy(tmp_path)
-    assert not any(stale(opened(arguments, tmp_path)).values())
-    changed = stale(opened(arguments, tmp_path, "quantize.epochs=2"))
-    assert [name for name, reason in changed.items() if reason] == ["quantize"]
-    changed = stale(opened(arguments, tmp_path, "seed=1"))
-    assert all(reason == "the recipe changed" for reason in changed.values())
-    changed = stale(opened(arguments, tmp_path, "evaluate.min_accuracy=0.5"))
-    assert [name for name, reason in changed.items() if reason] == ["evaluate"]
-
-
-def test_changed_data_makes_stale(finished, tmp_path, monkeypatch):
-    run = opened(finished.copy(tmp_path), tmp_path)
-    monkeypatch.setattr(datasets, "identity", lambda name, split, data_dir: f"another {split}")
-    reasons = stale(run)
-    assert reasons["train"] == reasons["evaluate"] == "its inputs changed"
-    assert reasons["report"] is None
-
-
-def test_a_stale_stage_further_up_is_not_built_on(finished, tmp_path):
-    run = opened(finished.copy(tmp_path), tmp_path, "export.calibration_images=20")
-    with pytest.raises(Error, match=r"report would build on a stale export stage \(the recipe"):
-        pipeline.execute(run, pipeline.select("report", "report"))
-
-
-def test_an_artifact_changed_by_hand_is_noticed_and_named(finished, tmp_path):
-    run = opened(finished.copy(tmp_path), tmp_path)
-    with (tmp_path / "smoke" / "export" / "lenet5_int8.tflite").open("ab") as file:
-        file.write(b"x")
-    reason = run.why_stale(pipeline.STAGES["export"])
-    assert reason == "lenet5_int8.tflite is missing or was changed"
-    (tmp_path / "smoke" / "train" / "stage.json").write_text("{")
-    assert run.why_stale(pipeline.STAGES["train"]) == "its record cannot be read"
-
-
-def test_a_missing_earlier_stage_is_named(finished, tmp_path):
-    arguments = finished.copy(tmp_path)
-    shutil.rmtree(tmp_path / "smoke" / "quantize")
-    run = opened(arguments, tmp_path)
-    with pytest.raises(Error, match=r"export needs the quantize stage of 'smoke', which has not"):
-        pipeline.execute(run, pipeline.select("export", None))
-
-
-def test_a_stale_earlier_stage_is_not_built_on(finished, tmp_path):
-    run = opened(finished.copy(tmp_path), tmp_path, "train.epochs=6")
-    with pytest.raises(Error, match=r"quantize would build on a stale train stage \(the recipe"):
-        pipeline.execute(run, pipeline.select("quantize", "quantize"))
-
-
-def test_stages_are_selected_in_order():
-    names = [stage.name for stage in pipeline.select("quantize", "evaluate")]
-    assert names == ["quantize", "export", "evaluate"]
-    with pytest.raises(Error, match="unknown stage 'deploy': expected one of teach, train"):
-        pipeline.select("deploy", None)
-    with pytest.raises(Error, match="export comes after train"):
-        pipeline.select("export", "train")
-
-
 def test_training_to_export_run_without_any_test_file(tmp_path, synthetic):
     """What the test set could leak into can't be made to depend on it: it isn't there."""
     folder = tmp_path / "no test set"
@@ -250,73 +191,6 @@ def test_training_to_export_run_without_any_test_file(tmp_path, synthetic):
     assert result.returncode == 1
     assert "t10k-images-idx3-ubyte[.gz] is not in" in result.stderr
     assert "Traceback" not in result.stderr
-
-
-@pytest.fixture
-def no_mnist(monkeypatch):
-    def refuse(name):
-        raise Error("no mirror could be reached: https://example.org (no answer in time)")
-
-    monkeypatch.setattr(datasets, "download", refuse)
-
-
-def mnist_run(tmp_path, *overrides):
-    loaded = recipe.load(SMOKE, ["data.dataset=mnist", *overrides])
-    return pipeline.open_run(loaded, tmp_path, None)
-
-
-def test_without_a_fallback_the_ways_out_are_listed(tmp_path, no_mnist):
-    with pytest.raises(Error, match=r"Looked in .*mnist; then no mirror .*Ways out: .*digits"):
-        pipeline.execute(mnist_run(tmp_path), pipeline.select(None, None))
-
-
-def test_a_fallback_is_loud_recorded_and_stayed_with(tmp_path, no_mnist, capfd):
-    settings = ("data.fallback=digits", "train.epochs=2", "train.batch_size=256")
-    stages = pipeline.select("train", "train")
-    done = pipeline.execute(mnist_run(tmp_path, *settings), stages)
-    assert done.dataset == "digits"
-    assert "WARNING: mnist could not be had. Using digits instead" in capfd.readouterr().err
-    assert Record.read(tmp_path / "smoke" / "train").dataset == "digits"
-    again = mnist_run(tmp_path, *settings)
-    pipeline.execute(again, stages)
-    err = capfd.readouterr().err
-    assert "everything is up to date" in err
-    assert "WARNING: mnist could not be had. Using digits instead" in err
-
-
-def test_later_stages_never_change_the_dataset(tmp_path, no_mnist, monkeypatch):
-    """Trained on the fallback, a forced later stage stays on it when the other turns up."""
-    settings = ("data.fallback=digits", "train.epochs=2", "train.batch_size=256")
-    pipeline.execute(mnist_run(tmp_path, *settings), pipeline.select("train", "train"))
-    run = mnist_run(tmp_path, *settings)
-    assert run.dataset == "digits"
-    stages = pipeline.select("quantize", "quantize")
-    assert pipeline._obtain_data(run, stages, force=True).dataset == "digits"
-    assert (
-        pipeline._obtain_data(run, pipeline.select("train", None), force=False).dataset == "digits"
-    )
-    monkeypatch.setattr(datasets, "is_here", lambda name, split, data_dir: True)
-    assert pipeline._obtain_data(run, pipeline.select(None, None), True).dataset == "mnist"
-
-
-def test_what_is_up_to_date_needs_no_data(finished, tmp_path, monkeypatch):
-    """Only the report is stale, and it reads no images."""
-    asked = []
-    monkeypatch.setattr(datasets, "is_here", lambda name, split, data_dir: asked.append(split))
-    run = opened(finished.copy(tmp_path), tmp_path, "report.mistakes=5")
-    pipeline.execute(run, pipeline.select(None, None))
-    assert asked == []
-    assert not any(stale(run).values())
-
-
-def test_a_fallback_does_not_replace_a_model_of_the_real_data(finished, tmp_path, no_mnist):
-    """Trained on MNIST once, the run waits for MNIST."""
-    shutil.copytree(finished.folder, tmp_path / "smoke")
-    record = Record.read(tmp_path / "smoke" / "train")
-    replace(record, dataset="mnist").write(tmp_path / "smoke" / "train")
-    run = mnist_run(tmp_path, "data.fallback=digits")
-    with pytest.raises(Error, match="mnist cannot be had"):
-        pipeline.execute(run, pipeline.select(None, None))
 
 
 @pytest.mark.mnist
@@ -357,17 +231,3 @@ def test_ranges_stand_still_in_the_last_epoch():
     assert len(ranges) > 8
     assert seen[0] != seen[1]
     assert seen[1] == seen[2]
-
-
-def test_other_backends_of_keras_only_train_and_on_one_host(tmp_path, monkeypatch):
-    run = pipeline.open_run(recipe.load(SMOKE), tmp_path, None)
-    stages = pipeline.select(None, None)
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    with pytest.raises(Error, match="KERAS_BACKEND=jax is for training alone: unset it, or"):
-        pipeline.execute(run, stages)
-    hosts = Cluster(("a:1", "b:1"), index=1)
-    with pytest.raises(Error, match="KERAS_BACKEND=jax trains on one host alone: unset it, or"):
-        pipeline.execute_training(replace(run, cluster=hosts), stages)
-    monkeypatch.setenv("KERAS_BACKEND", "theano")
-    with pytest.raises(Error, match=r"theano is not installed here; expected one of .* jax, and"):
-        pipeline.execute_training(run, stages)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_lenet.cluster import Cluster
@@ -22,6 +22,8 @@ class Context:
         inputs: the finished folder of each earlier stage, by its name.
         out: the folder to write into; what an interrupted attempt left is still in it.
         cluster: the hosts that train together, if there are several.
+        settings: the resolved settings that decide the stage's result, and the only ones that it
+            may record: any other may change without the stage running again.
     """
 
     recipe: Recipe
@@ -30,3 +32,4 @@ class Context:
     inputs: dict[str, Path]
     out: Path
     cluster: Cluster | None = None
+    settings: dict[str, Any] = field(default_factory=dict)

@@ -28,7 +28,6 @@ from keras_lenet.edge import budget, layout, metadata, metadata_writer, microcon
 from keras_lenet.edge.c import folder as generated
 from keras_lenet.edge.classifier import Classifier, Tensor, open_interpreter
 from keras_lenet.errors import Error
-from keras_lenet.recipe import Recipe
 from keras_lenet.stages import Context, confidence, quantize, train
 
 SAVED_MODEL, BUDGET, MICROCONTROLLER = "saved_model", "budget.md", "microcontroller"
@@ -39,9 +38,6 @@ DEPLOYED = ("int8", "uint8")
 
 LAYOUT_IMAGES = 300
 """Validation images on which the optimized layout must answer as the plain one does."""
-
-_NOT_DECISIVE = {"name", "origin", "evaluate", "report"}
-"""The parts of a recipe that have no say in the files' content."""
 _IMAGE = tf.TensorSpec((1, loading.SIZE, loading.SIZE, 1), tf.float32, name="image")
 
 CONTRACT: dict[str, dict[str, dict[str, Any]]] = {
@@ -137,7 +133,9 @@ def run(context: Context) -> dict[str, Any]:
     temperatures = {
         stage: confidence.divided_by(context.inputs[stage]) for stage in ("train", "quantize")
     }
-    described = manifest(context.out, recipe, context.dataset, thresholds, temperatures)
+    described = manifest(
+        context.out, name, context.dataset, context.settings, thresholds, temperatures
+    )
     artifacts.write_json(context.out / MANIFEST, described)
     return {
         variant: (context.out / file_name(name, variant)).stat().st_size for variant in VARIANTS
@@ -356,8 +354,9 @@ def _identify(calibration: loading.Examples) -> dict[str, Any]:
 
 def manifest(
     folder: Path,
-    recipe: Recipe,
+    name: str,
     dataset: str,
+    settings: dict[str, Any],
     thresholds: dict[str, float],
     temperatures: dict[str, float],
 ) -> dict[str, Any]:
@@ -365,12 +364,12 @@ def manifest(
 
     Args:
         folder: holds the exported files.
-        recipe: what they were made by.
+        name: of the architecture.
         dataset: the dataset really used.
+        settings: the recipe's, that decided the files.
         thresholds: the confidence threshold of each variant.
         temperatures: by which the train and the quantize stage divided their logits.
     """
-    name = recipe.model.name
     plain = plain_int8(folder, name)
     bundle = {file: _identity(plain.parent / file) for file in artifacts.hash_files(plain.parent)}
     bundle[plain.name] |= _promise("int8", thresholds)
@@ -388,7 +387,7 @@ def manifest(
         },
         SAVED_MODEL: SIGNATURE | {"threshold": thresholds["float32"]},
         MICROCONTROLLER: bundle,
-        "settings": recipe.model_dump(mode="json", exclude=_NOT_DECISIVE),
+        "settings": settings,
         "versions": artifacts.versions(),
     }
 
