@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test bench torture clean
+.PHONY: run check test mutants bench torture clean
 
 run: .venv/installed
 	$(BIN)/keras-lenet run pipelines/quickstart.toml
@@ -15,6 +15,10 @@ test: .venv/installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+mutants: .venv/installed
+	$(BIN)/pip install --quiet --constraint .constraints.txt --group mutants
+	$(BIN)/python tests/mutants.py $(ROOMS)
 
 bench: .venv/installed
 	$(BIN)/python tests/benchmarks

@@ -1,5 +1,6 @@
 """Synthetic digits as IDX files, and one run of every stage that many tests look at."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -19,6 +20,51 @@ settings.load_profile("patient")
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 SMOKE = PIPELINES / "smoke.toml"
+
+
+INSTALL = {
+    "aarch64-linux-gnu-gcc": "apt-get install gcc-aarch64-linux-gnu",
+    "arm-none-eabi-gcc": "apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi",
+    "arm-none-eabi-g++": "apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi",
+    "chromium": "apt-get install chromium",
+    "g++": "apt-get install g++",
+    "gcc": "apt-get install gcc",
+    "jax": "pip install --group dev",
+    "node": "apt-get install nodejs",
+    "npm": "apt-get install npm",
+    "playwright": "pip install --group dev",
+    "qemu-aarch64": "apt-get install qemu-user",
+    "qemu-arm": "apt-get install qemu-user",
+    "qemu-system-arm": "apt-get install qemu-system-arm",
+    "tflite_micro": "pip install --group dev, on Linux x86-64",
+    "vela": "pip install --group dev",
+}
+"""The programs and Python packages that some tests need, and how to get them."""
+MISSING = pytest.StashKey[set[str]]()
+
+
+def is_installed(tool: str) -> bool:
+    """Return whether a program is on PATH, beside this Python, or a package can be imported."""
+    beside = shutil.which(tool, path=str(Path(sys.executable).parent))
+    return bool(shutil.which(tool) or beside or importlib.util.find_spec(tool.replace("-", "_")))
+
+
+def pytest_runtest_setup(item):
+    """Skip a test whose tools are missing; under CI fail: a test that was skipped shows nothing."""
+    for mark in item.iter_markers("needs"):
+        for tool in mark.args:
+            if not is_installed(tool):
+                item.config.stash.setdefault(MISSING, set()).add(tool)
+                end = pytest.fail if os.environ.get("CI") else pytest.skip
+                end(f"{tool} is not installed: {INSTALL[tool]}")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Say which tools were missing."""
+    if missing := config.stash.get(MISSING, set()):
+        terminalreporter.write_line("tests need what is not installed here:")
+        for tool in sorted(missing):
+            terminalreporter.write_line(f"  {tool}: {INSTALL[tool]}")
 
 
 @pytest.fixture(autouse=True)
