@@ -87,3 +87,14 @@ def test_other_classes_that_are_wrong_too_are_no_difference_in_score():
     pair = comparison.compare(np.full(4, 1), np.full(4, 2), labels)
     assert (pair["differ"], pair["p"]) == (4, 1.0)
     assert comparison.verdict(pair, "A", "B", 4).startswith("A and B are indistinguishable")
+
+
+def test_a_probability_of_five_percent_is_no_claim():
+    pair = {"only_first": 6, "only_second": 0, "p": 0.05, "differ": 6}
+    assert comparison.verdict(pair, "A", "B", 10).startswith("A and B are indistinguishable")
+
+
+def test_intervals_of_all_and_of_none_end_at_the_border():
+    for total in range(1, 200):
+        assert comparison.wilson_interval(total, total)[1] <= 1
+        assert comparison.wilson_interval(0, total)[0] >= 0

@@ -576,3 +576,10 @@ def test_a_missed_gate_is_an_error_after_the_figures(finished_with, command):
 def test_gates_bind_commands_that_evaluate(finished_with):
     assert finished_with("report", MISSED).exception is None
     assert finished_with("run", MISSED, "--until", "export").exception is None
+
+
+@pytest.mark.parametrize("arguments", [[], [str(SMOKE), "--model", "a.keras"]])
+def test_evaluate_takes_either_a_recipe_or_files(arguments):
+    result = CliRunner().invoke(cli.app, ["evaluate", *arguments])
+    assert isinstance(result.exception, Error)
+    assert "takes a recipe, or one --model FILE or more" in str(result.exception)

@@ -80,3 +80,32 @@ def test_a_missed_gate_ends_with_status_3_and_the_same_figures(finished, tmp_pat
     (gate,) = second.pop("gates")
     assert gate == {"gate": "max_model_bytes", "figure": size, "limit": 1, "met": False}
     assert json.dumps(first) == json.dumps(second)
+
+
+def test_files_are_scored_as_a_recipes_are(finished, synthetic, tmp_path):
+    files = [
+        finished.folder / "train" / "model.keras",
+        finished.folder / "export" / "saved_model",
+        finished.folder / "export" / "lenet5_int8_ptq.tflite",
+    ]
+    arguments = [word for path in files for word in ("--model", path)]
+    result = keras_lenet(
+        "evaluate", *arguments, "--dataset", synthetic, "--to", tmp_path / "found",
+        "--set", "evaluate.probes=5", "--set", "evaluate.robustness_images=20",
+        "--set", "evaluate.prepared_images=10", "--set", "evaluate.max_model_bytes=1000",
+    )  # fmt: skip
+    assert result.returncode == 3
+    assert "gate missed: evaluate.max_model_bytes" in result.stderr
+    metrics = json.loads((tmp_path / "found" / "metrics.json").read_text())
+    page = (tmp_path / "found" / "report.html").read_text()
+    assert all(f"{path.name}" in page for path in files)
+    assert metrics["paired"][1]["verdict"].partition(":")[0] in page
+    assert f"Report: {tmp_path / 'found' / 'report.html'}" in result.stdout
+    of_run = json.loads((finished.folder / "evaluate" / "metrics.json").read_text())
+    assert metrics["models"]["model.keras"]["confusion"] == of_run["models"]["keras"]["confusion"]
+    assert [pair["second"] for pair in metrics["paired"]] == ["model.keras"] * 2
+    assert metrics["layers"] == {}  # only .tflite files show their tensors
+    # What was there before is replaced, and nothing else is.
+    again = keras_lenet("evaluate", "--model", files[0], "--dataset", synthetic, "--to", tmp_path)
+    assert again.returncode == 1
+    assert "holds something else: it has no metrics.json" in again.stderr
