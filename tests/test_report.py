@@ -1,17 +1,19 @@
 """The page of a run: whole, self-contained, and true to what was measured."""
 
 import copy
+import functools
 import html
 import itertools
 import json
 import re
 import shutil
 from html.parser import HTMLParser
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 
-from keras_lenet import results
+from keras_lenet import plots, results
 from keras_lenet.recipe import Recipe
 from keras_lenet.stages import confidence, report
 
@@ -260,3 +262,111 @@ def test_training_alone_adds_its_section():
     text = report.page(*minimal(), histories={"train": history}, kept={"train": 1})
     assert "training" in check(text).sections
     assert "marked by a dotted line: 50.00% in train." in text
+
+
+def everything():
+    """The metrics of two models with every part that an evaluation may measure, and predictions."""
+    metrics, predictions = minimal("a.tflite", wrong=(3, 4))
+    other, _ = minimal("b.tflite", wrong=(4,))
+    ops = [
+        {"op": "CONV_2D", "shape": [4, 4], "sqnr_db": 40.0, "drop_db": 8.0, "max_error": 0.25,
+         "saturated": 0.125, "range": [-1.0, 1.0], "channels": [0.5, 0.75]},
+        {"op": "SOFTMAX", "shape": [10], "sqnr_db": 30.0, "drop_db": 10.0, "max_error": 0.5,
+         "saturated": 0.25, "range": [0.0, 1.0], "channels": None},
+    ]  # fmt: skip
+    scores = {"raw": [0.75, 0.5], "prepared": [0.5, 0.25]}
+    summary = {
+        "mean_accuracy": 0.5, "mean_accuracy_prepared": 0.25, "mean_corruption_error": 0.75,
+    }  # fmt: skip
+    names = ("a.tflite", "b.tflite")
+    metrics |= {
+        "reference": "b.tflite",
+        "models": metrics["models"] | other["models"],
+        "paired": [
+            {"first": "a.tflite", "second": "b.tflite", "only_first": 0, "only_second": 1, "p": 1.0,
+             "differ": 1, "differ_by_class": [0, 0, 0, 1, 0, 0, 0, 0, 0, 0], "agreement": 0.95,
+             "verdict": "a.tflite and b.tflite are indistinguishable: 1."},
+        ],
+        "fake_quantized_agreement": 0.5,
+        "layers": {"a.tflite": ops},
+        "rejection": {
+            "threshold": 0.25,
+            "digits": {"total": 20, "refused": 1, "accuracy_of_accepted": 0.75},
+            "outliers": {"letters": {"total": 8, "refused": 4, "refused_by_threshold": 2}},
+            "curve": {"threshold": [0.0, 0.5], "digits": [0.0, 0.25], "letters": [0.25, 0.5]},
+        },
+        "robustness": {
+            "images": 20, "prepared_images": 10, "severities": [1, 2],
+            "corruptions": {"fog": dict.fromkeys(names, scores)},
+            "summary": dict.fromkeys(names, summary),
+        },
+        "arena": {"bytes": 500, "how": "measured"},
+        "layout": {"kernels": "reference", "images": 20, "unequal": 3, "largest": 2},
+        "gates": [{"gate": "min_accuracy", "figure": 0.9, "limit": 0.75, "met": True}],
+    }  # fmt: skip
+    for model in metrics["models"].values():
+        model["coverage"] = {"coverage": [0.5, 1.0], "accuracy": [1.0, 0.75]}
+    metrics["timings"]["models"] |= other["timings"]["models"]
+    predictions["b.tflite"] = answers(predictions["labels"], [4])
+    return json.loads(json.dumps(metrics)), predictions
+
+
+def leaves(value, path=()):
+    """Every figure and text of nested lists and objects, as the path that leads to it."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in items:
+            yield from leaves(part, (*path, key))
+    elif value is not None:
+        yield path
+
+
+def changed(metrics, path):
+    """A copy of the metrics in which one figure or text is another."""
+    copied = copy.deepcopy(metrics)
+    *parents, last = path
+    place = functools.reduce(lambda part, key: part[key], parents, copied)
+    value = place[last]
+    if isinstance(value, bool):
+        place[last] = not value
+    elif isinstance(value, str):
+        place[last] = value + "!"
+    else:
+        place[last] = value + (1 if isinstance(value, int) else 0.0625)
+    return copied
+
+
+NOT_SHOWN = {
+    "schema",
+    # The verdict says these in words.
+    "paired.0.only_first", "paired.0.only_second", "paired.0.p", "paired.0.differ",
+    "paired.0.agreement",
+    # The same for all models, and shown with the deployed one.
+    "models.b.tflite.total",
+    "layout.images",
+    # The curve is drawn by what is refused, not by threshold.
+    "rejection.curve.threshold.0", "rejection.curve.threshold.1",
+}  # fmt: skip
+
+
+def test_every_figure_of_the_metrics_changes_the_page(monkeypatch):
+    """Or is one that the page is known to leave out. Plots are told by what they draw."""
+
+    def told(draw, name, size=None):
+        axis = MagicMock(name=name)
+        draw(axis)
+        return re.sub("0x[0-9a-f]+|id='[0-9]+'", "", repr(axis.mock_calls))
+
+    monkeypatch.setattr(plots, "svg", told)
+    metrics, predictions = everything()
+    page = report.page(metrics, predictions)
+    assert report.page(copy.deepcopy(metrics), predictions) == page
+    keys = ("reference", "deployed", "first", "second", "labels")
+    silent = {
+        ".".join(map(str, path))
+        for path in leaves(metrics)
+        if not set(path) & set(keys)
+        and ("confusion" not in path or path[-2:] == (3, 4))
+        and report.page(changed(metrics, path), predictions) == page
+    }
+    assert silent == NOT_SHOWN
