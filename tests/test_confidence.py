@@ -27,6 +27,15 @@ def test_temperature_makes_confidence_the_accuracy(factor):
     assert confidence.temperature(logits, labels) == pytest.approx(factor, rel=1e-3)
 
 
+def test_temperature_is_the_same_whatever_is_added_to_an_images_logits():
+    logits = np.zeros((4, 10), np.float32)
+    logits[:, 2:] = -1e6
+    logits[:, 0] = 2 * np.log(3)
+    labels = np.array([0, 0, 0, 1], np.uint8)
+    shifted = logits + np.array([[0.0], [3.0], [-5.0], [8.0]], np.float32)
+    assert confidence.temperature(shifted, labels) == pytest.approx(2, rel=1e-3)
+
+
 def test_temperature_stays_between_a_tenth_and_ten():
     logits = np.zeros((2, 10), np.float32)
     logits[:, 0] = 1
@@ -107,10 +116,14 @@ def test_calibration_bins_are_fifteen_closed_above():
     found = confidence.calibration(sure(0.5625, 0.6, 0.625, 0.6640625, 1.0), labels)
     assert [one["count"] for one in found["bins"]] == [2, 2, 1]
     assert [one["confidence"] for one in found["bins"]] == pytest.approx([0.58125, 0.64453125, 1])
-    # With confidence in the middle of a bin, above accuracy in one and below in the other.
-    found = confidence.calibration(sure(0.75, 0.75, 1.0, 1.0), np.array([0, 0, 0, 1]), bins=2)
-    assert [one["count"] for one in found["bins"]] == [4]
-    assert found["error"] == pytest.approx(0.125)
+    # Of two bins the lower holds 0.5, the upper all above.
+    low, high = np.full((1, 10), 0.05), sure(0.75)
+    low[0, 0] = 0.5
+    found = confidence.calibration(np.concatenate([low, high]), np.zeros(2, np.uint8), bins=2)
+    assert [one["confidence"] for one in found["bins"]] == [0.5, 0.75]
+    # What is never sure at all counts in the first.
+    found = confidence.calibration(np.zeros((1, 10)), np.zeros(1, np.uint8), bins=2)
+    assert [one["confidence"] for one in found["bins"]] == [0]
 
 
 def test_coverage_takes_the_most_confident_first():
@@ -151,15 +164,16 @@ MARK[20:50, 30:40] = 255
 
 
 def test_rejection_counts_what_is_refused():
-    digits = np.stack([FULL, FULL, BLANK, BLANK])
+    digits = np.stack([FULL, FULL, BLANK, BLANK, FULL])
     found = confidence.rejection(
         Inked(),
         Inked().predict(digits),
-        np.array([3, 5, 3, 3], np.uint8),
+        np.array([3, 5, 3, 3, 3], np.uint8),
         {"full": [FULL] * 2, "blank": [BLANK] * 3, "mark": [MARK]},
     )
     assert found["threshold"] == 0.5
-    assert found["digits"] == {"total": 4, "refused": 2, "accuracy_of_accepted": 0.5}
+    accuracy = pytest.approx(2 / 3)
+    assert found["digits"] == {"total": 5, "refused": 2, "accuracy_of_accepted": accuracy}
     # prepare() finds nothing on a full page, though the model alone would be sure.
     assert found["outliers"]["full"] == {"total": 2, "refused": 2, "refused_by_threshold": 0}
     assert found["outliers"]["blank"] == {"total": 3, "refused": 3, "refused_by_threshold": 3}
@@ -192,6 +206,17 @@ def test_an_answer_at_the_threshold_is_accepted():
     assert found["digits"]["refused"] == 0  # 0.4375 is class 1, with 0.5625
     none = confidence.rejection(Inked(1.0), sure(0.5), np.zeros(1), pages)
     assert none["digits"] == {"total": 1, "refused": 1, "accuracy_of_accepted": None}
+
+
+def test_pages_of_one_kind_are_counted_one_by_one():
+    """The smaller mark leaves less ink when it is fitted, and so less confidence."""
+    wide = np.zeros((72, 72), np.uint8)
+    wide[20:50, 20:50] = 255
+    marks = [float(prepare(page).image.mean() / 255) for page in (MARK, wide)]
+    assert marks[0] < marks[1]
+    classifier = Inked(sum(marks) / 2)
+    found = confidence.rejection(classifier, sure(0.5), np.zeros(1), {"marks": [MARK, wide]})
+    assert found["outliers"]["marks"] == {"total": 2, "refused": 1, "refused_by_threshold": 1}
 
 
 def test_without_a_threshold_a_page_without_ink_is_refused_still():

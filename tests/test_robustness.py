@@ -25,7 +25,8 @@ ALWAYS_0 = answers(lambda mean: np.zeros(len(mean), int))
 ONE_IF_WHITE = answers(lambda mean: (mean == 255).astype(int))
 NEVER = answers(lambda mean: np.full(len(mean), 9))
 IMAGES = np.zeros((20, 28, 28), np.uint8)
-IMAGES[:, 10:18, 12:15] = np.arange(100, 120)[:, np.newaxis, np.newaxis]
+for number in range(20):
+    IMAGES[number, 4 : 6 + number, 12:15] = 200
 LABELS = np.repeat([0, 1], 10).astype(np.uint8)
 
 
@@ -102,6 +103,17 @@ def test_as_many_of_every_class_are_prepared_as_a_photo_would_be(corrupted):
     assert not {page.tobytes() for page in prepared} & {page.tobytes() for page in IMAGES}
     again = robustness.measure({"a": ALWAYS_0}, IMAGES[:10], LABELS[:10], 0, prepared_images=10)
     assert again["prepared_images"] == 10
+
+
+def test_the_seed_chooses_what_is_prepared(corrupted):
+    def prepared(seed):
+        seen = []
+        models = {"a": lambda images: seen.append(images) or ALWAYS_0(images)}
+        robustness.measure(models, IMAGES, LABELS, seed, prepared_images=10)
+        return seen[1]
+
+    np.testing.assert_array_equal(prepared(0), prepared(0))
+    assert not np.array_equal(prepared(0), prepared(1))
 
 
 def test_without_an_error_there_is_no_ratio(corrupted):
