@@ -1,40 +1,53 @@
-# `make run`: from MNIST to a measured int8 TFLite. `make test`: everything that is checked.
-# `make bench`: every speed, beside its peers; first .venv/bin/pip install --group bench for these.
-# `make torture`: kills, full disks, bad networks, strangers' files; [FAULTS=50] [INPUTS=1000000].
+# `make run`: from MNIST to a measured int8 TFLite. `make check`: style, types and the fast tests.
+# `make test`: everything that is checked. `make tables`: the READMEs' tables, from their records.
+# `make mutants [ROOMS="idx fit"]`: how many deliberate faults the tests notice.
+# `make bench`: every speed, beside its peers. `make torture`: kills, full disks, bad networks,
+# strangers' files.
 
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --constraint .constraints.txt
 
-.PHONY: run check test mutants bench torture clean
+.PHONY: run check test tables mutants bench torture clean
 
 run: .venv/installed
 	$(BIN)/keras-lenet run pipelines/quickstart.toml
 
-test: .venv/installed
+check: .venv/tools
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not slow and not browser and not device"
 
-mutants: .venv/installed
-	$(BIN)/pip install --quiet --constraint .constraints.txt --group mutants
+test: .venv/tools
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+tables: .venv/tools
+	$(BIN)/python tests/tables.py
+
+mutants: .venv/tools
+	$(INSTALL) --group mutants
 	$(BIN)/python tests/mutants.py $(ROOMS)
 
-bench: .venv/installed
+bench: .venv/tools
+	$(INSTALL) --group bench
 	$(BIN)/python tests/benchmarks
 
-torture: .venv/installed
-	$(BIN)/python tests/torture/kills.py $(FAULTS)
-	$(BIN)/python tests/torture/disk.py
-	$(BIN)/python tests/torture/determinism.py
-	$(BIN)/python tests/torture/downloads.py
-	$(BIN)/python tests/torture/endurance.py
-	$(BIN)/python tests/torture/files.py $(INPUTS)
+torture: .venv/tools
+	$(BIN)/python tests/torture
 
+# What users need, and nothing that only developers do.
 .venv/installed: pyproject.toml .constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint .constraints.txt pip
-	$(BIN)/pip install --quiet --constraint .constraints.txt --group dev --editable '.[train]'
+	$(INSTALL) pip
+	$(INSTALL) --editable '.[train]'
+	touch $@
+
+.venv/tools: .venv/installed
+	$(INSTALL) --group dev
 	touch $@
 
 clean:

@@ -591,7 +591,7 @@ def publish(
     finished = publishing.run_seeds(loaded, seeds, runs, data_dir)
     typer.echo(publishing.spread(finished))
     settings = "".join(f" --set {setting}" for setting in overrides or ())
-    publishing.write(finished, folder, f"keras-lenet publish {recipe} --seeds {seeds}{settings}")
+    publishing.write(finished, folder, f"{recipe}{settings}")
 
 
 @app.command()

@@ -19,6 +19,8 @@ FILES = {
     "evaluate": ("metrics.json", "confusion.png", "rejection.png"),
     "report": ("training.png",),  # the page itself shows the dataset's images
 }
+HASHED = (".keras", ".tflite", ".c")
+"""The card has the hashes of these files: weights, in every form."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,13 @@ def choose(finished: list[Finished]) -> Finished:
     return max(finished, key=lambda one: one.validation_accuracy)
 
 
-def write(finished: list[Finished], folder: Path, command: str) -> None:
+def write(finished: list[Finished], folder: Path, source: str) -> None:
     """Replace `folder` by the chosen seed's files and the model card.
+
+    Args:
+        finished: the runs of all seeds.
+        folder: the folder to replace.
+        source: what the runs are of, as on the command line: the recipe's file and its overrides.
 
     Raises:
         GateError: the chosen seed misses a limit of the recipe; `folder` stays as it is.
@@ -73,7 +80,7 @@ def write(finished: list[Finished], folder: Path, command: str) -> None:
             for name in names:
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(chosen.run.stage_folder(stage) / name, out / name)
-        artifacts.write_bytes(out / CARD, card(finished, command).encode())
+        artifacts.write_bytes(out / CARD, card(finished, source).encode())
         checksums.write(out)
 
 
@@ -93,10 +100,10 @@ def spread(finished: list[Finished]) -> str:
     return "\n".join(lines)
 
 
-def card(finished: list[Finished], command: str) -> str:
-    """The model card, after Mitchell et al., "Model Cards for Model Reporting" (2019).
+def card(finished: list[Finished], source: str) -> str:
+    """Return the model card, after Mitchell et al., "Model Cards for Model Reporting" (2019).
 
-    It names the `command` that made it.
+    The card names the commands that made it and its files: see `write` for `source`.
     """
     chosen = choose(finished)
     recipe, metrics = chosen.run.recipe, chosen.metrics
@@ -108,7 +115,7 @@ def card(finished: list[Finished], command: str) -> str:
     best = "lowest divergence from the teachers" if recipe.distill else "highest accuracy"
     return f"""# {name}: {shows}, int8
 
-Made by `{command}`.
+Made by `keras-lenet publish {source} --seeds {len(finished)}`.
 
 ## What it is
 
@@ -122,13 +129,18 @@ brings images to its own size, and the softmax, are inside the file.
 | `{name}_int8_ptq.tflite` | as int8; quantized after training, for comparison | as int8 |
 | `microcontroller/{name}_int8.tflite` | the same, laid out for microcontrollers | as int8 |
 | `{name}_float32.tflite` | float32, `pixel / 255` | float32, the probability |
-| `saved_model/` | uint8, any number of images | probabilities and class |
+| `saved_model/`, signature `serving_default` | uint8 `images`, any number | `probabilities` and \
+`class` |
 | `model.keras` | float32 in [0, 1], resized to the model's own size | logits |
 
 Shapes are (1, 28, 28, 1) and (1, 10). 0 is background, 255 is ink: white on black, as in MNIST.
 `manifest.json` has the contract, the sizes and the hashes for programs, `SHA256SUMS` the hash of
 every file (`keras-lenet inspect --verify` of this folder checks them); `budget.md` has the flash,
 RAM, arithmetic and estimated time of the int8 file on microcontrollers.
+
+## Hashes
+
+{_hashes(chosen, source)}
 
 ## Intended use
 
@@ -209,6 +221,25 @@ for it: they prepare pictures as MNIST's digits are, and answer with the number 
 - The pictures to be refused, and the preparation of corrupted images, are made for digits.
 - It has learnt from {dataset} alone.""",
 )
+
+
+def _hashes(chosen: Finished, source: str) -> str:
+    """Return the SHA-256 of the published weights, with the command that gives each."""
+    outputs = {
+        name: digest
+        for stage in ("train", "export")
+        for name, digest in Record.of_finished(chosen.run.stage_folder(stage)).outputs.items()
+        if name.endswith(HASHED)
+    }
+    command = f"keras-lenet run {source} --set seed={chosen.run.recipe.seed}"
+    rows = "\n".join(f"| `{name}` | `{digest}` | `{command}` |" for name, digest in outputs.items())
+    return f"""\
+On the same kind of CPU, with as many threads and the versions that `manifest.json` names, the
+command gives the same bytes:
+
+| file | SHA-256 | command that gives it |
+|---|---|---|
+{rows}"""
 
 
 def _of_classes(metrics: dict[str, Any]) -> list[str]:

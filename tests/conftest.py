@@ -1,6 +1,7 @@
 """Synthetic digits as IDX files, and one run of every stage that many tests look at."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -9,14 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw, ImageFont
 
 from keras_lenet.data import datasets, idx
 
-# A busy machine is no failure.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
+# No deadline: a busy machine is no failure.
+settings.register_profile(
+    "quick", max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 SMOKE = PIPELINES / "smoke.toml"
@@ -118,6 +123,13 @@ def write_shards(folder: Path, whole: Path, splits: tuple[int, ...] = (7, 3)) ->
 
 
 @pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder that all processes of this test run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
 def sharded(tmp_path_factory, synthetic) -> Path:
     """The images of `synthetic`, in shards; not to be changed."""
     return write_shards(tmp_path_factory.mktemp("sharded"), synthetic)
@@ -136,12 +148,21 @@ def keras_lenet(*arguments: object, cwd: Path | None = None) -> subprocess.Compl
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, synthetic):
-    """A finished run of the smoke recipe on synthetic digits; not to be changed."""
-    runs = tmp_path_factory.mktemp("runs")
-    arguments = ("run", SMOKE, "--runs", runs, "--set", f"data.dataset={synthetic}")
-    result = keras_lenet(*arguments)
-    assert result.returncode == 0, result.stderr
+def finished(shared_folder):
+    """A finished run of the smoke recipe on synthetic digits; not to be changed.
+
+    The first process that needs it makes it; the others wait.
+    """
+    runs, printed = shared_folder / "runs", shared_folder / "printed.json"
+    dataset = shared_folder / "dataset"
+    arguments = ("run", SMOKE, "--runs", runs, "--set", f"data.dataset={dataset}")
+    with FileLock(shared_folder / "finished.lock"):
+        if not printed.exists():
+            write_dataset(dataset)
+            result = keras_lenet(*arguments)
+            assert result.returncode == 0, result.stderr
+            printed.write_text(json.dumps([result.stdout, result.stderr]))
+    result = subprocess.CompletedProcess(arguments, 0, *json.loads(printed.read_text()))
     return Finished(runs / "smoke", arguments, result)
 
 
@@ -157,71 +178,5 @@ class Finished:
         return tuple(runs if item == self.folder.parent else item for item in self.arguments)
 
 
-@pytest.fixture
-def bundle(finished, tmp_path) -> Path:
-    """A copy of the finished run's C++ files for microcontrollers."""
-    folder = tmp_path / "microcontroller"
-    shutil.copytree(finished.folder / "export" / "microcontroller", folder)
-    return folder
-
-
-needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="g++ is not installed")
-needs_arm_compiler = pytest.mark.skipif(
-    not shutil.which("arm-none-eabi-g++"), reason="arm-none-eabi-g++ is not installed"
-)
 WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror")
 CORTEX_M = (*WARNINGS, "-Os", "-mcpu=cortex-m0plus", "-mthumb", "--specs=nosys.specs")
-
-_TFLM = {
-    "tensorflow/lite/micro/micro_mutable_op_resolver.h": """
-        #pragma once
-        constexpr int kTfLiteOk = 0;
-        namespace tflite {
-        template <int N> struct MicroMutableOpResolver {
-          int added = 0;
-          int add() { return ++added > N; }
-          int AddConv2D() { return add(); }
-          int AddFullyConnected() { return add(); }
-          int AddMaxPool2D() { return add(); }
-          int AddResizeBilinear() { return add(); }
-          int AddSoftmax() { return add(); }
-        };
-        }
-    """,
-    "tensorflow/lite/schema/schema_generated.h": """
-        #pragma once
-        namespace tflite { inline const void* GetModel(const void* data) { return data; } }
-    """,
-    "tensorflow/lite/micro/micro_interpreter.h": """
-        #pragma once
-        #include "../../../../lenet5_golden.h"
-        namespace tflite {
-        struct Tensor { struct { signed char* int8; } data; };
-        struct MicroInterpreter {
-          signed char image[784], scores[10];
-          Tensor in{{image}}, out{{scores}};
-          int calls = 0;
-          template <class R> MicroInterpreter(const void*, R&, unsigned char*, int) {}
-          int AllocateTensors() { return 0; }
-          Tensor* input(int) { return &in; }
-          Tensor* output(int) { return &out; }
-          int Invoke() {
-            for (int k = 0; k < 784; ++k)
-              if (image[k] != lenet5_golden_images[calls][k]) return 1;
-            for (int k = 0; k < 10; ++k) scores[k] = lenet5_golden_outputs[calls][k];
-            if (calls++ == WRONG) scores[3] += 1;
-            return 0;
-          }
-        };
-        }
-    """,
-}
-"""Stands for TensorFlow Lite Micro's headers: answers as the vectors say, but for image WRONG."""
-
-
-def write_tflm(folder: Path) -> None:
-    """Write headers that stand for TensorFlow Lite Micro's, beside a bundle's own."""
-    for name, text in _TFLM.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)

@@ -9,7 +9,6 @@ import threading
 import numpy as np
 import pytest
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # Nothing that a browser does of its own accord: no look at the network, no updates.
 SWITCHES = [
     "--no-sandbox",
@@ -20,14 +19,17 @@ SWITCHES = [
 ]
 
 
+IN_BROWSER = [pytest.mark.browser, pytest.mark.needs("chromium", "playwright")]
+"""The marks of a test that asks for `chromium`."""
+
+
 @contextlib.contextmanager
 def chromium():
-    """A Chromium driven by Playwright; the test is skipped where one of them is missing."""
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"no Chromium here: none of {', '.join(BROWSERS)} is on PATH")
-    with driver.sync_playwright() as playwright:
+    """A Chromium driven by Playwright."""
+    from playwright.sync_api import sync_playwright  # not installed everywhere
+
+    with sync_playwright() as playwright:
+        path = shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=path, args=SWITCHES)
         try:
             yield browser

@@ -123,9 +123,9 @@ def measure(room: Room, folder: Path, jobs: int) -> dict[str, Any]:
             also_copy=["pipelines", "exported", "README.md", "Makefile"],
             pytest_add_cli_args_test_selection=[f"tests/test_{test}.py" for test in room.tests],
             pytest_add_cli_args=["-p", "no:cacheprovider"],
-            process_isolation=["forkserver"],
+            process_isolation="forkserver",
             # A test of a millisecond may wait for a compiler on a busy machine.
-            timeout_constant=["60"],
+            timeout_constant="60",
         )
     )
     (folder / "mutants").mkdir()  # Python forgets a path that isn't there when it starts
@@ -160,14 +160,13 @@ def measure(room: Room, folder: Path, jobs: int) -> dict[str, Any]:
     }
 
 
-def _section(**settings: list[str]) -> str:
-    """A section of a setup.cfg, whose lists stand a value a line."""
-    lines = (
-        f"{key}={values[0]}" if len(values) == 1 and key in ("process_isolation", "timeout_constant")
-        else f"{key}=\n" + "\n".join(f"    {value}" for value in values)
-        for key, values in settings.items()
-    )  # fmt: skip
-    return "[mutmut]\n" + "\n".join(lines) + "\n"
+def _section(**settings: list[str] | str) -> str:
+    """A section of a setup.cfg; lists stand a value a line."""
+    lines = []
+    for key, value in settings.items():
+        text = value if isinstance(value, str) else "".join(f"\n    {each}" for each in value)
+        lines.append(f"{key} = {text}\n")
+    return "[mutmut]\n" + "".join(lines)
 
 
 def _diff(mutmut: list[str], name: str, folder: Path, environment: dict[str, str]) -> str:

@@ -10,9 +10,6 @@ from keras_lenet.errors import Error
 
 EXPORTED = Path(__file__).parents[1] / "exported"
 REFERENCE = EXPORTED / "microcontroller" / "lenet5_int8.tflite"
-needs_vela = pytest.mark.skipif(
-    not importlib.util.find_spec("ethosu"), reason="ethos-u-vela is not installed"
-)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +88,7 @@ def test_a_board_fits_to_the_last_kb(monkeypatch, flash, ram, fits):
     assert rows(budget.page(REFERENCE), "Boards")[0][3] == fits
 
 
-@needs_vela
+@pytest.mark.needs("vela")
 def test_velas_figures_stand_beside(page):
     found = rows(page, "Arm Ethos-U55")
     assert [row[0] for row in found] == ["ethos-u55-32", "ethos-u55-128", "ethos-u55-256"]
@@ -104,7 +101,7 @@ def test_velas_figures_stand_beside(page):
     assert "Left to the CPU, and not in these figures: RESIZE_BILINEAR." in page
 
 
-@needs_vela
+@pytest.mark.needs("vela")
 def test_what_vela_refuses_is_told_in_a_line(monkeypatch):
     monkeypatch.setattr(budget, "SYSTEM", "No_Such_System")
     last = budget.page(REFERENCE).splitlines()[-1]
@@ -124,10 +121,9 @@ def test_the_page_is_the_same_wherever_the_file_lies(page, tmp_path):
     assert budget.page(tmp_path / REFERENCE.name) == page
 
 
-def test_export_leaves_it_beside_the_model(finished):
-    folder = finished.folder / "export"
-    written = (folder / "budget.md").read_text(encoding="utf-8")
-    assert written == budget.page(folder / "microcontroller" / "lenet5_int8.tflite")
+def test_the_page_is_written_as_a_file(page, tmp_path):
+    budget.write(REFERENCE, tmp_path / "budget.md")
+    assert (tmp_path / "budget.md").read_text(encoding="utf-8") == page
 
 
 @pytest.mark.parametrize("variant", ["float32", "uint8"])

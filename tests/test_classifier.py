@@ -1,36 +1,40 @@
+"""The classifier on the published files, and on files that it refuses."""
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import draw_digits
 
 from keras_lenet.data import datasets, shards
-from keras_lenet.edge import metadata, metadata_writer
-from keras_lenet.edge.classifier import Classifier, Tensor, open_interpreter
+from keras_lenet.edge import classifier, metadata, metadata_writer
+from keras_lenet.edge.classifier import BROWSER, Classifier, Tensor, reference_model
+from keras_lenet.edge.prepare import Prepared
 from keras_lenet.errors import Error
 
-VARIANTS = ("float32", "int8_ptq", "int8", "uint8")
+VARIANTS = ("lenet5_float32.tflite", "lenet5_int8_ptq.tflite", "lenet5_int8.tflite", BROWSER)
+IMAGES, LABELS = draw_digits(40, 3)
 
 
-@pytest.fixture(scope="module")
-def images():
-    return draw_digits(60, 3)[0]
+def test_without_a_name_the_reference_model_answers():
+    model = Classifier()
+    np.testing.assert_array_equal(model.predict(IMAGES).argmax(axis=1), LABELS)
+    assert model.input == Tensor((1, 28, 28, 1), np.dtype(np.int8), np.float32(1 / 255), -128)
+    assert model.output == Tensor((1, 10), np.dtype(np.int8), 1 / 256, -128)
+    content = reference_model().read_bytes()
+    assert model.threshold == metadata.score_threshold(content) > 0
 
 
-@pytest.fixture
-def path(finished, request):
-    return finished.folder / "export" / f"lenet5_{getattr(request, 'param', 'int8')}.tflite"
-
-
-@pytest.mark.parametrize("path", VARIANTS, indirect=True)
-def test_batches_answer_as_single_images_do(path, images):
-    classifier = Classifier(path)
-    batched = classifier.raw(images, batch_size=25)
-    single = np.concatenate([classifier.raw(image[np.newaxis]) for image in images])
-    if path.name.endswith("float32.tflite"):
-        np.testing.assert_allclose(batched, single, atol=1e-6)
-    else:
-        np.testing.assert_array_equal(batched, single)
-    np.testing.assert_allclose(classifier.predict(images).sum(1), 1, atol=0.05)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_batches_answer_as_single_images_do(name):
+    model = Classifier(reference_model(name))
+    batched = model.raw(IMAGES[:23], batch_size=10)
+    single = np.concatenate([model.raw(image[np.newaxis]) for image in IMAGES[:23]])
+    assert batched.shape == (23, 10)
+    assert batched.dtype == model.output.dtype
+    np.testing.assert_allclose(batched, single, atol=1e-6 if "float" in name else 0)
+    probabilities = model.predict(IMAGES)
+    assert (probabilities.shape, probabilities.dtype) == ((40, 10), np.float32)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=0.05)
 
 
 def test_shards_are_read_a_batch_at_a_time(synthetic, sharded, monkeypatch):
@@ -44,22 +48,63 @@ def test_shards_are_read_a_batch_at_a_time(synthetic, sharded, monkeypatch):
     assert [len(batch) for batch in batches] == [30, 30, 30, 10]
 
 
-def test_int8_and_uint8_files_are_one_model(finished, images):
-    int8 = Classifier(finished.folder / "export" / "lenet5_int8.tflite").raw(images)
-    uint8 = Classifier(finished.folder / "export" / "lenet5_uint8.tflite").raw(images)
+def test_int8_and_uint8_files_are_one_model():
+    int8, uint8 = (Classifier(reference_model(name)).raw(IMAGES) for name in VARIANTS[2:])
     np.testing.assert_array_equal(int8.astype(int) + 128, uint8)
 
 
-def test_int8_input_is_the_pixel_less_128(path):
-    classifier = Classifier(path)
-    np.testing.assert_array_equal(classifier._table, np.arange(256) - 128)
+def test_pixels_are_quantized_as_each_file_asks_for():
+    images = np.arange(1568).reshape(2, 28, 28).astype(np.uint8)
+    expected = {"lenet5_float32.tflite": images / np.float32(255), BROWSER: images}
+    for name in VARIANTS:
+        found = Classifier(reference_model(name)).quantize(images)
+        assert found.shape == (2, 28, 28, 1)
+        wanted = expected.get(name, images.astype(int) - 128)
+        np.testing.assert_allclose(found[..., 0], wanted, rtol=1e-6)
 
 
 def test_quantizing_rounds_and_clips():
     tensor = Tensor((1,), np.dtype(np.int8), 0.5, 10)
-    values = tensor.quantize(np.array([0.0, 0.26, -0.26, 1000.0, -1000.0]))
-    assert values.tolist() == [10, 11, 9, 127, -128]
-    assert tensor.dequantize(np.array([10, 127], np.int8)).tolist() == [0.0, 58.5]
+    values = tensor.quantize(np.array([0.0, 0.26, 0.24, -0.26, 1000.0, -1000.0]))
+    assert values.tolist() == [10, 11, 10, 9, 127, -128]
+    assert values.dtype == np.int8
+    real = tensor.dequantize(np.array([10, 127, -128], np.int8))
+    assert real.tolist() == [0.0, 58.5, -69.0]
+    assert real.dtype == np.float32
+
+
+def test_a_float_tensor_is_not_quantized():
+    tensor = Tensor((1,), np.dtype(np.float32), 0.0, 0)
+    assert tensor.quantize(np.array([0.26, 1000])).tolist() == [np.float32(0.26), 1000]
+    assert tensor.quantize(np.array([0.26])).dtype == np.float32
+    real = tensor.dequantize(np.array([0.3], np.float64))
+    assert (real.tolist(), real.dtype) == ([np.float32(0.3)], np.float32)
+
+
+@pytest.mark.parametrize("kernels", ["xnnpack", "builtin", "reference"])
+def test_kernels_and_threads(kernels, monkeypatch):
+    """The interpreter computes with what is asked for, and gives the same answers."""
+    opened = []
+
+    class Interpreter(classifier.Interpreter):
+        def __init__(self, **options):
+            opened.append(options)
+            super().__init__(**options)
+
+    monkeypatch.setattr(classifier, "Interpreter", Interpreter)
+    model = Classifier(threads=2, kernels=kernels)
+    assert (model.threads, model.kernels) == (2, kernels)
+    (options,) = opened
+    assert options["num_threads"] == 2
+    resolver = {"xnnpack": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES"}
+    name = resolver.get(kernels, "BUILTIN_REF")
+    assert options["experimental_op_resolver_type"].name == name
+    np.testing.assert_array_equal(model.predict(IMAGES).argmax(axis=1), LABELS)
+
+
+def test_by_default_one_thread_and_xnnpack():
+    model = Classifier()
+    assert (model.threads, model.kernels) == (1, "xnnpack")
 
 
 @pytest.mark.parametrize(
@@ -68,20 +113,107 @@ def test_quantizing_rounds_and_clips():
         np.zeros((28, 28), np.uint8),
         np.zeros((1, 28, 28), np.float32),
         np.zeros((1, 32, 32), np.uint8),
+        np.zeros((1, 28, 28, 1), np.uint8),
     ],
 )
-def test_wrong_images_are_refused(path, images):
-    with pytest.raises(Error, match=r"expected uint8 images of shape \(N, 28, 28\), got"):
-        Classifier(path).predict(images)
+def test_wrong_images_are_refused(images):
+    message = rf"expected uint8 images of shape \(N, 28, 28\), got {images.dtype} \("
+    with pytest.raises(Error, match=message) as caught:
+        Classifier().predict(images)
+    assert str(caught.value).endswith("; keras_lenet.edge.prepare makes them from pictures")
 
 
-def tflite(shape, outputs=10):
-    function = tf.function(
-        lambda image: tf.reshape(image, [1, -1])[:, :outputs],
-        input_signature=[tf.TensorSpec(shape, tf.float32)],
-    )
+# Answers
+
+
+class Fixed(Classifier):
+    """A classifier that gives every image the same probabilities."""
+
+    def __init__(self, probabilities, threshold=0.0):
+        super().__init__()
+        self.probabilities, self.threshold = probabilities, threshold
+
+    def predict(self, images, batch_size=500):
+        assert images.shape == (1, 28, 28)
+        return np.array([self.probabilities], np.float32)
+
+
+def prepared(found=True):
+    image = np.zeros((28, 28), np.uint8)
+    return Prepared(image, found, "dark on light", (0, 0, 0, 0), ())
+
+
+def test_an_answer_has_the_two_likeliest_digits():
+    probabilities = [0, 0.25, 0, 0, 0.125, 0, 0, 0.5, 0, 0.125]
+    seen = prepared()
+    answer = Fixed(probabilities).answer(seen)
+    assert (answer.digit, answer.confidence) == (7, 0.5)
+    assert (answer.second, answer.second_confidence) == (1, 0.25)
+    assert answer.probabilities.tolist() == probabilities
+    assert answer.prepared is seen
+    tied = Fixed([0, 0, 0.5, 0, 0, 0.5, 0, 0, 0, 0]).answer(seen)
+    assert (tied.digit, tied.second) == (2, 5)
+
+
+@pytest.mark.parametrize(("threshold", "accepted"), [(0.0, True), (0.5, True), (0.51, False)])
+def test_an_answer_below_the_threshold_is_not_accepted(threshold, accepted):
+    answer = Fixed([0.5, 0.25, 0.25, 0, 0, 0, 0, 0, 0, 0], threshold).answer(prepared())
+    assert answer.digit == 0
+    assert answer.accepted is accepted
+
+
+def test_a_page_without_ink_has_no_answer():
+    answer = Classifier().classify(np.full((40, 40), 255, np.uint8))
+    assert (answer.digit, answer.second, answer.accepted) == (None, None, False)
+    assert (answer.confidence, answer.second_confidence) == (0.0, 0.0)
+    assert answer.probabilities.tolist() == [0] * 10
+    assert answer.probabilities.dtype == np.float32
+    assert answer.prepared.notes[-1].startswith("no digit")
+
+
+def test_a_picture_is_prepared_and_classified():
+    model = Classifier()
+    answer = model.classify(255 - np.pad(IMAGES[7], 20))
+    expected = model.predict(answer.prepared.image[np.newaxis])[0]
+    assert answer.digit == LABELS[7]
+    np.testing.assert_array_equal(answer.probabilities, expected)
+    assert answer.accepted is True
+
+
+# Files
+
+
+def test_the_threshold_is_the_files(tmp_path):
+    content = reference_model().read_bytes()
+    path = tmp_path / "model.tflite"
+    for threshold in (0.0, 1.0):
+        described = metadata.describe("lenet5", "", "1", "", threshold)
+        path.write_bytes(metadata_writer.attach(content, described, {}))
+        assert Classifier(path).threshold == threshold
+    path.write_bytes(content.replace(metadata.ENTRY.encode(), b"SOME_OTHER_NAME"))
+    assert Classifier(str(path)).threshold == 0
+
+
+def test_the_reference_model_is_in_the_package_or_in_the_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(classifier, "__file__", str(tmp_path / "a" / "edge" / "classifier.py"))
+    with pytest.raises(Error, match=r"gone\.tflite is missing from this installation; name a \.t"):
+        reference_model("gone.tflite")
+    checkout, package = tmp_path / "exported" / "m", tmp_path / "a" / "edge" / "m"
+    for path in (checkout, package):
+        path.parent.mkdir(parents=True)
+        path.touch()
+        assert reference_model("m") == path
+    assert classifier.REFERENCE == "lenet5_int8.tflite"
+
+
+def tflite(shape, outputs=10, count=1, dtype=tf.float32):
+    def function(image):
+        flat = tf.cast(tf.reshape(image, [1, -1])[:, :outputs], dtype)
+        return [flat + tf.cast(number, dtype) for number in range(count)]
+
+    traced = tf.function(function, input_signature=[tf.TensorSpec(shape, dtype)])
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [function.get_concrete_function()], tf.Module()
+        [traced.get_concrete_function()], tf.Module()
     )
     return converter.convert()
 
@@ -89,48 +221,35 @@ def tflite(shape, outputs=10):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (lambda: b"", "not a .tflite file"),
+        (lambda: b"", "not a .tflite file: it lacks the identifier TFL3"),
         (lambda: b"PK\x03\x04 some zip file", "not a .tflite file"),
-        (lambda: b"\x1c\x00\x00\x00TFL3" + bytes(60), "damaged"),
-        (lambda: tflite((1, 28, 28, 3)), r"an input of shape \(1, 28, 28, 1\).*\(1, 28, 28, 3\)"),
-        (lambda: tflite((1, 28, 28, 1), 7), r"an output of shape \(1, 10\).*found \(1, 7\)"),
+        (lambda: b"TFL3" + bytes(60), "not a .tflite file"),
+        (lambda: b"\x1c\x00\x00\x00TFL3" + bytes(60), "damaged, or made of ops this runtime lacks"),
+        (
+            lambda: tflite((1, 28, 28, 3)),
+            r"expected an input of shape \(1, 28, 28, 1\) in int8, uint8 or float32, found "
+            r"\(1, 28, 28, 3\) in float32; not a digit classifier of this kind",
+        ),
+        (lambda: tflite((1, 28, 28, 1), 7), r".*an output of shape \(1, 10\).*found \(1, 7\)"),
+        (lambda: tflite((1, 28, 28, 1), count=2), "expected one output, found 2"),
+        (lambda: tflite((1, 28, 28, 1), dtype=tf.int32), "expected an input .* in int32"),
     ],
 )
 def test_files_that_break_the_contract_are_refused(tmp_path, content, complaint):
     (tmp_path / "model.tflite").write_bytes(content())
-    with pytest.raises(Error, match=complaint) as caught:
+    with pytest.raises(Error, match=rf"^{tmp_path}/model\.tflite: {complaint}") as caught:
         Classifier(tmp_path / "model.tflite")
     assert "\n" not in str(caught.value)
 
 
-def test_a_truncated_file_is_refused(path, tmp_path):
-    content = path.read_bytes()
+def test_a_truncated_file_is_refused(tmp_path):
+    content = reference_model().read_bytes()
     for share in (0.1, 0.5, 0.99):
         (tmp_path / "short.tflite").write_bytes(content[: int(share * len(content))])
         with pytest.raises(Error, match=r"short\.tflite"):
-            open_interpreter(tmp_path / "short.tflite")
+            classifier.open_interpreter(tmp_path / "short.tflite")
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(Error, match=r"nothing\.tflite: cannot be read"):
+    with pytest.raises(Error, match=r"nothing\.tflite: cannot be read \(No such file or directory"):
         Classifier(tmp_path / "nothing.tflite")
-
-
-def test_an_answer_below_the_files_threshold_is_not_accepted(path, tmp_path):
-    content, picture = path.read_bytes(), 255 - draw_digits(8, 3)[0][7]
-    for threshold, accepted in ((0.0, True), (1.0, False)):
-        described = metadata_writer.attach(
-            content, metadata.describe("lenet5", "", "1", "", threshold), {}
-        )
-        (tmp_path / "model.tflite").write_bytes(described)
-        classifier = Classifier(tmp_path / "model.tflite")
-        assert classifier.threshold == threshold
-        answer = classifier.classify(picture)
-        assert answer.digit == 7
-        assert answer.accepted is accepted
-
-
-def test_a_file_without_metadata_accepts_every_answer(path, tmp_path):
-    bare = path.read_bytes().replace(metadata.ENTRY.encode(), b"SOME_OTHER_NAME")
-    (tmp_path / "model.tflite").write_bytes(bare)
-    assert Classifier(tmp_path / "model.tflite").threshold == 0

@@ -26,6 +26,41 @@ def cross():
     return image
 
 
+def strokes():
+    """Three marks of two strokes, none of them symmetric: uint8 (3, 28, 28)."""
+    image = np.zeros((28, 28), np.uint8)
+    image[6:9, 6:21], image[9:22, 16:19] = 255, 200
+    return np.stack([image, image.T, image[::-1]])
+
+
+SIZES = {
+    "translate": (54.08, 54.39, 54.92, 54.96, 55.26),
+    "rotate": (51.29, 51.23, 51.06, 50.23, 50.39),
+    "scale": (43.83, 39.93, 32.62, 31.97, 23.1),
+    "shear": (51.9, 51.04, 50.71, 50.52, 51.11),
+    "thicken": (56.04, 58.86, 62.74, 67.05, 70.81),
+    "thin": (49.15, 44.26, 38.93, 32.68, 26.82),
+    "gaussian_noise": (54.52, 55.27, 57.07, 60.62, 68.16),
+    "impulse_noise": (57.92, 61.82, 65.73, 74.16, 81.82),
+    "gaussian_blur": (52.83, 45.36, 40.45, 36.45, 33.24),
+    "contrast": (40.09, 31.17, 23.41, 20.66, 18.37),
+    "brightness": (59.5, 68.67, 78.95, 91.52, 105.57),
+    "fog": (55.34, 62.63, 68.53, 72.94, 78.87),
+    "stripe": (102.01, 112.66, 123.4, 131.84, 138.69),
+    "occlusion": (55.08, 55.96, 57.34, 56.9, 56.03),
+    "inverse": (34.74, 69.49, 104.23, 138.98, 173.72),
+}
+"""Root mean squares of `strokes()` at each severity, every place with a weight of its own."""
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_each_severity_has_the_strength_that_published_figures_were_measured_at(name):
+    weights = np.random.default_rng(0).random((28, 28))
+    corrupted = [corrupt(strokes(), name, severity, 0).astype(float) for severity in SEVERITIES]
+    found = [np.sqrt((images**2 * weights).mean()) for images in corrupted]
+    np.testing.assert_allclose(found, SIZES[name], atol=0.02)
+
+
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_each_corruption_gives_new_images_of_the_same_kind(name):
     before = DIGITS.copy()

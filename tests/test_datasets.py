@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import draw_digits, write_dataset, write_shards
 
-from keras_lenet import artifacts
+from keras_lenet.artifacts import sha256
 from keras_lenet.data import datasets, idx, network
 from keras_lenet.errors import Error
 
@@ -132,21 +132,36 @@ def test_digits_are_enlarged_bilinearly():
     np.testing.assert_allclose(ramp[1:-1], (np.arange(1, 19) + 0.5) / 2.5 - 0.5)
 
 
-def emnist(folder: Path) -> np.ndarray:
-    images, labels = draw_digits(20, 0)
-    for key in ("train", "t10k"):
-        part = "test" if key == "t10k" else key
-        transposed = images.transpose(0, 2, 1)
-        idx.write(folder / f"emnist-digits-{part}-images-idx3-ubyte.gz", transposed)
-        idx.write(folder / f"emnist-digits-{part}-labels-idx1-ubyte.gz", labels)
+def emnist(folder: Path, monkeypatch, count: int = 20) -> np.ndarray:
+    """Write `count` images as EMNIST is published, and expect so many; returns them upright."""
+    dataset = datasets.DATASETS["emnist_digits"]
+    images, labels = draw_digits(count, 0)
+    known = {}
+    for kind, array in (("images", images.transpose(0, 2, 1)), ("labels", labels)):
+        files = getattr(dataset, kind)
+        for file in files.values():
+            idx.write(folder / f"{file.name}.gz", array)
+        known[kind] = {split: replace(file, count=count) for split, file in files.items()}
+    monkeypatch.setitem(datasets.DATASETS, "emnist_digits", replace(dataset, **known))
     return images
 
 
-def test_emnist_is_turned_upright(tmp_path):
-    upright = emnist(tmp_path / "emnist_digits")
-    for split in ("train", "test"):
-        loaded = datasets.load("emnist_digits", split, tmp_path)
-        np.testing.assert_array_equal(loaded.images, upright)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_emnist_is_turned_upright(tmp_path, monkeypatch, split):
+    upright = emnist(tmp_path / "emnist_digits", monkeypatch)
+    loaded = datasets.load("emnist_digits", split, tmp_path)
+    np.testing.assert_array_equal(loaded.images, upright)
+
+
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_emnist_has_the_published_number_of_images_and_of_labels(tmp_path, monkeypatch, kind):
+    emnist(tmp_path / "emnist_digits", monkeypatch)
+    dataset = datasets.DATASETS["emnist_digits"]
+    files = {split: replace(file, count=1234) for split, file in getattr(dataset, kind).items()}
+    monkeypatch.setitem(datasets.DATASETS, "emnist_digits", replace(dataset, **{kind: files}))
+    complaint = f"{files['test'].name}.gz: expected the 1,234 {kind} that are published, found 20;"
+    with pytest.raises(Error, match=complaint):
+        datasets.load("emnist_digits", "test", tmp_path)
 
 
 def test_every_dataset_names_its_ten_classes():
@@ -166,30 +181,149 @@ def test_a_folder_has_numbers_for_classes(synthetic):
         datasets.classes("mnits")
 
 
-@pytest.mark.parametrize("name", ["fashion_mnist", "kmnist"])
-@pytest.mark.parametrize("ending", ["", ".gz"])
-def test_fashion_mnist_and_kmnist_are_read_as_mnist_is(tmp_path, monkeypatch, name, ending):
-    """In files named alike; of the .gz the digest is known, as their publishers serve them."""
-    folder, dataset = tmp_path / name, datasets.DATASETS[name]
-    images, labels = draw_digits(20, 3)
-    for key, part in (("train", "train"), ("test", "t10k")):
-        idx.write(folder / f"{part}-images-idx3-ubyte{ending}", images)
-        idx.write(folder / f"{part}-labels-idx1-ubyte{ending}", labels)
-        assert [file.name for file in dataset.files(key)] == [
-            f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte",
-        ]  # fmt: skip
+def test_every_dataset_says_what_it_shows(synthetic):
+    shown = {name: datasets.shows(name) for name in (*datasets.DATASETS, "digits", str(synthetic))}
+    assert shown.pop("fashion_mnist") == "clothing"
+    assert shown.pop("kmnist") == "cursive hiragana"
+    assert set(shown.values()) == {"handwritten digits"}
 
-    def published(files):
-        digests = {key: artifacts.sha256(folder / f"{file.name}.gz") for key, file in files.items()}
-        return {key: replace(file, gz_sha256=digests[key]) for key, file in files.items()}
 
-    if ending:
-        known = replace(dataset, images=published(dataset.images), labels=published(dataset.labels))
-        monkeypatch.setitem(datasets.DATASETS, name, known)
-    for split in ("train", "test"):
-        data = datasets.load(name, split, tmp_path)
-        np.testing.assert_array_equal(data.images, images)
-        np.testing.assert_array_equal(data.labels, labels)
+MNIST_DIGEST, FASHION_DIGEST = "ba891046e6505d7a", "c59f468a2f672dc8"
+
+
+@pytest.mark.parametrize(
+    ("name", "ending", "complaint"),
+    [
+        ("mnist", "", f"checksum mismatch: expected sha256 {MNIST_DIGEST}…, found"),
+        ("mnist", ".gz", f"checksum mismatch: expected sha256 {MNIST_DIGEST}…, found"),
+        ("fashion_mnist", "", f"checksum mismatch: expected sha256 {FASHION_DIGEST}…, found"),
+        ("fashion_mnist", ".gz", f"checksum mismatch: expected sha256 {FASHION_DIGEST}…, found"),
+        (
+            "kmnist",
+            "",
+            r"images-idx3-ubyte\.gz is not in .* uncompressed copy does not count",
+        ),
+        ("kmnist", ".gz", "checksum mismatch: expected sha256 51467d22d8cc7292…, found"),
+        ("emnist_digits", "", "expected the 240,000 images that are published, found 50"),
+        ("emnist_digits", ".gz", "expected the 240,000 images that are published, found 50"),
+    ],
+)
+def test_other_images_under_a_published_name_are_refused(tmp_path, name, ending, complaint):
+    images = np.random.default_rng(0).integers(0, 256, (50, 28, 28), np.uint8)
+    labels = (np.arange(50) % 10).astype(np.uint8)
+    files = datasets.DATASETS[name].files("train")
+    for file, array in zip(files, (images, labels), strict=True):
+        idx.write(tmp_path / name / f"{file.name}{ending}", array)
+    with pytest.raises(Error, match=complaint):
+        datasets.load(name, "train", tmp_path)
+
+
+def test_labels_are_verified_as_images_are(published, tmp_path):
+    datasets.download("tiny")
+    datasets.load("tiny", "train")
+    path = datasets.locate("tiny", datasets.DATASETS["tiny"].labels["train"], None)
+    idx.write(path, np.zeros(20, np.uint8))
+    with pytest.raises(Error, match=f"{path}: checksum mismatch"):
+        datasets.load("tiny", "train")
+
+
+def test_compression_does_not_matter_where_the_content_has_a_digest(published):
+    folder, _ = published
+    for path in folder.glob("*.gz"):
+        content = gzip.decompress(path.read_bytes())
+        idx_path = datasets.cache_dir() / "tiny" / path.stem
+        idx_path.parent.mkdir(parents=True, exist_ok=True)
+        idx_path.write_bytes(content)
+    assert len(datasets.load("tiny", "train").images) == 20
+
+
+def test_a_dataset_known_by_its_gz_alone_is_read_from_that_alone(published, monkeypatch):
+    """From no other compression of the same content, and from no uncompressed copy."""
+    folder, _ = published
+    tiny = datasets.DATASETS["tiny"]
+
+    def known(files):
+        return {
+            split: datasets.File(file.name, gz_sha256=sha256(folder / f"{file.name}.gz"))
+            for split, file in files.items()
+        }
+
+    known_by_gz = replace(tiny, images=known(tiny.images), labels=known(tiny.labels))
+    monkeypatch.setitem(datasets.DATASETS, "tiny", known_by_gz)
+    datasets.download("tiny")
+    images = datasets.load("tiny", "test").images
+    path = datasets.locate("tiny", known_by_gz.images["test"], None)
+    content = gzip.decompress(path.read_bytes())
+    path.with_suffix("").write_bytes(b"not looked at")
+    np.testing.assert_array_equal(datasets.load("tiny", "test").images, images)
+    path.write_bytes(gzip.compress(content, 1, mtime=0))
+    with pytest.raises(Error, match=f"{path}: checksum mismatch"):
+        datasets.load("tiny", "test")
+    path.unlink()
+    path.with_suffix("").write_bytes(content)
+    assert not datasets.is_here("tiny", "test", None)
+
+
+def test_a_split_is_identified_by_its_published_digests_whether_it_is_here_or_not(tmp_path):
+    train = (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db "
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
+    )
+    test = (
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7 "
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
+    )
+    assert datasets.identity("mnist", "train", tmp_path) == train
+    assert datasets.identity("mnist", "test", tmp_path) == test
+    assert datasets.identity("kmnist", "test", tmp_path) == (
+        "gz:edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5 "
+        "gz:20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c"
+    )
+    assert datasets.identity("emnist_digits", "test", tmp_path) == "missing missing"
+
+
+def test_a_folder_is_identified_by_its_bytes(tmp_path):
+    write_dataset(tmp_path, 20, 20)
+    images, labels = tmp_path / f"{IMAGES}.gz", tmp_path / LABELS
+    assert datasets.identity(str(tmp_path), "train", None) == f"{sha256(images)} {sha256(labels)}"
+    labels.write_bytes(labels_file([9] * 21))
+    assert datasets.identity(str(tmp_path), "train", None) == f"{sha256(images)} {sha256(labels)}"
+
+
+def test_the_given_folder_comes_before_the_cache_and_uncompressed_before_gz(tmp_path):
+    file = datasets.DATASETS["mnist"].images["train"]
+    ours, cached = tmp_path / "mnist" / IMAGES, datasets.cache_dir() / "mnist" / IMAGES
+    order = [ours, ours.with_suffix(".gz"), cached, cached.with_suffix(".gz")]
+    for path in order:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for path in order:
+        assert datasets.locate("mnist", file, tmp_path) == path
+        path.unlink()
+    assert datasets.locate("mnist", file, tmp_path) is None
+
+
+def test_downloads_are_cached_where_the_user_says_or_below_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert datasets.cache_dir() == tmp_path / "keras_lenet"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert datasets.cache_dir() == tmp_path / ".cache" / "keras_lenet"
+
+
+def test_only_what_is_known_and_missing_is_downloaded(tmp_path, monkeypatch):
+    downloaded = []
+    monkeypatch.setattr(datasets, "download", downloaded.append)
+    write_dataset(tmp_path / "mnist", 20, 20)
+    datasets.obtain("mnist", "train", tmp_path)
+    datasets.obtain("digits", "train", tmp_path)
+    datasets.obtain(str(tmp_path / "elsewhere"), "train", tmp_path)
+    assert downloaded == []
+    (tmp_path / "mnist" / "t10k-labels-idx1-ubyte").unlink()
+    datasets.obtain("mnist", "train", tmp_path)
+    assert downloaded == []
+    datasets.obtain("mnist", "test", tmp_path)
+    assert downloaded == ["mnist"]
 
 
 def damaged(folder: Path, name: str, content: bytes) -> str:
@@ -210,26 +344,34 @@ def damaged(folder: Path, name: str, content: bytes) -> str:
         ("train-images-idx3-ubyte", gzip.compress(images_file(20, 28))[:-5], "damaged gzip"),
         ("train-images-idx3-ubyte", b"<html>404</html>", "not an IDX file"),
     ],
+    ids=["three labels", "a label of 10", "too large", "cut short", "gzip cut short", "no IDX"],
 )
 def test_damaged_files_are_refused(tmp_path, name, content, complaint):
     with pytest.raises(Error, match=complaint):
         datasets.load(damaged(tmp_path, name, content), "train")
 
 
-def test_files_that_are_not_the_published_ones_are_refused(tmp_path):
-    write_dataset(tmp_path / "mnist", 20, 20)
-    write_dataset(tmp_path / "kmnist", 20, 20)
-    with pytest.raises(Error, match="checksum mismatch: expected sha256 ba891046e6505d7a…, found"):
-        datasets.load("mnist", "train", tmp_path)
-    with pytest.raises(Error, match="checksum mismatch: expected sha256 51467d22d8cc7292…, found"):
-        datasets.load("kmnist", "train", tmp_path)
-
-
 def test_unknown_and_missing_datasets_are_named(tmp_path):
     with pytest.raises(Error, match="unknown dataset 'mnits': expected one of mnist, fashion"):
         datasets.load("mnits", "train")
-    with pytest.raises(Error, match=r"mnist: train-images-idx3-ubyte\[.gz\] is not in "):
-        datasets.load("mnist", "train", tmp_path)
+    cache = datasets.cache_dir()
+
+    def complaint(name, data_dir):
+        with pytest.raises(Error) as raised:
+            datasets.load(name, "train", data_dir)
+        return str(raised.value)
+
+    missing = "train-images-idx3-ubyte[.gz] is not in"
+    assert complaint("mnist", tmp_path) == f"mnist: {missing} {tmp_path}/mnist and {cache}/mnist"
+    assert complaint("mnist", None) == f"mnist: {missing} {cache}/mnist"
+    assert complaint(str(tmp_path), None) == f"{tmp_path}: {missing} {tmp_path}"
+    assert complaint("kmnist", None) == (
+        f"kmnist: train-images-idx3-ubyte.gz is not in {cache}/kmnist; an uncompressed copy does "
+        "not count, since no digest of it is published"
+    )
+    write_dataset(tmp_path / "mnist", 20, 20)
+    (tmp_path / "mnist" / LABELS).unlink()
+    assert complaint("mnist", tmp_path).startswith(f"mnist: {LABELS}[.gz] is not in")
 
 
 class Server:
@@ -315,7 +457,7 @@ def test_a_bad_download_replaces_nothing(published):
 
 def test_an_archive_is_unpacked(published, monkeypatch):
     folder, url = published
-    upright = emnist(folder)
+    upright = emnist(folder, monkeypatch)
     with zipfile.ZipFile(folder / "gzip.zip", "w") as archive:
         for path in folder.glob("emnist*"):
             archive.write(path, f"gzip/{path.name}")
@@ -329,11 +471,22 @@ def test_an_archive_is_unpacked(published, monkeypatch):
     datasets.download("emnist_digits")
     for split in ("train", "test"):
         np.testing.assert_array_equal(datasets.load("emnist_digits", split).images, upright)
-    assert {path.name for path in (datasets.cache_dir() / "emnist_digits").glob("[!.]*")} == {
+    cached = datasets.cache_dir() / "emnist_digits"
+    names = {
         f"emnist-digits-{part}-ubyte.gz"
         for part in ("train-images-idx3", "train-labels-idx1", "test-images-idx3",
                      "test-labels-idx1")
     }  # fmt: skip
+    assert {path.name for path in cached.iterdir()} == {*names, ".lock"}
+    # A process was killed while it unpacked: its archive is used, and only what is missing taken.
+    shutil.move(folder / "gzip.zip", cached / ".archive.zip")
+    kept, lost = (cached / name for name in sorted(names)[:2])
+    content = lost.read_bytes()
+    kept.write_bytes(b"kept")
+    lost.unlink()
+    datasets.download("emnist_digits")
+    assert (kept.read_bytes(), lost.read_bytes()) == (b"kept", content)
+    assert {path.name for path in cached.iterdir()} == {*names, ".lock"}
 
 
 def test_an_archive_of_other_bytes_is_refused(published, monkeypatch):
@@ -364,10 +517,17 @@ def test_an_unreachable_network_is_noticed_within_seconds(monkeypatch):
     release.set()
 
 
-def test_the_listing_says_what_is_here(synthetic, tmp_path):
+def test_the_listing_says_what_is_here_and_where_the_rest_would_come_from(tmp_path):
     write_dataset(tmp_path / "mnist", 20, 20)
-    rows = {name: (here, where) for name, _, here, where in datasets.listing(tmp_path)}
-    assert rows["mnist"] == (True, str(tmp_path / "mnist"))
-    assert rows["kmnist"][0] is False
-    assert rows["kmnist"][1].startswith("https://")
-    assert rows["digits"][0] is True
+    write_dataset(tmp_path / "fashion_mnist", 20, 20)
+    (tmp_path / "fashion_mnist" / "t10k-labels-idx1-ubyte").unlink()
+    mirror = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
+    assert datasets.listing(tmp_path) == [
+        ("mnist", datasets.DATASETS["mnist"].title, True, str(tmp_path / "mnist")),
+        ("fashion_mnist", datasets.DATASETS["fashion_mnist"].title, False, mirror),
+        ("kmnist", datasets.DATASETS["kmnist"].title, False,
+         "https://codh.rois.ac.jp/kmnist/dataset/kmnist/"),
+        ("emnist_digits", datasets.DATASETS["emnist_digits"].title, False,
+         "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip"),
+        ("digits", datasets.DIGITS_TITLE, True, "inside scikit-learn"),
+    ]  # fmt: skip

@@ -2,15 +2,15 @@ import json
 
 import pytest
 import tensorflow as tf
-from conftest import keras_lenet
+from conftest import PIPELINES, keras_lenet
 
 from keras_lenet.edge import inspection
 from keras_lenet.errors import Error
 
 
 @pytest.fixture(scope="module")
-def path(finished):
-    return finished.folder / "export" / "microcontroller" / "lenet5_int8.tflite"
+def path():
+    return PIPELINES.parent / "exported" / "microcontroller" / "lenet5_int8.tflite"
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,18 @@ Two logical CPUs stand for two GPUs.
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import write_dataset
 
-from keras_lenet import models
-from keras_lenet.recipe import Model, Recipe
-from keras_lenet.stages import loop, train
+from keras_lenet.stages import loop
 
 BOTH = """
+import functools
 import json
 import sys
 from pathlib import Path
@@ -25,63 +26,112 @@ import tensorflow as tf
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+sys.path.insert(0, sys.argv[4])
 
-from keras_lenet import recipe
+import tiny
+
+from keras_lenet import models, recipe
 from keras_lenet.data import loading
+from keras_lenet.errors import Error
 from keras_lenet.stages import train
 
 out, dataset, cases = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
-devices = (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
-training, validation = loading.load_training(dataset, None, 0.2, seed=0)
-found = {}
-for name, overrides in cases.items():
-    loaded = recipe.from_overrides(name, overrides)
+trained = functools.partial(tiny.network, normalized=True)
+models.MODELS["tiny"] = tiny.architecture(trained=trained)
+one, two = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+training, validation = loading.load_training(dataset, None, 0.25, seed=0)
+
+
+def fit(folder, overrides, strategy, epochs=None):
+    loaded = recipe.from_overrides("test", ["model.name=tiny", *overrides])
     batches = train.augmented(loaded, training, loaded.train.batch_size, seed=0)
-    found[name] = []
-    for strategy in devices:
-        train.strategy = lambda *_: strategy
-        folder = out / f"{name}-{strategy.num_replicas_in_sync}"
-        _, state = train.fit(loaded, batches, training, validation, None, folder)
-        found[name].append([[row["loss"], row["val_loss"]] for row in state.history])
+    steps = loading.steps_per_epoch(training, loaded.train.batch_size)
+
+    def fewer(*asked):  # than asked for: then the fit is cut off
+        return batches(*asked).take(epochs * steps * strategy.num_replicas_in_sync)
+
+    train.strategy = lambda *_: strategy
+    model, state = train.fit(
+        loaded, fewer if epochs else batches, training, validation, None, out / folder
+    )
+    return [list(row.values()) for row in state.history], model.layers[-1].get_weights()[0].tolist()
+
+
+found = {
+    name: [fit(f"{name}-{count}", overrides, strategy) for count, strategy in ((1, one), (2, two))]
+    for name, overrides in cases.items()
+}
+averaged = cases["batchnorm"]
+try:
+    fit("resumed", averaged, two, epochs=1)
+except tf.errors.OutOfRangeError:
+    found["resumed"] = [fit("resumed", averaged, two)]
+try:
+    fit("odd", ["train.batch_size=15"], two)
+except Error as error:
+    found["odd"] = str(error)
 print(json.dumps(found))
 """
 CASES = {
-    "batchnorm": ("model.name=lenet5_batchnorm", "train.weight_averaging=0.8"),
+    "batchnorm": ("train.weight_averaging=0.8",),
     "float16": ("train.precision=mixed_float16",),
     "muon": ("train.optimizer=muon",),
 }
 
 
 @pytest.fixture(scope="module")
-def histories(tmp_path_factory, synthetic):
+def histories(tmp_path_factory):
     """By case, those of one device and of two."""
-    shared = ("train.epochs=2", "train.batch_size=32")
+    folder = tmp_path_factory.mktemp("fits")
+    dataset = write_dataset(folder / "images", train=40, test=10)
+    shared = ("train.epochs=2", "train.batch_size=10", "train.learning_rate=0.01")
     cases = json.dumps({name: (*shared, *overrides) for name, overrides in CASES.items()})
-    command = [sys.executable, "-c", BOTH, tmp_path_factory.mktemp("fits"), synthetic, cases]
+    command = [sys.executable, "-c", BOTH, folder, dataset, cases, Path(__file__).parent]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+    return json.loads(result.stdout), result.stderr
 
 
 @pytest.mark.parametrize(
     ("name", "tolerance"),
     # Batch statistics of several devices are computed by another formula.
-    [("batchnorm", 1e-3), ("float16", 1e-2), ("muon", 1e-4)],
+    [("batchnorm", 1e-3), ("float16", 1e-2), ("muon", 1e-3)],
 )
 def test_two_devices_give_the_losses_of_one(histories, name, tolerance):
-    one, two = histories[name]
+    (one, _), (two, _) = histories[0][name]
+    assert len(one) == 2
     np.testing.assert_allclose(two, one, rtol=tolerance)
 
 
+def test_training_on_two_devices_resumes_to_the_same_weights(histories):
+    found, said = histories
+    assert found["resumed"][0] == found["batchnorm"][1]
+    assert "train: resuming after epoch 1" in said
+
+
+def test_a_batch_that_does_not_divide_among_devices_is_refused(histories):
+    expected = "batch_size = 15 does not divide evenly among 2 devices; choose a multiple"
+    assert histories[0]["odd"] == expected
+
+
 class Calls(keras.callbacks.Callback):
-    """What a callback is told, in order."""
+    """What a callback is told, in order, and with which logs."""
 
     def __init__(self):
         super().__init__()
         self.seen, self.logs = [], []
 
+    def on_train_begin(self, logs=None):
+        self.seen.append(("begin", self.params["epochs"], self.params["steps"]))
+
+    def on_train_end(self, logs=None):
+        self.seen.append(("finish",))
+
     def on_epoch_begin(self, epoch, logs=None):
         self.seen.append(("epoch", epoch))
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.seen.append(("batch from", batch))
 
     def on_train_batch_end(self, batch, logs=None):
         self.seen.append(("batch", batch))
@@ -90,29 +140,35 @@ class Calls(keras.callbacks.Callback):
     def on_test_begin(self, logs=None):
         self.seen.append(("test",))
 
+    def on_test_end(self, logs=None):
+        self.seen.append(("tested",))
+        self.logs.append(dict(logs))
+
     def on_epoch_end(self, epoch, logs=None):
         self.seen.append(("end", epoch))
         self.logs.append(self.last | logs)  # with those of the last batch
 
+    def without_batches(self):
+        return [call for call in self.seen if not call[0].startswith("batch")]
 
-@pytest.fixture
+
+STEPS = 35
+
+
+@pytest.fixture(scope="module")
 def few():
-    """Batches of 4: images and labels, as many as 35 steps take."""
+    """Batches of 4: two numbers and their sum's sign, as many as an epoch takes."""
     generator = np.random.default_rng(0)
-    images = generator.random((140, 32, 32, 1), np.float32)
-    return tf.data.Dataset.from_tensor_slices((images, np.arange(140) % 10)).batch(4)
+    inputs = generator.normal(size=(STEPS * 4, 2)).astype(np.float32)
+    return tf.data.Dataset.from_tensor_slices((inputs, inputs.sum(axis=1) > 0)).batch(4)
 
 
-def fitted(few, fit, xla=False):
-    """A model's weights, and what its callbacks were told, after `fit`."""
+def compiled(xla=False, loss="sparse_categorical_crossentropy"):
     keras.utils.set_random_seed(0)
-    recipe = Recipe(name="test")
-    model = models.build(keras, Model())
-    train.compile_model(model, recipe.train, 35, train.loss(recipe))
-    model.jit_compile = xla
-    calls = Calls()
-    fit(model, few, calls)
-    return model.get_weights(), calls
+    layers = [keras.Input((2,)), keras.layers.Dense(2, activation="softmax")]
+    model = keras.Sequential(layers)
+    model.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"], jit_compile=xla)
+    return model
 
 
 def by_ours(model, few, calls):
@@ -121,12 +177,15 @@ def by_ours(model, few, calls):
         lambda epochs, _: few.repeat(len(epochs)),
         few.take(3),
         epochs=range(1, 3),
-        steps=35,
+        steps=STEPS,
         callbacks=[calls],
     )
 
 
-def by_keras(model, few, calls):
+@pytest.fixture(scope="module")
+def expected(few):
+    """What Keras makes of it."""
+    model, calls = compiled(), Calls()
     model.fit(
         few,
         initial_epoch=1,
@@ -136,22 +195,47 @@ def by_keras(model, few, calls):
         shuffle=False,
         verbose=0,
     )
+    return model, calls
 
 
 @pytest.mark.parametrize("xla", [False, True])  # as on a single GPU
-def test_the_loop_takes_the_steps_that_keras_takes(few, xla):
-    ours, calls = fitted(few, by_ours, xla)
-    theirs, expected = fitted(few, by_keras)
-    for mine, other in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(mine, other, atol=1e-4)
-    for told, other in zip(calls.logs, expected.logs, strict=True):
-        assert told == pytest.approx(other, abs=1e-3)
-    batches = [("batch", step) for step in range(35)]
-    apart = [call for call in expected.seen if call not in batches]
-    assert [call for call in calls.seen if call not in batches] == apart
+def test_the_loop_takes_the_steps_that_keras_takes(few, expected, xla):
+    model, calls = compiled(xla), Calls()
+    by_ours(model, few, calls)
+    theirs, wanted = expected
+    for mine, other in zip(model.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-5)
+    assert len(calls.logs) == 4
+    for told, other in zip(calls.logs, wanted.logs, strict=True):
+        assert told == pytest.approx(other, abs=1e-4)
+    assert calls.without_batches() == wanted.without_batches()
+    # Steps are looked at together, and those left over too.
+    batches = [call for call in calls.seen if call[0].startswith("batch")]
+    assert batches == 2 * [("batch from", 0), ("batch", 31), ("batch from", 32), ("batch", 34)]
 
 
-def test_steps_are_looked_at_together_and_those_left_over_too(few):
-    _, calls = fitted(few, by_ours)
-    looks = [call[1] for call in calls.seen if call[0] == "batch"]
-    assert looks == [31, 34, 31, 34]
+def test_models_that_are_fitted_in_turns_are_not_compiled_again(few):
+    traced = []
+
+    def loss(targets, outputs):
+        traced.append(1)
+        return keras.losses.sparse_categorical_crossentropy(targets, outputs)
+
+    first, second = compiled(loss=loss), compiled(loss=loss)
+    for model in (first, second):
+        by_ours(model, few, Calls())
+    count = len(traced)
+    for model in (first, second):
+        by_ours(model, few, Calls())
+    assert len(traced) == count > 0
+
+
+def test_host_and_its_devices_are_told_to_what_makes_the_batches(few):
+    told = []
+
+    def batches(epochs, context):
+        told.append((epochs, context.num_replicas_in_sync, context.num_input_pipelines))
+        return few
+
+    loop.fit(compiled(), batches, few, epochs=range(2, 3), steps=STEPS, callbacks=[])
+    assert told == [(range(2, 3), 1, 1)]

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from conftest import draw_digits
+from conftest import PIPELINES, draw_digits
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,8 +39,8 @@ def test_an_unknown_field_is_our_own_mistake():
 
 
 @pytest.fixture(scope="module")
-def exported(finished):
-    return (finished.folder / "export" / "lenet5_int8.tflite").read_bytes()
+def exported():
+    return (PIPELINES.parent / "exported" / "lenet5_int8.tflite").read_bytes()
 
 
 def test_exported_files_describe_themselves(exported):

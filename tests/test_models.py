@@ -168,6 +168,16 @@ def test_fan_in_initialization_keeps_its_limits():
         assert not bias.any()
 
 
+def test_fan_in_initialization_is_decided_by_its_seed():
+    def drawn(seed):
+        model = models.build(keras, Model(name="mlp"))
+        models.initialize_by_fan_in(model, seed)
+        return model.get_layer("logits").get_weights()[0]
+
+    np.testing.assert_array_equal(drawn(1), drawn(1))
+    assert not np.array_equal(drawn(1), drawn(2))
+
+
 def test_the_network_of_1998_has_the_published_parameters():
     trained = models.build_trained(keras, Model(name="lenet5_1998"))
     counted = {layer.name: layer.count_params() for layer in trained.layers if layer.weights}

@@ -1,38 +1,139 @@
 """Drawn pictures of no digit."""
 
+from collections import Counter
+from pathlib import Path
+
 import matplotlib
 import numpy as np
 import pytest
-from PIL import ImageFont
+from PIL import ImageDraw, ImageFont
 
 from keras_lenet.data import outliers
 
+LEARNT, PROBED = 60, 6
 
-def test_the_seed_decides_what_is_drawn():
-    images = outliers.draw(12, 3)
-    assert images.shape == (12, 28, 28)
-    assert images.dtype == np.uint8
-    np.testing.assert_array_equal(images, outliers.draw(12, 3))
-    assert not np.array_equal(images, outliers.draw(12, 4))
+
+@pytest.fixture(scope="module")
+def learnt():
+    return outliers.draw(LEARNT, 3)
+
+
+@pytest.fixture(scope="module")
+def probes():
+    return outliers.probes(PROBED, 3)
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Counts each (font's name, text) that is written."""
+    counts, text, font_of = Counter(), ImageDraw.ImageDraw.text, ImageFont.truetype
+
+    def write(self, place, characters, ink, font, **rest):
+        counts[font.name_of_file, characters] += 1
+        text(self, place, characters, ink, font, **rest)
+
+    def open_font(path, size):
+        font = font_of(path, size)
+        font.name_of_file = Path(path).stem
+        return font
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", write)
+    monkeypatch.setattr(ImageFont, "truetype", open_font)
+    return counts
+
+
+def used(written):
+    """The fonts and the characters that were written."""
+    fonts, characters = zip(*written, strict=True)
+    return set(fonts), set(characters)
+
+
+def test_what_is_learnt_is_written_in_the_learnt_fonts(written):
+    outliers.draw(200, 0)
+    fonts, characters = used(written)
+    assert fonts == set(outliers.LEARNT_FONTS)
+    assert characters <= set(outliers.LETTERS + outliers.SIGNS)
+    assert len(characters) > 55
+    assert not characters & set(outliers.AMBIGUOUS + "0123456789")
+    total = written.total()
+    assert total == pytest.approx(100, abs=20)  # half are letters or signs
+    letters = sum(count for (_, one), count in written.items() if one in outliers.LETTERS)
+    assert letters / total == pytest.approx(0.5, abs=0.15)
+
+
+def test_probes_are_written_in_fonts_that_are_never_learnt(written):
+    outliers.probes(100, 0)
+    fonts, characters = used(written)
+    assert fonts == set(outliers.OTHER_FONTS)
+    assert not fonts & set(outliers.LEARNT_FONTS)
+    assert characters <= set(outliers.LETTERS + outliers.AMBIGUOUS)
+    assert len(characters) > 45
+    like_digits = sum(count for (_, one), count in written.items() if one in outliers.AMBIGUOUS)
+    assert like_digits == 100
+    assert written.total() == 200
+
+
+def test_no_probe_is_learnt_from_even_with_the_same_seed(learnt, probes):
+    known = {image.tobytes() for image in learnt if image.any()}
+    pages = [outliers.fitted(page) for kind in probes.values() for page in kind]
+    assert not known & {page.tobytes() for page in pages if page.any()}
+
+
+def test_the_seed_decides_what_is_drawn(learnt, probes):
+    assert learnt.dtype == np.uint8
+    np.testing.assert_array_equal(outliers.draw(5, 3), learnt[:5])
+    others = outliers.draw(5, 4)
+    assert all(not np.array_equal(*pair) for pair in zip(others, learnt, strict=False))
     assert outliers.draw(0, 3).shape == (0, 28, 28)
+    again, other = outliers.probes(PROBED, 3), outliers.probes(PROBED, 4)
+    for kind, pages in probes.items():
+        np.testing.assert_array_equal(pages, again[kind])
+        assert not np.array_equal(pages, other[kind])
 
 
-def test_what_is_drawn_has_the_size_and_place_of_a_digit():
-    images = outliers.draw(200, 0)
-    inked = images[images[:, 2].max(1) == 0]  # all but noise, which fills the field
-    assert len(inked) > 150
+def test_a_seed_draws_what_it_always_drew(learnt, probes):
+    """Otherwise a published recipe no longer gives its published weights.
+
+    By each image's mean, so that another release of the font library passes.
+    """
+    found = [round(float(mean), 1) for mean in learnt.mean((1, 2))]
+    assert found == pytest.approx(LEARNT_MEANS, abs=1.5)
+    means = {
+        kind: [float(outliers.fitted(page).mean()) for page in pages]
+        for kind, pages in probes.items()
+    }
+    assert list(means) == list(PROBE_MEANS)
+    for kind, expected in PROBE_MEANS.items():
+        assert means[kind] == pytest.approx(expected, abs=1.5)
+
+
+LEARNT_MEANS = [
+    38.0, 53.7, 58.4, 60.8, 48.5, 27.8, 57.5, 23.5, 59.3, 59.1, 24.8, 31.8, 49.6, 44.2, 28.7,
+    39.5, 37.0, 39.6, 45.5, 49.0, 41.5, 52.4, 39.3, 22.5, 51.0, 56.3, 61.7, 58.6, 31.3, 61.6,
+    43.2, 49.6, 33.0, 41.3, 44.0, 44.3, 46.5, 62.0, 19.9, 40.7, 42.5, 40.5, 42.4, 62.3, 20.1,
+    34.5, 49.2, 45.9, 56.7, 51.5, 30.9, 98.3, 41.1, 0.0, 44.3, 44.1, 7.3, 31.3, 35.4, 36.4,
+]  # fmt: skip
+PROBE_MEANS = {
+    "blank": [0.1, 0.0, 1.6, 1.2, 1.3, 1.1],
+    "full ink": [254.3, 254.0, 253.5, 255.0, 253.9, 253.6],
+    "noise": [79.7, 18.7, 69.8, 159.1, 216.9, 26.6],
+    "letters": [22.6, 23.7, 28.1, 22.7, 59.3, 25.6],
+    "scribbles": [72.0, 52.1, 46.1, 29.5, 74.7, 62.8],
+    outliers.LIKE_DIGITS: [42.0, 63.4, 54.1, 45.9, 38.1, 25.8],
+}
+
+
+def test_what_is_drawn_has_the_size_and_place_of_a_digit(learnt):
+    inked = learnt[learnt[:, 2].max(1) == 0]  # all but noise, which fills the field
+    assert len(inked) > 45
     for image in inked[inked.max((1, 2)) > 0]:
         rows, columns = np.nonzero(image)
         assert max(np.ptp(rows), np.ptp(columns)) < 20
 
 
-def test_probes_are_made_otherwise_than_what_is_learnt_from():
-    assert not set(outliers.LEARNT_FONTS) & set(outliers.OTHER_FONTS)
-    assert not set(outliers.LETTERS + outliers.SIGNS) & set(outliers.AMBIGUOUS)
-    probes = outliers.probes(3, 0)
-    assert {len(pages) for pages in probes.values()} == {3}
-    for first, second in zip(*(outliers.probes(3, 0)["scribbles"] for _ in range(2)), strict=True):
-        np.testing.assert_array_equal(first, second)
+def test_a_page_of_a_digit_s_size_stays_as_it_is():
+    page = np.full((28, 28), 7, np.uint8)
+    assert outliers.fitted(page) is page
 
 
 @pytest.mark.parametrize(

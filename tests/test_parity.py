@@ -1,69 +1,151 @@
-import importlib.util
+"""One quantized file on every kernel set: what is counted, and what real interpreters answer."""
+
+import math
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_digits, keras_lenet, write_dataset
+from conftest import draw_digits, is_installed, keras_lenet, write_dataset
+from small_nets import Net
 
-from keras_lenet.edge import inspection, parity
+from keras_lenet.edge import parity
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
 
-MICRO = importlib.util.find_spec("tflite_micro")
+EXPORTED = Path(__file__).parents[1] / "exported"
+REFERENCE = EXPORTED / "microcontroller" / "lenet5_int8.tflite"
+MICRO = is_installed("tflite_micro")
 
 
-@pytest.fixture(scope="module")
-def path(finished):
-    return finished.folder / "export" / "microcontroller" / "lenet5_int8.tflite"
+@pytest.mark.needs("tflite_micro")
+def test_the_reference_kernels_round_once_and_the_microcontrollers_twice(tmp_path):
+    """Logits are half of -9, -7, … 9: once, ties go away from zero; of two, the first upwards."""
+    scale = 128 * float(np.float32(1 / 255))
+    net = Net().dense(np.zeros((10, 784), np.int8), np.arange(-9, 11, 2), 64.0, scale, 0)
+    path = net.softmax().save(tmp_path / "tie.tflite")
+    blank = np.zeros((1, 28, 28), np.uint8)
+    reference = Classifier(path, kernels="reference").raw(blank)[0]
+    micro, _ = parity.run_micro(path, Classifier(path).quantize(blank))
+    for found, logits in (
+        (reference, [-5, -4, -3, -2, -1, 1, 2, 3, 4, 5]),
+        (micro[0], [-4, -3, -2, -1, 0, 1, 2, 3, 4, 5]),
+    ):
+        powers = np.exp(scale * np.array(logits))
+        assert found.tolist() == (np.rint(256 * powers / powers.sum()) - 128).tolist()
 
 
-def test_every_kernel_set_is_compared(path):
+def test_every_kernel_set_is_compared_with_xnnpack():
     images, _ = draw_digits(40, 7)
-    found = parity.compare(path, images)
-    expected = ["xnnpack", "builtin", "reference"]
-    if MICRO:
-        expected.append("micro")
-    assert [row.kernels for row in found] == expected
-    assert all(row.largest <= parity.softmax_bound(path) for row in found)
+    found = parity.compare(REFERENCE, images)
+    assert [row.kernels for row in found] == (
+        ["xnnpack", "builtin", "reference"] + ["micro"] * MICRO
+    )
+    expected = Classifier(REFERENCE).raw(images).astype(int)
+    for row in found[1:]:
+        if row.kernels == "micro":
+            outputs, arena = parity.run_micro(REFERENCE, Classifier(REFERENCE).quantize(images))
+            assert row.arena == arena
+        else:
+            outputs = Classifier(REFERENCE, kernels=row.kernels).raw(images).astype(int)
+            assert row.arena is None
+        assert row.largest == np.abs(outputs - expected).max()
+        assert row.unequal == (outputs != expected).any(axis=1).sum()
+        assert len(row.flips) == (outputs.argmax(1) != expected.argmax(1)).sum()
+    assert all(row.largest <= parity.softmax_bound(REFERENCE) for row in found)
 
 
-def test_the_bound_is_what_a_tie_can_make_of_one_unit(path):
-    """Against the softmax itself: two logits that tie, each moved by one unit."""
-    softmax = next(op for op in inspection.inspect(path).ops if op.name == "SOFTMAX")
-    scale = softmax.inputs[0].scale
-    moved = 256 * (1 / (1 + np.exp(-2 * scale)) - 0.5)
-    assert moved <= parity.softmax_bound(path) <= moved + 4
+@pytest.mark.parametrize(("scale", "bound"), [(0.25, 33), (0.1, 14), (1 / 64, 3)])
+def test_the_bound_is_what_a_tie_can_make_of_one_unit(scale, bound, tmp_path):
+    """A quarter of 512 · scale, rounded up, and one unit of rounding more."""
+    net = Net().dense(np.zeros((10, 784), np.int8), None, 1.0, scale)
+    path = net.softmax().save(tmp_path / "test.tflite")
+    assert parity.softmax_bound(path) == bound
+    # Two logits that tie, each moved by one unit: the softmax itself stays below.
+    assert 256 * (1 / (1 + math.exp(-2 * scale)) - 0.5) <= bound
 
 
-@pytest.mark.skipif(not MICRO, reason="tflite-micro is not installed: x86-64 Linux alone has it")
-def test_the_microcontroller_interpreter_answers_as_the_reference_kernels(path):
-    images, _ = draw_digits(40, 7)
-    outputs, arena = parity.run_micro(path, Classifier(path).quantize(images))
-    np.testing.assert_array_equal(outputs, Classifier(path, kernels="reference").raw(images))
-    assert 5_880 <= arena <= 12_000
+@pytest.mark.needs("tflite_micro")
+def test_the_microcontroller_interpreter_computes_each_image_by_itself():
+    images, _ = draw_digits(20, 7)
+    inputs = Classifier(REFERENCE).quantize(images)
+    outputs, arena = parity.run_micro(REFERENCE, inputs)
+    assert outputs.shape == (20, 10)
+    assert outputs.dtype == np.int8
+    np.testing.assert_array_equal(outputs[7:8], parity.run_micro(REFERENCE, inputs[7:8])[0])
+    assert (outputs.argmax(1) == Classifier(REFERENCE).raw(images).argmax(1)).all()
+    assert 5_880 <= arena <= 12_000  # its activations at their peak, and the bookkeeping
 
 
-def test_differences_are_counted_and_listed():
+@pytest.mark.needs("tflite_micro")
+def test_a_model_that_the_interpreter_cannot_hold_is_named(tmp_path):
+    wide = Net().conv(np.ones((120, 1, 1, 1), np.int8), None, 1.0).ten()
+    path = wide.softmax().save(tmp_path / "wide.tflite")
+    with pytest.raises(Error, match=r"wide.tflite: TensorFlow Lite Micro cannot run it: \S"):
+        parity.run_micro(path, np.zeros((1, 28, 28, 1), np.int8))
+
+
+@pytest.mark.needs("tflite_micro")
+def test_the_arena_is_measured_where_the_interpreter_is_installed():
+    _, used = parity.run_micro(REFERENCE, np.zeros((1, 28, 28, 1), np.int8))
+    assert parity.arena(REFERENCE) == (
+        used,
+        f"TensorFlow Lite Micro used {used} bytes on a 64-bit host; a 32-bit core uses fewer",
+    )
+
+
+def test_the_arena_is_estimated_without_the_interpreter(monkeypatch):
+    monkeypatch.setattr(parity, "has_micro", lambda: False)
+    bytes_, how = parity.arena(REFERENCE)
+    assert bytes_ == 2 * 5_880
+    assert how == "an estimate, twice the activations at their peak: tflite-micro was not installed"
+
+
+def test_differences_are_counted_and_listed(monkeypatch):
+    """Three images: the same, one unit, another class."""
     expected = np.zeros((3, 10), np.int8)
     expected[:, 4] = 100
     outputs = expected.copy()
     outputs[1, 4] = 99
     outputs[2, 7] = 101
-    row = parity._compared("builtin", outputs, expected)
-    assert (row.largest, row.unequal, len(row.flips)) == (101, 2, 1)
-    table = parity.markdown([row])
-    assert "| builtin | 1 | 101 | 2 |  |" in table
-    assert "image 2: 7 (101) instead of 4 (100)" in table
+    answers = {"xnnpack": expected, "builtin": outputs, "reference": expected - 101}
+    monkeypatch.setattr(parity, "has_micro", lambda: False)
+    monkeypatch.setattr(Classifier, "raw", lambda self, images: answers[self.kernels])
+    _, builtin, reference = parity.compare(REFERENCE, np.zeros((3, 28, 28), np.uint8))
+    flip = parity.Flip(2, expected=4, expected_output=100, found=7, found_output=101)
+    assert builtin == parity.Parity("builtin", (flip,), 101, 2)
+    assert (reference.largest, reference.unequal) == (101, 3)
 
 
-def test_a_float_file_has_no_units_to_compare(finished):
+def test_the_table_lists_images_in_another_class():
+    flips = (parity.Flip(2, 4, 100, 7, 101), parity.Flip(1005, 0, 9, 1, 10))
+    rows = [
+        parity.Parity("xnnpack", (), 0, 0),
+        parity.Parity("builtin", flips, 101, 1234),
+        parity.Parity("micro", (), 1, 5, 9616),
+    ]
+    assert parity.markdown(rows) == (
+        "| kernel set | images in another class | largest difference | images with any | arena |\n"
+        "|---|---:|---:|---:|---:|\n"
+        "| xnnpack | 0 | 0 | 0 |  |\n"
+        "| builtin | 2 | 101 | 1,234 |  |\n"
+        "| micro | 0 | 1 | 5 | 9,616 bytes |\n"
+        "\n"
+        "builtin, another class (output): image 2: 7 (101) instead of 4 (100); "
+        "image 1005: 1 (10) instead of 0 (9)"
+    )
+    assert parity.markdown([rows[0], rows[2]]).endswith("9,616 bytes |")
+    assert parity.markdown(rows[:1]).endswith(
+        "\n\nTensorFlow Lite Micro was not run: pip install --pre tflite-micro"
+    )
+
+
+def test_a_float_file_has_no_units_to_compare():
     with pytest.raises(Error, match="float32; parity is between int8 or uint8"):
-        parity.compare(
-            finished.folder / "export" / "lenet5_float32.tflite", np.zeros((1, 28, 28), np.uint8)
-        )
+        parity.compare(EXPORTED / "lenet5_float32.tflite", np.zeros((1, 28, 28), np.uint8))
 
 
-def test_the_command_prints_the_table(path, tmp_path):
+def test_the_command_prints_the_table(tmp_path):
     folder = write_dataset(tmp_path, 20, 20)
-    result = keras_lenet("parity", path, "--dataset", folder)
+    result = keras_lenet("parity", REFERENCE, "--dataset", folder)
     assert result.returncode == 0, result.stderr
     assert "| reference | " in result.stdout

@@ -1,3 +1,5 @@
+"""Pictures in files and folders, classified by the reference model and told of."""
+
 import json
 
 import numpy as np
@@ -5,95 +7,122 @@ import pytest
 from conftest import draw_digits, keras_lenet
 from PIL import Image
 
-from keras_lenet.edge import classifier, pictures
-from keras_lenet.edge.classifier import Classifier
+from keras_lenet.edge import pictures
+from keras_lenet.edge.classifier import Answer, Classifier
+from keras_lenet.edge.prepare import Prepared, load
 from keras_lenet.errors import Error
 
+DIGITS = draw_digits(10, 11)[0]
 
-@pytest.fixture(scope="module")
-def model(finished):
-    return finished.folder / "export" / "lenet5_int8.tflite"
+
+def save_page(path, digit):
+    page = Image.new("L", (120, 90), 235)
+    page.paste(0, (40, 30), Image.fromarray(DIGITS[digit]))
+    page.save(path)
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Two pictures of digits, one of nothing, one that is none, and a file of another kind."""
-    images, _ = draw_digits(10, 11)
     for digit in (3, 7):
-        page = Image.new("L", (120, 90), 235)
-        page.paste(0, (40, 30), Image.fromarray(images[digit]))
-        page.save(tmp_path / f"{digit}.png")
+        save_page(tmp_path / f"{digit}.png", digit)
     Image.new("L", (40, 40), 200).save(tmp_path / "blank.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     (tmp_path / "notes.txt").write_text("not looked at")
     return tmp_path
 
 
-def test_one_bad_file_does_not_stop_the_rest(model, folder):
-    answers = dict(pictures.classify(Classifier(model), [folder, folder / "nowhere.png"]))
-    by_name = {path.name: answer for path, answer in answers.items()}
-    assert [by_name["3.png"].digit, by_name["7.png"].digit] == [3, 7]
-    assert by_name["blank.png"].digit is None
-    assert not by_name["blank.png"].accepted
-    assert isinstance(by_name["broken.png"], Error)
-    assert isinstance(by_name["nowhere.png"], Error)
-    assert len(by_name) == 5
+def an_answer(digit=3, confidence=0.9, accepted=True):
+    image = np.arange(784, dtype=np.uint8).reshape(28, 28)
+    prepared = Prepared(image, digit is not None, "light on dark", (1, 2, 30, 40), ("big", "dark"))
+    second = None if digit is None else 5
+    return Answer(digit, confidence, second, 0.0625, np.zeros(10), accepted, prepared)
 
 
-def test_first_and_second_choice_are_the_two_most_probable(model, folder):
-    engine = Classifier(model)
-    answer = engine.classify(Image.open(folder / "7.png"))
-    probabilities = engine.predict(answer.prepared.image[np.newaxis])[0]
-    assert answer.confidence == probabilities.max() == probabilities[answer.digit]
-    assert answer.second != answer.digit
-    assert answer.second_confidence == np.sort(probabilities)[-2]
+def test_one_bad_file_does_not_stop_the_rest(folder):
+    long = folder / ("x" * 300)
+    answers = dict(pictures.classify(Classifier(), [folder, folder / "nowhere.png", long]))
+    names = ["3.png", "7.png", "blank.png", "broken.png", "nowhere.png", long.name]
+    assert [path.name for path in answers] == names
+    three, seven, blank, *bad = answers.values()
+    assert (three.digit, seven.digit, blank.digit) == (3, 7, None)
+    assert all(isinstance(error, Error) for error in bad)
+
+
+def test_a_folder_gives_its_pictures_by_name(tmp_path):
+    kept = ["A.JPG", "b.jpeg", "c.png", "d.webp", "e.bmp", "f.gif"]
+    for name in [*reversed(kept), "g.tif", "h.pgm", "i.txt", "png"]:
+        (tmp_path / name).touch()
+    assert [path.name for path in pictures.find(tmp_path)] == kept
+    assert pictures.find(tmp_path / "i.txt") == [tmp_path / "i.txt"]
 
 
 def test_a_folder_without_pictures_is_named(tmp_path):
-    with pytest.raises(Error, match="a folder without pictures; expected files ending in"):
+    with pytest.raises(Error, match=f"{tmp_path}: a folder without pictures; expected files end"):
         pictures.find(tmp_path)
 
 
-def test_the_command_answers_in_words(model, folder, tmp_path):
-    seen = tmp_path / "seen"
-    result = keras_lenet("classify", folder, "--model", model, "--show", seen)
-    assert result.returncode == 1  # one picture was broken
-    lines = result.stdout.splitlines()
-    assert len(lines) == 3
-    assert lines[0].startswith(f"{folder / '3.png'}: 3 (")
-    assert ": no digit: " in lines[2]
-    assert "broken.png: not an image" in result.stderr
-    assert "Traceback" not in result.stderr
-    (path,) = seen.glob("*_7.png-seen.png")
+def test_answers_in_words(tmp_path):
+    assert pictures.in_words(tmp_path, an_answer()) == f"{tmp_path}: 3 (90.0%), then 5 (6.2%)"
+    assert pictures.in_words(tmp_path, an_answer(accepted=False)) == (
+        f"{tmp_path}: no digit, or none that is clear: at best 3 (90.0%), then 5 (6.2%)"
+    )
+    assert pictures.in_words(tmp_path, an_answer(None)) == f"{tmp_path}: big; dark"
+
+
+def test_answers_as_a_dictionary(tmp_path):
+    assert pictures.as_dict(tmp_path, an_answer(confidence=0.123456, accepted=False)) == {
+        "file": str(tmp_path),
+        "digit": 3,
+        "confidence": 0.1235,
+        "second": 5,
+        "second_confidence": 0.0625,
+        "accepted": False,
+        "polarity": "light on dark",
+        "box": [1, 2, 30, 40],
+        "notes": ["big", "dark"],
+    }
+
+
+def test_what_the_model_saw_is_written_as_it_is(tmp_path):
+    answer = an_answer()
+    path = pictures.write_seen(tmp_path / "7.png", answer, tmp_path / "seen")
+    assert list((tmp_path / "seen").iterdir()) == [path]
+    assert (path.name[:6], path.name[-9:]) == ("7.png-", "-seen.png")
     with Image.open(path) as image:
-        assert image.size == (28, 28)
-        assert np.asarray(image).max() > 200
+        np.testing.assert_array_equal(np.asarray(image), answer.prepared.image)
+    assert pictures.write_seen(tmp_path / "7.png", answer, tmp_path / "seen") == path
 
 
-def test_the_command_answers_in_json(model, folder):
-    result = keras_lenet("classify", folder / "3.png", folder / "blank.png", "--json",
-                         "--model", model)  # fmt: skip
+def test_no_two_pictures_are_written_to_one_file(tmp_path):
+    long = "ä" * 120
+    sources = ["a/b_c.png", "a_b/c.png", "a_b_c.png", f"{long}1.png", f"{long}2.png", "x/" * 400]
+    answer = an_answer()
+    written = {pictures.write_seen(tmp_path / name, answer, tmp_path / "seen") for name in sources}
+    assert len(set(written)) == len(list((tmp_path / "seen").iterdir())) == len(sources)
+
+
+def test_the_command_answers_in_words_and_shows_what_the_model_saw(folder):
+    seen, deep = folder / "seen", folder.joinpath(*["d" * 100] * 4)
+    deep.mkdir(parents=True)
+    save_page(deep / "5.png", 5)
+    result = keras_lenet("classify", folder, deep, "--show", seen)
+    assert result.returncode == 1  # one picture was broken
+    three, _, blank, five = result.stdout.splitlines()
+    assert three.startswith(f"{folder / '3.png'}: 3 (")
+    assert ": no digit: " in blank
+    assert five.startswith(f"{deep / '5.png'}: 5 (")
+    (problem,) = result.stderr.splitlines()
+    assert "broken.png: not an image" in problem
+    assert len(list(seen.iterdir())) == 4
+    with Image.open(next(seen.glob("7.png-*"))) as image:
+        expected = Classifier().classify(load(folder / "7.png")).prepared.image
+        np.testing.assert_array_equal(np.asarray(image), expected)
+
+
+def test_the_command_answers_in_json(folder):
+    result = keras_lenet("classify", folder / "3.png", folder / "blank.png", "--json")
     assert result.returncode == 0, result.stderr
     three, blank = map(json.loads, result.stdout.splitlines())
     assert (three["digit"], three["accepted"], three["polarity"]) == (3, True, "dark on light")
     assert (blank["digit"], blank["accepted"], blank["confidence"]) == (None, False, 0)
-
-
-def test_an_answer_that_is_not_accepted_is_none(model, folder):
-    engine = Classifier(model)
-    engine.threshold = 1.0
-    answer = engine.classify(Image.open(folder / "7.png"))
-    assert pictures.in_words(folder / "7.png", answer).startswith(
-        f"{folder / '7.png'}: no digit, or none that is clear: at best 7 ("
-    )
-    assert pictures.as_dict(folder / "7.png", answer)["accepted"] is False
-
-
-def test_without_a_name_the_reference_model_answers(folder):
-    assert classifier.reference_model().name == "lenet5_int8.tflite"
-    assert Classifier().classify(Image.open(folder / "7.png")).digit == 7
-
-
-def test_a_missing_reference_model_is_named():
-    with pytest.raises(Error, match=r"gone\.tflite is missing from this installation"):
-        classifier.reference_model("gone.tflite")

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import shutil
 import subprocess
 
 import numpy as np
@@ -18,6 +17,8 @@ from keras_lenet.edge import page
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.edge.prepare import prepare
 
+pytestmark = pytest.mark.needs("node")
+
 PROGRAM = """
 import { readFileSync } from "node:fs";
 const { prepare } = await import(process.argv[1]);
@@ -31,8 +32,6 @@ console.log(JSON.stringify(pictures));
 
 def prepared_in_javascript(pictures):
     """What prepare.js makes of uint8 pictures, grey (H, W) or RGBA (H, W, 4)."""
-    if shutil.which("node") is None:
-        pytest.skip("Node.js is not installed")
     sent = [
         {
             "height": picture.shape[0],

@@ -1,3 +1,5 @@
+"""Publishing: of finished runs, which stand here with the files of `exported/`."""
+
 import json
 import re
 import shutil
@@ -5,81 +7,230 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from conftest import SMOKE, draw_digits, keras_lenet
+from conftest import PIPELINES, SMOKE, draw_digits
 from typer.testing import CliRunner
 
-from keras_lenet import artifacts, checksums, cli, publish, results
+from keras_lenet import artifacts, checksums, cli, pipeline, publish, recipe, results
+from keras_lenet.artifacts import Record
 from keras_lenet.data import datasets, idx
 from keras_lenet.edge import metadata_writer
-from keras_lenet.pipeline import Run
+from keras_lenet.errors import Error, GateError
+from keras_lenet.publish import Finished
+
+EXPORTED = PIPELINES.parent / "exported"
+OF_STAGES = {
+    "train": ("model.keras",),
+    "quantize": (),
+    "export": (
+        "lenet5_int8.tflite",
+        "manifest.json",
+        "c/lenet5.c",
+        "saved_model/variables/variables.index",
+    ),
+    "evaluate": ("metrics.json", "confusion.png", "rejection.png"),
+    "report": ("training.png",),
+}
+
+
+def finish(run, validation_accuracy=0.99):
+    """Let a run have finished, with the published files."""
+    for stage, names in OF_STAGES.items():
+        folder = run.stage_folder(stage)
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(EXPORTED / name, folder / name)
+        folder.mkdir(parents=True, exist_ok=True)
+        Record(
+            stage, {}, {}, artifacts.hash_files(folder), "mnist", run.recipe.seed, {},
+            "2026-01-01", 1.0, {"validation_accuracy": validation_accuracy, "temperature": 1.0},
+        ).write(folder)  # fmt: skip
+        (folder / "left behind").touch()  # no record names it
+    return run
+
+
+def finished(runs, seed, validation_accuracy, gates=(), **accuracies):
+    """A finished run; its metrics are the published ones but for gates and accuracies."""
+    loaded = recipe.load(SMOKE, [f"name=seed{seed}", f"seed={seed}"])
+    run = finish(pipeline.open_run(loaded, runs, None), validation_accuracy)
+    metrics = results.read(run.stage_folder("evaluate")) | {"gates": list(gates)}
+    for model, accuracy in accuracies.items():
+        metrics["models"][model]["accuracy"] = accuracy
+    return Finished(run, metrics, validation_accuracy)
+
+
+def gate(met):
+    return {"gate": "min_accuracy", "figure": 0.97, "limit": 0.98, "met": met}
 
 
 @pytest.fixture
-def published(finished, tmp_path):
-    """The finished run, published as seed 0."""
-    _, _, *arguments = finished.copy(tmp_path)
-    (tmp_path / "smoke").rename(tmp_path / "smoke-seed0")
+def ours(tmp_path):
+    """A folder that an older version published."""
     folder = tmp_path / "exported"
     folder.mkdir()
-    (folder / "manifest.json").touch()
+    (folder / "manifest.json").write_text("old")
     (folder / "from an older version").touch()
     (artifacts.begin(folder, {}) / "from an interrupted attempt").touch()
-    result = CliRunner().invoke(
-        cli.app, ["publish", str(SMOKE), "--to", str(folder), *map(str, arguments)]
-    )
-    assert result.exit_code == 0, result.output
-    return folder, result.stdout
+    return folder
 
 
-def test_the_folder_holds_what_the_manifest_and_the_card_name(published):
-    folder, _ = published
-    assert not (folder / "from an older version").exists()
-    assert not (folder / "from an interrupted attempt").exists()
-    manifest = json.loads((folder / "manifest.json").read_text())
-    card = (folder / "README.md").read_text()
-    for name, described in manifest["files"].items():
-        assert artifacts.sha256(folder / name) == described["sha256"]
-        assert f"`{name}`" in card
-    for picture in ("confusion.png", "training.png"):
-        assert f"]({picture})" in card
-        assert (folder / picture).exists()
-    assert (folder / "saved_model" / "saved_model.pb").exists()
-    assert results.markdown(results.read(folder)) in card
-    assert (folder / "budget.md").exists()
-    assert "`budget.md`" in card
-    assert not (folder / "stage.json").exists()
+@pytest.fixture
+def published(tmp_path, ours):
+    seeds = [finished(tmp_path / "runs", 0, 0.98), finished(tmp_path / "runs", 7, 0.99)]
+    publish.write(seeds, ours, "smoke.toml --set train.epochs=3")
+    return ours
+
+
+def test_the_chosen_seed_and_the_folder_are_said(published, capfd, tmp_path):
+    publish.write([finished(tmp_path / "again", 7, 0.99)], published, "smoke.toml")
+    said = " ".join(capfd.readouterr().err.split())
+    assert f"publish: seed 7, the best on validation, to {published}" in said
+
+
+# What is published
+
+
+def test_the_best_seed_on_validation_is_chosen(tmp_path):
+    seeds = [
+        finished(tmp_path, 0, 0.994, int8=0.999),  # the best on the test set, which has no say
+        finished(tmp_path, 1, 0.996, int8=0.993),
+        finished(tmp_path, 2, 0.995, int8=0.996),
+    ]
+    assert publish.choose(seeds) is seeds[1]
+    assert publish.choose(seeds[::-1]) is seeds[1]
+
+
+def test_the_first_of_seeds_that_tie_is_chosen(tmp_path):
+    seeds = [finished(tmp_path, number, 0.99) for number in (0, 1)]
+    assert publish.choose(seeds) is seeds[0]
+
+
+def test_a_release_that_misses_a_gate_is_refused_and_the_folder_stays(tmp_path, ours):
+    before = artifacts.hash_files(ours)
+    seeds = [
+        finished(tmp_path / "runs", 0, 0.98, [gate(True)]),
+        finished(tmp_path / "runs", 1, 0.99, [gate(True), gate(False)]),
+    ]
+    with pytest.raises(GateError, match=r"min_accuracy: 0\.97, limit 0\.98"):
+        publish.write(seeds, ours, "smoke.toml")
+    assert artifacts.hash_files(ours) == before
+
+
+def test_a_gate_that_another_seed_misses_is_no_obstacle(tmp_path, ours):
+    seeds = [
+        finished(tmp_path / "runs", 0, 0.98, [gate(False)]),
+        finished(tmp_path / "runs", 1, 0.99, [gate(True)]),
+    ]
+    publish.write(seeds, ours, "smoke.toml")
+    assert "The published one is seed 1:" in (ours / "README.md").read_text()
+
+
+def test_the_folder_holds_the_files_of_the_chosen_run_and_no_others(published):
+    names = [name for names in OF_STAGES.values() for name in names]
+    found = artifacts.hash_files(published)
+    assert found.keys() == {*names, "README.md", "SHA256SUMS"}
+    assert all(artifacts.sha256(EXPORTED / name) == found[name] for name in names)
 
 
 def test_every_file_of_the_folder_is_covered_by_a_hash(published):
-    folder, _ = published
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    found = checksums.verify(folder)
-    assert set(found.covered) == names - {checksums.SUMS}
-    assert found.uncovered == ()
-    assert not any(name.startswith(".") or name == artifacts.IDENTITY for name in names)
-    if shutil.which("sha256sum"):
-        command = ["sha256sum", "--check", "--strict", "--quiet", checksums.SUMS]
-        subprocess.run(command, cwd=folder, check=True)
+    names = artifacts.hash_files(published).keys() - {checksums.SUMS}
+    listed = dict(
+        reversed(line.split("  ")) for line in (published / "SHA256SUMS").read_text().splitlines()
+    )
+    assert listed == {name: artifacts.sha256(published / name) for name in names}
 
 
-def test_a_folder_of_something_else_is_left_alone(finished, tmp_path):
-    _, _, *arguments = finished.copy(tmp_path)
-    (tmp_path / "smoke").rename(tmp_path / "smoke-seed0")
+@pytest.mark.skipif(not shutil.which("sha256sum"), reason="sha256sum is not installed")
+def test_sha256sum_takes_the_list(published):
+    command = ["sha256sum", "--check", "--strict", "--quiet", checksums.SUMS]
+    subprocess.run(command, cwd=published, check=True)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
-    command = ["publish", str(SMOKE), "--to", str(tmp_path / "mine"), *map(str, arguments)]
+    command = ["publish", str(SMOKE), "--to", str(tmp_path / "mine"), "--runs", str(tmp_path)]
     result = CliRunner().invoke(cli.app, command)
+    assert isinstance(result.exception, Error)
     assert "mine holds something else: it has no manifest.json" in str(result.exception)
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
-def test_the_spread_is_printed(published):
-    assert "| lenet5_int8.tflite | " in published[1]
+# The card
+
+
+def test_the_card_prints_each_hash_with_the_command_that_gives_it(published):
+    card = (published / "README.md").read_text()
+    assert "Made by `keras-lenet publish smoke.toml --set train.epochs=3 --seeds 2`." in card
+    command = "keras-lenet run smoke.toml --set train.epochs=3 --set seed=7"
+    for name in ("model.keras", "lenet5_int8.tflite", "c/lenet5.c"):
+        digest = artifacts.sha256(published / name)
+        assert f"| `{name}` | `{digest}` | `{command}` |" in card
+    assert artifacts.sha256(published / "confusion.png") not in card
+
+
+def test_the_card_shows_the_metrics_and_the_pictures(published):
+    card = (published / "README.md").read_text()
+    metrics = results.read(published)
+    assert results.markdown(metrics) in card
+    assert results.rejection(metrics) in card
+    assert "its outputs differ nowhere (reference kernels)" in card
+    for picture in ("confusion.png", "rejection.png", "training.png"):
+        assert f"]({picture})" in card
+    assert "Over the seeds 0, 7:" in card
+    assert (
+        "The published one is seed 7: of these it has the best accuracy on the validation" in card
+    )
+
+
+def test_the_card_says_where_layouts_differ(tmp_path):
+    one = finished(tmp_path, 0, 0.99)
+    one.metrics["layout"] |= {"unequal": 2, "largest": 5}
+    assert "its outputs differ on 2 images, by at most 5" in publish.card([one], "smoke.toml")
+
+
+def test_the_spread_is_over_all_seeds(tmp_path):
+    seeds = [
+        finished(tmp_path, number, 0.99, int8=accuracy)
+        for number, accuracy in enumerate((0.999, 0.993, 0.996))
+    ]
+    title = "lenet5_int8.tflite"
+    assert f"| {title} | 99.600 % | 0.300 | 99.30 % | 99.90 % |" in publish.spread(seeds)
+    assert f"| {title} | 99.900 % | – | 99.90 % | 99.90 % |" in publish.spread(seeds[:1])
+
+
+# The runs
+
+
+def test_seeds_are_run_upwards_from_the_recipes_own_each_in_a_folder_of_its_own(
+    monkeypatch, tmp_path
+):
+    executed = []
+
+    def execute(run, stages):
+        executed.append((run.recipe.name, run.recipe.seed, run.data_dir, stages))
+        return finish(run, run.recipe.seed / 10)
+
+    monkeypatch.setattr(pipeline, "execute", execute)
+    loaded = recipe.load(SMOKE, ["seed=5"])
+    found = publish.run_seeds(loaded, 2, tmp_path / "runs", tmp_path)
+    stages = pipeline.select(None, None)
+    assert executed == [(f"smoke-seed{seed}", seed, tmp_path, stages) for seed in (5, 6)]
+    assert [one.run.folder for one in found] == [
+        tmp_path / "runs" / f"smoke-seed{seed}" for seed in (5, 6)
+    ]
+    assert [one.validation_accuracy for one in found] == [0.5, 0.6]
+    assert all(one.metrics == results.read(EXPORTED) for one in found)
 
 
 @pytest.fixture
-def clothing(tmp_path):
-    """Files named as Fashion-MNIST's, which show digits: the folder that holds them."""
+def clothing(tmp_path, monkeypatch):
+    """Files named as Fashion-MNIST's, which show digits, taken for it: the folder of them."""
+    known = datasets.DATASETS["fashion_mnist"]
+    unverified = {
+        kind: {split: datasets.File(file.name) for split, file in getattr(known, kind).items()}
+        for kind in ("images", "labels")
+    }
+    monkeypatch.setitem(datasets.DATASETS, "fashion_mnist", replace(known, **unverified))
     for part, count in (("train", 200), ("t10k", 60)):
         images, labels = draw_digits(count, count)
         idx.write(tmp_path / "fashion_mnist" / f"{part}-images-idx3-ubyte", images)
@@ -92,8 +243,8 @@ def test_the_classes_of_another_dataset_are_named_throughout(clothing, tmp_path)
         "--runs", tmp_path / "runs", "--to", tmp_path / "exported", "--data-dir", clothing,
         "--set", "data.dataset=fashion_mnist", "--set", "train.epochs=2",
     )  # fmt: skip
-    result = keras_lenet("publish", SMOKE, *arguments)
-    assert result.returncode == 0, result.stderr
+    result = CliRunner().invoke(cli.app, ["publish", str(SMOKE), *map(str, arguments)])
+    assert result.exit_code == 0, result.output
     folder, classes = tmp_path / "exported", datasets.classes("fashion_mnist")
     assert tuple((folder / "labels.txt").read_text().splitlines()) == classes
     assert tuple(json.loads((folder / "manifest.json").read_text())["labels"]) == classes
@@ -111,31 +262,11 @@ def test_the_classes_of_another_dataset_are_named_throughout(clothing, tmp_path)
     assert "made for digits" in card
     assert "made for digits" in page
     assert "Ankle boot" in page
-    again = keras_lenet(
+    arguments = (
         "evaluate", "--model", folder / "lenet5_int8.tflite", "--dataset", "fashion_mnist",
         "--data-dir", clothing, "--to", tmp_path / "scored", "--set", "evaluate.probes=5",
         "--set", "evaluate.robustness_images=0",
     )  # fmt: skip
-    assert again.returncode == 0, again.stderr
+    again = CliRunner().invoke(cli.app, [*map(str, arguments)])
+    assert again.exit_code == 0, again.output
     assert tuple(results.read(tmp_path / "scored")["labels"]) == classes
-
-
-def seed(number, validation, accuracies, finished):
-    metrics = {
-        "models": {
-            key: {"title": key, "accuracy": accuracy} for key, accuracy in accuracies.items()
-        }
-    }
-    run = Run(None, finished.folder, "digits", None)
-    return publish.Finished(replace(run, dataset=str(number)), metrics, validation)
-
-
-def test_the_seed_is_chosen_on_validation_and_the_spread_is_over_all(finished):
-    seeds = [
-        seed(0, 0.994, {"int8": 0.999}, finished),  # the best on the test set, which has no say
-        seed(1, 0.996, {"int8": 0.993}, finished),
-        seed(2, 0.995, {"int8": 0.996}, finished),
-    ]
-    assert publish.choose(seeds).run.dataset == "1"
-    assert "| int8 | 99.600 % | 0.300 | 99.30 % | 99.90 % |" in publish.spread(seeds)
-    assert "| int8 | 99.900 % | – | 99.90 % | 99.90 % |" in publish.spread(seeds[:1])

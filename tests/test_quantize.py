@@ -1,4 +1,4 @@
-"""Every registered model on its way to int8: fake-quantized, converted, run."""
+"""Fine-tuning on a tiny network, to the number; and every registered model on its way to int8."""
 
 import functools
 
@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+import tiny
+from conftest import write_dataset
+from scipy.special import log_softmax, softmax
 
 from keras_lenet import models
-from keras_lenet.data import augment, datasets
+from keras_lenet.data import augment, datasets, loading
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.edge.inspection import inspect
-from keras_lenet.models import lenet5_1998
-from keras_lenet.recipe import Model
-from keras_lenet.stages import export, quantize
+from keras_lenet.errors import Error
+from keras_lenet.recipe import Distill, Model, Quantize, Train
+from keras_lenet.stages import confidence, export, quantize, train
 
 NOT_DEPLOYED = {"MUL", "ADD", "SUB", "DIV", "RSQRT", "QUANTIZE", "DEQUANTIZE"}
 """Normalization is folded into weights, and no range has to be changed on the way."""
@@ -96,25 +99,6 @@ def test_no_step_is_spent_on_what_tanh_saturates():
         assert 2 < max(ends) <= quantize.TANH_ENDS[1] + 1e-3
 
 
-def test_fine_tuning_leaves_the_network_of_1998_what_it_is():
-    settings = Model(name="lenet5_1998")
-    trained = models.build_trained(keras, settings)
-    plain = quantize.to_tf_keras(models.deploy(trained, settings), settings)
-    model = quantize.fake_quantized(plain)
-    model.compile(tf_keras.optimizers.Adam(0.01), tf_keras.losses.MeanSquaredError())
-    images, targets = resized("lenet5_1998", slice(0, 32)), np.zeros((32, 10))
-    callbacks = list(quantize._projection(model, plain, lenet5_1998.project))
-    model.fit(images, targets, callbacks=callbacks, verbose=0)
-    found = {
-        layer.name: layer.get_weights() for layer in quantize.unquantized(model, settings).layers
-    }
-    assert not np.array_equal(found["c3"][0], plain.get_layer("c3").get_weights()[0])
-    np.testing.assert_array_equal(found["c3"][0].any(axis=(0, 1)), lenet5_1998.CONNECTED)
-    assert np.ptp(found["s2"][0], axis=(0, 1)).max() < 1e-6
-    assert np.ptp(found["logits"][0] * lenet5_1998.CODES.T) < 1e-5
-    assert not found["logits"][1].any()
-
-
 def test_what_a_device_has_no_op_for_is_left_out_and_said(tmp_path, capfd):
     path = tmp_path / "teacher_int8.tflite"
     path.write_bytes(quantized("teacher")[2])
@@ -124,3 +108,170 @@ def test_what_a_device_has_no_op_for_is_left_out_and_said(tmp_path, capfd):
     said = " ".join(capfd.readouterr().err.split())
     assert "no C of this model" in said
     assert "no C is generated for MEAN" in said
+
+
+# The stage, on two dense layers.
+
+STEPS = 33
+"""Of batches of one image: 30 training images and 3 outliers."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A dataset of 40 images, 10 of them for validation, and a train stage's folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    dataset = write_dataset(folder / "images", train=40, test=10)
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.register(patch)
+        # So long that it is too sure of itself: its temperature is not 1.
+        fit = Train(epochs=20, warmup_epochs=0, learning_rate=0.01, batch_size=5)
+        wanted = tiny.recipe(dataset, train=fit)
+        summary = train.run(tiny.context(wanted, folder / "train"))
+    tiny.write_record(folder / "train", **summary)
+    return dataset, folder / "train"
+
+
+def fine_tuned(trained, out, monkeypatch, architecture=None, **sections):
+    """The recipe, the stage's summary, and the fake-quantized model that it left."""
+    dataset, folder = trained
+    tiny.register(monkeypatch, **(architecture or {}))
+    sections = {"seed": 2, "data": {"outliers": 0.1}} | sections
+    wanted = tiny.recipe(dataset, **sections)
+    inputs = {"train": folder}
+    if wanted.distill:
+        inputs["teach"] = out / "teach"
+    summary = quantize.run(tiny.context(wanted, out, **inputs))
+    return wanted, summary, quantize.load(out, wanted.model)
+
+
+def undivided(folder):
+    """The trained model, its logits as they were trained: multiplied by the temperature."""
+    model = keras.models.load_model(folder / train.MODEL)
+    confidence.divide(model, 1 / confidence.divided_by(folder))
+    return model
+
+
+def unit(examples):
+    return examples.images[..., np.newaxis] / np.float32(255)
+
+
+def test_fine_tuning_begins_where_training_ended(trained, tmp_path, monkeypatch):
+    """At no learning rate: the trained weights, their logits divided anew by the temperature."""
+    still = Quantize(epochs=1, batch_size=15, learning_rate=1e-12)
+    wanted, summary, model = fine_tuned(trained, tmp_path, monkeypatch, quantize=still)
+    assert not np.isclose(confidence.divided_by(trained[1]), 1, atol=0.05)
+    found = quantize.unquantized(model, wanted.model).get_weights()
+    expected = undivided(trained[1]).get_weights()
+    for part in (2, 3):
+        expected[part] = expected[part] / summary["temperature"]
+    for values, others in zip(found, expected, strict=True):
+        np.testing.assert_allclose(values, others, rtol=1e-4, atol=1e-6)
+
+
+def test_the_best_epoch_is_kept_calibrated(trained, tmp_path, monkeypatch, capfd):
+    """Multiplied by its temperature again, the file has the validation loss of its best row."""
+    restless = Quantize(epochs=4, batch_size=15, learning_rate=0.03)
+    wanted, summary, model = fine_tuned(trained, tmp_path, monkeypatch, quantize=restless)
+    rows = tiny.history(tmp_path)
+    best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    temperature = summary.pop("temperature")
+    assert summary == {
+        "epochs": 4,
+        "best_epoch": int(best["epoch"]),
+        "validation_accuracy": best["val_accuracy"],
+        "validation_images": 10,
+    }
+    validation = tiny.splits(wanted)[1]
+    logits = model.predict(unit(validation), verbose=0)
+    losses = -log_softmax(logits * temperature, axis=1)[np.arange(10), validation.labels]
+    assert losses.mean() == pytest.approx(best["val_loss"], rel=1e-3)
+    refitted = confidence.temperature(logits * temperature, validation.labels)
+    assert refitted == pytest.approx(temperature, rel=0.01)
+    # Cosine to zero: at steps 1, 3, 5 and 7 of 8.
+    rates = [0.03 * (1 + np.cos(np.pi * step / 8)) / 2 for step in (1, 3, 5, 7)]
+    assert [row["learning_rate"] for row in rows] == pytest.approx(rates, rel=1e-4)
+    said = " ".join(capfd.readouterr().err.split())
+    assert "device: CPU" in said
+    assert "quantize epoch 1/4: loss" in said
+
+
+def ranges(model):
+    """Minimum and maximum of input and activations, in the order of layers."""
+    ends = [w.numpy() for w in model.weights if "kernel" not in w.name and "_m" in w.name]
+    return np.reshape(ends, (-1, 2))
+
+
+def test_ranges_begin_at_the_mean_of_the_first_batches_and_the_last_epoch_holds_them(
+    trained, tmp_path, monkeypatch
+):
+    """With one epoch they stay there; with two, the first moves them."""
+    still = {"batch_size": 1, "learning_rate": 1e-12}
+    wanted, summary, model = fine_tuned(
+        trained, tmp_path / "one", monkeypatch, quantize=Quantize(epochs=1, **still)
+    )
+    mixed = loading.with_outliers(tiny.splits(wanted)[0], 0.1, 2)
+    batches = train.augmented(wanted, mixed, 1, 3)(range(1))
+    images = [images for images, _ in batches.take(20)]
+    before = undivided(trained[1])
+    outputs = [before.get_layer(name).output for name in ("dense1", "logits")]
+    values = [keras.Model(before.input, outputs)(one) for one in images]
+    hidden, logits = (
+        np.mean([(one[k].numpy().min(), one[k].numpy().max()) for one in values], axis=0)
+        for k in (0, 1)
+    )
+    expected = [(0, 1), hidden, logits / summary["temperature"]]
+    np.testing.assert_allclose(ranges(model), expected, rtol=1e-4, atol=1e-6)
+    _, _, moved = fine_tuned(
+        trained, tmp_path / "two", monkeypatch, quantize=Quantize(epochs=2, **still)
+    )
+    assert ranges(moved)[1, 1] != pytest.approx(hidden[1], rel=1e-4)
+
+
+def test_what_is_not_free_is_taken_back_after_every_step(trained, tmp_path, monkeypatch):
+    mask = (np.arange(80).reshape(8, 10) % 3 > 0).astype(np.float32)
+
+    def project(name, weights):
+        kernel, bias = weights
+        return [kernel * mask, np.zeros_like(bias)] if name == "logits" else weights
+
+    restless = Quantize(epochs=1, batch_size=15, learning_rate=0.1)
+    wanted, _, model = fine_tuned(
+        trained, tmp_path, monkeypatch, {"project": project}, quantize=restless
+    )
+    before = undivided(trained[1]).get_weights()
+    found = quantize.unquantized(model, wanted.model).get_weights()
+    assert not np.allclose(found[0], before[0], atol=0.01)
+    assert np.array_equal(found[2] != 0, mask > 0)
+    assert not found[3].any()
+
+
+def test_fine_tuning_learns_from_the_teachers_too(trained, tmp_path, monkeypatch):
+    generator = np.random.default_rng(0)
+    teachers = generator.normal(0, 3, (10, 10)).astype(np.float16)
+    tiny.write_lessons(tmp_path / "teach", generator.normal(size=(1, 33, 10)), teachers)
+    wanted, summary, model = fine_tuned(
+        trained, tmp_path, monkeypatch,
+        quantize=Quantize(epochs=1, batch_size=30, learning_rate=1e-12),
+        distill=Distill(model="tiny", rounds=1, seed=5),
+        train=Train(temperature=2.0),
+    )  # fmt: skip
+    logits = model.predict(unit(tiny.splits(wanted)[1]), verbose=0) * summary["temperature"]
+    p, q = softmax(teachers.astype(np.float32) / 2, axis=1), softmax(logits / 2, axis=1)
+    divergence = 4 * (p * np.log(p / q)).sum(axis=1).mean()
+    assert tiny.history(tmp_path)[0]["val_loss"] == pytest.approx(divergence, rel=1e-3)
+
+
+def test_a_batch_larger_than_the_training_split_is_refused(trained, tmp_path, monkeypatch):
+    with pytest.raises(Error, match=r"batch_size = 31: .* has only 30 training images"):
+        fine_tuned(trained, tmp_path, monkeypatch, quantize=Quantize(batch_size=31))
+
+
+def test_a_fake_quantized_model_is_loaded_as_it_was_saved(trained, tmp_path, monkeypatch):
+    still = Quantize(epochs=1, batch_size=15, learning_rate=1e-12)
+    wanted, _, model = fine_tuned(trained, tmp_path, monkeypatch, quantize=still)
+    images = unit(tiny.splits(wanted)[1])
+    plain = quantize.unquantized(model, wanted.model)
+    rounded = model.predict(images, verbose=0)
+    exact = plain.predict(images, verbose=0)
+    low, high = ranges(model)[-1]
+    assert 0 < np.abs(rounded - exact).max() < 3 * (high - low) / 255

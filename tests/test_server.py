@@ -1,18 +1,20 @@
 """The server of the drawing page under good clients and bad ones."""
 
+import ast
 import contextlib
 import http.client
 import io
 import json
 import math
 import re
-import resource
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,6 +135,43 @@ def test_pictures_are_prepared_here(ask, classifier, kind):
     assert answer["pixels"] == expected.prepared.image.ravel().tolist()
     assert answer["notes"] == list(expected.prepared.notes)
     assert answer["milliseconds"]["preparation"] > 0
+
+
+def tiff(directories):
+    """A TIFF of many directories, each of a picture of one pixel."""
+    entries = ((256, 1), (257, 1), (258, 8), (259, 1), (262, 1), (273, 8), (279, 1))
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    size = 2 + len(tags) + 4
+    return struct.pack("<2sHI", b"II", 42, 8) + b"".join(
+        struct.pack("<H", len(entries)) + tags + struct.pack("<I", 8 + (number + 1) * size)
+        for number in range(directories)
+    )
+
+
+def test_a_tiff_of_many_directories_is_refused_unread(ask):
+    status, _, content = ask("POST", "/classify", tiff(60_000), "image/tiff")
+    assert status == 422
+    assert content["error"] == "not an image, or damaged; expected one of JPEG, PNG, WEBP, BMP, GIF"
+
+
+def test_a_picture_that_takes_long_lets_others_pass(ask, monkeypatch):
+    decode, arrived, going_on = server.decode, threading.Event(), threading.Event()
+
+    def decode_slowly(content):
+        if content == b"slow":
+            arrived.set()
+            assert going_on.wait(30)
+        return decode(content)
+
+    monkeypatch.setattr(server, "decode", decode_slowly)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(ask, "POST", "/classify", b"slow", "image/png")
+        assert arrived.wait(30)
+        status, _, answer = ask("POST", "/classify", photo(3), "image/png")
+        assert (status, answer["digit"]) == (200, 3)
+        assert not slow.done()
+        going_on.set()
+        assert slow.result()[0] == 422
 
 
 # Bad clients
@@ -317,6 +356,7 @@ def test_nonsense_and_hanging_up(running):
 
 
 def test_two_hundred_connections_at_once(running, ask):
+    resource = pytest.importorskip("resource", reason="Windows counts memory in another way")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     threads = threading.active_count()
     most = threads
@@ -338,6 +378,18 @@ def test_two_hundred_connections_at_once(running, ask):
     assert most <= threads + 1 + 200 + server.CONNECTIONS  # this test's own threads among them
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 300 << 10  # KiB; it counts the clients' memory as well
+
+
+def test_no_module_of_the_page_needs_posix():
+    """Windows has none of these modules; the page and `classify` work there."""
+    only_posix = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
+    for path in Path(server.__file__).parent.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        names = {
+            alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
+        }
+        names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        assert not names & only_posix, path.name
 
 
 # Addresses

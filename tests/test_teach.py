@@ -1,129 +1,219 @@
-"""Distillation from end to end, on synthetic digits and the smallest of everything."""
+"""Teachers: how they are trained, and what they answer to which images."""
 
-import csv
-import json
-import shutil
+import contextlib
 
 import keras
 import numpy as np
 import pytest
-from conftest import SMOKE, keras_lenet
+import tiny
+from conftest import SMOKE, write_dataset
 
-from keras_lenet import pipeline, recipe
-from keras_lenet.artifacts import Record
+from keras_lenet import pipeline, recipe, terminal
 from keras_lenet.data import loading
 from keras_lenet.errors import Error
+from keras_lenet.recipe import Augment, Degrade, Distill, Model, Train
+from keras_lenet.stages import teach, train
 
-TEACH = ("distill.model=mlp", "distill.teachers=2", "distill.rounds=2", "distill.seed=3")
-QUICK = (
-    "distill.train.epochs=10",
-    "distill.train.learning_rate=1e-3",
-    "distill.train.batch_size=32",
-    "train.epochs=8",
-)
+STUDENT, OWN = Augment(rotate=40.0), Augment(shift=5.0)
+TEACHERS_TRAINING = Train(epochs=2, batch_size=15, learning_rate=0.05, warmup_epochs=0)
 
 
-def load(synthetic, *overrides):
-    return recipe.load(SMOKE, [f"data.dataset={synthetic}", *TEACH, *QUICK, *overrides])
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch):
+    tiny.register(monkeypatch)
 
 
 @pytest.fixture(scope="module")
-def distilled(tmp_path_factory, synthetic):
-    """A run as far as the quantize stage; not to be changed."""
-    run = pipeline.open_run(load(synthetic), tmp_path_factory.mktemp("runs"), None)
-    return pipeline.execute(run, pipeline.select(None, "quantize"))
+def dataset(tmp_path_factory):
+    """40 training images; 30 are left to train on and 10 to validate."""
+    return write_dataset(tmp_path_factory.mktemp("few"), train=40, test=10)
 
 
-def test_teachers_leave_models_and_answers(distilled):
-    folder = distilled.stage_folder("teach")
-    record = Record.read(folder)
-    assert set(record.outputs) == {
-        "round-000.npy", "round-001.npy", "validation.npy",
-        "teacher-0/history.csv", "teacher-0/model.keras",
-        "teacher-1/history.csv", "teacher-1/model.keras",
-    }  # fmt: skip
-    lessons = loading.Lessons.read(folder, seed=3, rounds=2)
-    assert lessons.training.shape == (2, 320 + 32, 10)  # a tenth as many outliers
-    assert lessons.validation.shape == (80, 10)
-    assert "seed" not in record.settings
-
-
-def test_answers_are_the_teachers_mean_logits_of_the_augmented_images(distilled, synthetic):
-    folder, own = distilled.stage_folder("teach"), distilled.recipe
-    training, _ = loading.load_training(str(synthetic), None, 0.2, seed=0)
-    mixed = loading.with_outliers(training, own.data.outliers, 3)
-    teachers = [keras.models.load_model(folder / f"teacher-{k}" / "model.keras") for k in (0, 1)]
-    lessons = loading.Lessons.read(folder, seed=3, rounds=2)
-    seen = loading.warped_in_order(mixed, own.augment, size=28, seed=3, epoch=1)
-    images = np.concatenate(list(seen.as_numpy_iterator()))
-    expected = (teachers[0](images) + teachers[1](images)).numpy() / 2
-    np.testing.assert_allclose(lessons.training[1], expected, rtol=2e-3, atol=2e-3)
-    assert not np.allclose(teachers[0](images), teachers[1](images))
-
-
-def test_the_model_learns_from_answers_and_runs_of_other_seeds_share_them(distilled, synthetic):
-    summary = Record.read(distilled.stage_folder("train")).summary
-    assert summary["validation_accuracy"] > 0.5
-    other = pipeline.open_run(
-        load(synthetic, "seed=5", "name=other"), distilled.folder.parent, None
+def distilled(dataset, augment=OWN, **more):
+    """A recipe of two teachers, none of whose settings but `augment` are the student's."""
+    distill = Distill(
+        model="tiny", teachers=2, seed=3, rounds=2, augment=augment, train=TEACHERS_TRAINING
     )
-    assert other.stage_folder("teach") == distilled.stage_folder("teach")
-    assert other.why_stale(pipeline.STAGES["teach"]) is None
-    assert other.why_stale(pipeline.STAGES["train"]) == pipeline.NOT_RUN
-    changed = pipeline.open_run(load(synthetic, "distill.rounds=3"), distilled.folder.parent, None)
-    assert changed.why_stale(pipeline.STAGES["teach"]) == pipeline.NOT_RUN
-    assert changed.why_stale(pipeline.STAGES["train"]) == "the recipe changed"
+    return tiny.recipe(
+        dataset,
+        distill=distill,
+        augment=STUDENT,
+        degrade=Degrade(noise=0.5),
+        seed=9,
+        model=Model(name="lenet5", pad=True, initializer="fan_in"),
+        train=Train(optimizer="sgd", epochs=4),
+        **({"data": {"outliers": 0.1}} | more),
+    )
 
 
-def test_the_epoch_nearest_to_the_teachers_is_kept(distilled):
-    folder = distilled.stage_folder("train")
-    rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
-    nearest = min(rows, key=lambda row: float(row["val_loss"]))
-    assert Record.read(folder).summary["best_epoch"] == int(nearest["epoch"])
+def mixed(wanted):
+    """The training images and outliers of the teachers' seed."""
+    return loading.with_outliers(tiny.splits(wanted)[0], 0.1, 3)
 
 
-def test_fine_tuning_begins_where_training_ended(distilled, synthetic, tmp_path):
-    shutil.copytree(distilled.folder.parent, tmp_path / "runs")
-    run = pipeline.open_run(load(synthetic, "quantize.learning_rate=1e-9"), tmp_path / "runs", None)
-    pipeline.execute(run, pipeline.select("quantize", "quantize"))
-
-    def validation_loss(stage):
-        folder = run.stage_folder(stage)
-        rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
-        return float(rows[Record.read(folder).summary["best_epoch"] - 1]["val_loss"])
-
-    assert Record.read(run.stage_folder("train")).summary["temperature"] < 0.9
-    assert validation_loss("quantize") == pytest.approx(validation_loss("train"), rel=0.03)
+def teachers_of(folder):
+    return [keras.models.load_model(folder / f"teacher-{k}" / "model.keras") for k in (0, 1)]
 
 
-def test_an_interrupted_stage_goes_on_to_the_same_answers(distilled, synthetic, tmp_path):
-    """Cut off after the first round: what is there is kept, the rest is as it would have been."""
-    whole = distilled.stage_folder("teach")
-    run = pipeline.open_run(load(synthetic), tmp_path, None)
-    stage = pipeline.STAGES["teach"]
-    identity = {"settings": run.settings(stage), "inputs": run.input_digests(stage)}
-    partial = run.home(stage) / ".teach.partial"
-    shutil.copytree(whole, partial)
-    (partial / "stage.json").unlink()
-    (partial / "recipe.json").unlink()
-    (partial / "identity.json").write_text(json.dumps(identity))
-    (partial / "round-001.npy").unlink()
-    kept = (partial / "round-000.npy").stat().st_mtime_ns
-    pipeline.execute(run, pipeline.select("teach", "teach"))
-    again = run.stage_folder("teach")
-    assert (again / "round-000.npy").stat().st_mtime_ns == kept
+@pytest.mark.parametrize("augment", [OWN, None])
+def test_teachers_are_fitted_by_their_own_settings(dataset, tmp_path, augment, capfd):
+    """By their own augmentation, or the student's where they have none; never to spoilt images."""
+    wanted = distilled(dataset, augment)
+    teach.run(tiny.context(wanted, tmp_path / "found"))
+    said = " ".join(capfd.readouterr().err.split())
+    assert "device: CPU" in said
+    assert "teacher 1 of 2 epoch 2/2: loss" in said
+    assert "teacher 2 of 2 epoch 2/2: loss" in said
+    for number, found in enumerate(teachers_of(tmp_path / "found")):
+        alone = tiny.recipe(
+            dataset, augment=augment or STUDENT, seed=3 + number, train=TEACHERS_TRAINING
+        )
+        batches = train.augmented(alone, mixed(wanted), 15, 3 + number)
+        validation = tiny.splits(wanted)[1]
+        folder = tmp_path / "expected" / str(number)
+        folder.mkdir(parents=True)
+        expected, _ = train.fit(alone, batches, mixed(wanted), validation, None, folder)
+        for values, others in zip(found.get_weights(), expected.get_weights(), strict=True):
+            np.testing.assert_array_equal(values, others)
+
+
+@pytest.fixture(scope="module")
+def taught(dataset, tmp_path_factory):
+    """The recipe, what the stage says of it, and its folder; not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.register(patch)
+        folder, wanted = tmp_path_factory.mktemp("taught"), distilled(dataset)
+        return wanted, teach.run(tiny.context(wanted, folder)), folder
+
+
+def answers(folder, images):
+    """The mean of both teachers' logits."""
+    first, second = (model(images).numpy() for model in teachers_of(folder))
+    assert not np.allclose(first, second, atol=0.1)
+    return (first + second) / 2
+
+
+def test_the_stage_leaves_teachers_and_answers(taught):
+    _, _, folder = taught
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert names == {
+        "round-000.npy", "round-001.npy", "validation.npy",
+        "teacher-0/checkpoint.npz", "teacher-0/history.csv", "teacher-0/model.keras",
+        "teacher-1/checkpoint.npz", "teacher-1/history.csv", "teacher-1/model.keras",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_answers_are_mean_logits_of_the_images_as_the_student_sees_them(taught, number):
+    """Warped by the student's augmentation and the round, in order, outliers last, not spoilt."""
+    wanted, _, folder = taught
+    seen = loading.warped_in_order(mixed(wanted), STUDENT, size=28, seed=3, epoch=number)
+    images = np.concatenate(list(seen.as_numpy_iterator()))
+    found = np.load(folder / f"round-{number:03}.npy")
+    assert (found.shape, found.dtype) == ((33, 10), np.float16)
+    np.testing.assert_allclose(found, answers(folder, images), rtol=2e-3, atol=2e-3)
+
+
+def test_validation_images_are_answered_as_they_are(taught):
+    wanted, summary, folder = taught
+    validation = tiny.splits(wanted)[1]
+    expected = answers(folder, validation.images[..., np.newaxis] / np.float32(255))
+    found = np.load(folder / "validation.npy")
+    assert (found.shape, found.dtype) == ((10, 10), np.float16)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+    accuracies = [
+        max(tiny.history(folder / f"teacher-{k}"), key=lambda row: row["val_accuracy"])
+        for k in (0, 1)
+    ]
+    assert summary == {
+        "validation_accuracies": [row["val_accuracy"] for row in accuracies],
+        "validation_accuracy": pytest.approx((expected.argmax(1) == validation.labels).mean()),
+        "validation_images": 10,
+    }
+
+
+def test_an_interrupted_stage_goes_on(taught, dataset, tmp_path, capfd, monkeypatch):
+    """Teachers and rounds that are there are kept; the others are as they would have been."""
+    wanted, summary, whole = taught
+    told = []
+
+    class Bar:
+        def add_task(self, title, **numbers):
+            told.append((title, numbers))
+
+        def update(self, task, **numbers):
+            pass
+
+        def advance(self, task):
+            told.append("advanced")
+
+    context = tiny.context(wanted, tmp_path)
+    teach.run(context)
+    np.save(tmp_path / "round-000.npy", np.zeros(3))
+    (tmp_path / "round-001.npy").unlink()
+    capfd.readouterr()
+    monkeypatch.setattr(terminal, "progress", lambda: contextlib.nullcontext(Bar()))
+    assert teach.run(context) == summary
+    said = capfd.readouterr().err
+    assert "teacher 1 of 2: resuming after epoch 2" in said
+    assert "teacher 2 of 2: resuming after epoch 2" in said
+    assert told == [("teach", {"total": 2}), "advanced", "advanced"]
+    np.testing.assert_array_equal(np.load(tmp_path / "round-000.npy"), np.zeros(3))
     for name in ("round-001.npy", "validation.npy"):
-        np.testing.assert_array_equal(np.load(again / name), np.load(whole / name))
+        np.testing.assert_array_equal(np.load(tmp_path / name), np.load(whole / name))
 
 
-def test_a_recipe_without_teachers_has_nothing_to_teach(synthetic, tmp_path):
-    plain = recipe.load(SMOKE, [f"data.dataset={synthetic}"])
-    run = pipeline.open_run(plain, tmp_path, None)
+def test_a_recipe_without_teachers_has_nothing_to_teach(dataset, tmp_path):
+    with pytest.raises(Error, match=r"^recipe test has no \[distill\] section: nothing to teach$"):
+        teach.run(tiny.context(tiny.recipe(dataset), tmp_path))
+
+
+def test_shards_are_refused_before_any_teacher_is_trained(sharded, tmp_path):
+    wanted = distilled(sharded, data={"outliers": 0.0})
+    with pytest.raises(Error, match=r"^\[distill\] needs the training images in memory"):
+        teach.run(tiny.context(wanted, tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_larger_than_the_training_split_is_refused(dataset, tmp_path):
+    wanted = distilled(dataset)
+    large = wanted.distill.model_copy(update={"train": Train(batch_size=31)})
+    with pytest.raises(Error, match=r"batch_size = 31: .* has only 30 training images"):
+        teach.run(tiny.context(wanted.model_copy(update={"distill": large}), tmp_path))
+
+
+def load(dataset, *overrides):
+    return recipe.load(
+        SMOKE,
+        [
+            f"data.dataset={dataset}", "data.validation_split=0.25", "model.name=tiny",
+            "train.epochs=2", "train.batch_size=15", "distill.model=tiny", "distill.rounds=2",
+            "distill.train.epochs=2", "distill.train.batch_size=15", *overrides,
+        ],
+    )  # fmt: skip
+
+
+def test_runs_of_other_seeds_share_the_teachers(dataset, tmp_path):
+    """As a whole run has it: the student learns from what the teach stage left."""
+    run = pipeline.open_run(load(dataset), tmp_path, None)
+    run = pipeline.execute(run, pipeline.select(None, "train"))
+    stages = pipeline.STAGES
+    other = pipeline.open_run(load(dataset, "seed=5", "name=other"), tmp_path, None)
+    assert other.stage_folder("teach") == run.stage_folder("teach")
+    assert other.why_stale(stages["teach"]) is None
+    assert other.why_stale(stages["train"]) == pipeline.NOT_RUN
+    changed = pipeline.open_run(load(dataset, "distill.rounds=3"), tmp_path, None)
+    assert changed.why_stale(stages["teach"]) == pipeline.NOT_RUN
+    assert changed.why_stale(stages["train"]) == "the recipe changed"
+
+
+def test_a_stage_of_a_recipe_without_teachers_is_refused(dataset, tmp_path):
+    run = pipeline.open_run(recipe.load(SMOKE, [f"data.dataset={dataset}"]), tmp_path, None)
     with pytest.raises(Error, match=r"has no \[distill\] section, without which .* to teach"):
         pipeline.execute(run, pipeline.select("teach", "teach"))
 
 
-def test_an_unknown_key_of_the_teachers_training_is_named(tmp_path):
-    result = keras_lenet("teach", SMOKE, "--runs", tmp_path, "--set", "distill.train.epoch=3")
-    assert result.returncode == 1
-    assert "unknown key distill.train.epoch; did you mean distill.train.epochs?" in result.stderr
+def test_an_unknown_key_of_the_teachers_training_is_named():
+    expected = r"unknown key distill.train.epoch; did you mean distill.train.epochs\?"
+    with pytest.raises(Error, match=expected):
+        recipe.load(SMOKE, ["distill.train.epoch=3"])

@@ -8,7 +8,6 @@ import importlib.util
 import os
 import shutil
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -39,13 +38,25 @@ class Images:
 
 @dataclass(frozen=True)
 class File:
-    """One published file: its name, and the digests by which it is known."""
+    """One published file, and what it is verified by.
+
+    Attributes:
+        name: of the uncompressed file.
+        sha256: digest of the decompressed bytes.
+        gz_sha256: digest of the .gz, where no other is known. An uncompressed copy can't be
+            verified, so it does not count as the file.
+        count: number of images or labels, where no digest is known.
+    """
 
     name: str
     sha256: str | None = None
-    """Of the decompressed bytes."""
     gz_sha256: str | None = None
-    """Of the .gz as its publisher serves it."""
+    count: int | None = None
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """What a verifiable copy's name may have after `name`."""
+        return (".gz",) if self.gz_sha256 else ("", ".gz")
 
 
 @dataclass(frozen=True)
@@ -81,63 +92,58 @@ class Dataset:
         return self.images[split], self.labels[split]
 
 
-def _four_files(digests: Sequence[str], prefix: str = "", *, gz: bool = False) -> dict[str, File]:
-    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    key = "gz_sha256" if gz else "sha256"
-    return {
-        name.split("-idx")[0]: File(f"{prefix}{name}-ubyte", **{key: digest})
-        for name, digest in zip(names, digests, strict=True)
-    }
-
-
-def _dataset(title: str, files: dict[str, File], **rest: object) -> Dataset:
-    return Dataset(
-        title,
-        images={"train": files["train-images"], "test": files["t10k-images"]},
-        labels={"train": files["train-labels"], "test": files["t10k-labels"]},
-        **rest,  # type: ignore[arg-type]
-    )
-
-
-_MNIST_FILES = _four_files(
-    (
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    )
-)
-_EMNIST = {
-    key: File(f"emnist-digits-{part}")
-    for key, part in {
-        "train-images": "train-images-idx3-ubyte",
-        "train-labels": "train-labels-idx1-ubyte",
-        "t10k-images": "test-images-idx3-ubyte",
-        "t10k-labels": "test-labels-idx1-ubyte",
-    }.items()
-}
-
 # Digests of the .gz files and of the EMNIST archive: tensorflow/datasets, url_checksums/.
+# Fashion-MNIST's are of what its .gz files decompress to, once they have the digests given there.
 DATASETS: dict[str, Dataset] = {
-    "mnist": _dataset(
+    "mnist": Dataset(
         "MNIST, handwritten digits: 60,000 + 10,000",
-        _MNIST_FILES,
+        images={
+            "train": File(
+                "train-images-idx3-ubyte",
+                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            ),
+            "test": File(
+                "t10k-images-idx3-ubyte",
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            ),
+        },
+        labels={
+            "train": File(
+                "train-labels-idx1-ubyte",
+                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            ),
+            "test": File(
+                "t10k-labels-idx1-ubyte",
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+            ),
+        },
         mirrors=(
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
         ),
     ),
-    "fashion_mnist": _dataset(
+    "fashion_mnist": Dataset(
         "Fashion-MNIST, clothing: 60,000 + 10,000",
-        _four_files(
-            (
-                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        images={
+            "train": File(
+                "train-images-idx3-ubyte",
+                "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
             ),
-            gz=True,
-        ),
+            "test": File(
+                "t10k-images-idx3-ubyte",
+                "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            ),
+        },
+        labels={
+            "train": File(
+                "train-labels-idx1-ubyte",
+                "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            ),
+            "test": File(
+                "t10k-labels-idx1-ubyte",
+                "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+            ),
+        },
         classes=(
             "T-shirt/top",
             "Trouser",
@@ -156,17 +162,28 @@ DATASETS: dict[str, Dataset] = {
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         ),
     ),
-    "kmnist": _dataset(
+    "kmnist": Dataset(
         "Kuzushiji-MNIST, cursive hiragana: 60,000 + 10,000",
-        _four_files(
-            (
-                "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
-                "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
-                "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
-                "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+        images={
+            "train": File(
+                "train-images-idx3-ubyte",
+                gz_sha256="51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
             ),
-            gz=True,
-        ),
+            "test": File(
+                "t10k-images-idx3-ubyte",
+                gz_sha256="edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+            ),
+        },
+        labels={
+            "train": File(
+                "train-labels-idx1-ubyte",
+                gz_sha256="e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+            ),
+            "test": File(
+                "t10k-labels-idx1-ubyte",
+                gz_sha256="20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+            ),
+        },
         # お, き, す, つ, な, は, ま, や, れ, を
         classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
         shows="cursive hiragana",
@@ -175,9 +192,16 @@ DATASETS: dict[str, Dataset] = {
             "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
         ),
     ),
-    "emnist_digits": _dataset(
+    "emnist_digits": Dataset(
         "EMNIST digits, handwritten digits: 240,000 + 40,000",
-        _EMNIST,
+        images={
+            "train": File("emnist-digits-train-images-idx3-ubyte", count=240_000),
+            "test": File("emnist-digits-test-images-idx3-ubyte", count=40_000),
+        },
+        labels={
+            "train": File("emnist-digits-train-labels-idx1-ubyte", count=240_000),
+            "test": File("emnist-digits-test-labels-idx1-ubyte", count=40_000),
+        },
         archive=Archive(
             urls=(
                 "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",
@@ -223,10 +247,10 @@ def load(name: str, split: Split, data_dir: Path | None = None) -> Images:
     paths = {file: locate(name, file, data_dir) for file in (images_file, labels_file)}
     images_path, labels_path = paths[images_file], paths[labels_file]
     if images_path is None or labels_path is None:
-        missing = next(file.name for file, path in paths.items() if path is None)
+        missing = next(file for file, path in paths.items() if path is None)
         raise Error(_not_here(name, missing, data_dir))
-    images = idx.parse(_verified(images_path, images_file), 3, images_path)
-    labels = idx.parse(_verified(labels_path, labels_file), 1, labels_path)
+    images = _read(images_path, images_file, 3)
+    labels = _read(labels_path, labels_file, 1)
     _check(images.shape, labels, images_path, labels_path)
     return Images(images.transpose(0, 2, 1) if dataset.transposed else images, labels)
 
@@ -274,8 +298,12 @@ def find(name: str) -> Dataset:
     if name in DATASETS:
         return DATASETS[name]
     if Path(name).is_dir():
-        files = {key: File(file.name) for key, file in _MNIST_FILES.items()}
-        return _dataset(f"IDX files in {name}", files)
+        mnist = DATASETS["mnist"]
+        return Dataset(
+            f"IDX files in {name}",
+            images={split: File(file.name) for split, file in mnist.images.items()},
+            labels={split: File(file.name) for split, file in mnist.labels.items()},
+        )
     known = ", ".join([*DATASETS, DIGITS])
     raise Error(f"unknown dataset {name!r}: expected one of {known}, or a folder of IDX files")
 
@@ -304,7 +332,7 @@ def locate(name: str, file: File, data_dir: Path | None) -> Path | None:
         folders = [root / name for root in (data_dir, cache_dir()) if root is not None]
     else:
         folders = [Path(name)]
-    candidates = (folder / f"{file.name}{end}" for folder in folders for end in ("", ".gz"))
+    candidates = (folder / f"{file.name}{end}" for folder in folders for end in file.endings)
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -343,7 +371,7 @@ def _sha256_of(path: Path, size: int, changed: int) -> str:
 def _file_identity(file: File, path: Path | None) -> str:
     if file.sha256:
         return file.sha256
-    if file.gz_sha256 and (path is None or path.suffix == ".gz"):
+    if file.gz_sha256:
         return f"gz:{file.gz_sha256}"
     return _sha256_once(path) if path else "missing"
 
@@ -404,20 +432,41 @@ def download(name: str) -> None:
             network.download(urls, path, functools.partial(_verified, file=file))
 
 
-def _not_here(name: str, missing: str, data_dir: Path | None) -> str:
+def _not_here(name: str, missing: File, data_dir: Path | None) -> str:
     roots = [str(root / name) for root in (data_dir, cache_dir()) if root is not None]
     where = " and ".join(roots) if name in DATASETS else name
-    return f"{name}: {missing}[.gz] is not in {where}"
+    if missing.gz_sha256:
+        return (
+            f"{name}: {missing.name}.gz is not in {where}; an uncompressed copy does not count, "
+            "since no digest of it is published"
+        )
+    return f"{name}: {missing.name}[.gz] is not in {where}"
+
+
+def _read(path: Path, file: File, dims: int) -> NDArray[np.uint8]:
+    """Read a file's array, once it is known to be the published one."""
+    array = idx.parse(_verified(path, file), dims, path)
+    if file.count is not None and len(array) != file.count:
+        what = "images" if dims == 3 else "labels"
+        raise Error(
+            f"{path}: expected the {file.count:,} {what} that are published, found "
+            f"{len(array):,}; delete it and fetch it again"
+        )
+    return array
 
 
 def _verified(path: Path, file: File) -> bytes:
-    """The file's decompressed bytes, once they are known to be the published ones."""
+    """Return the file's decompressed bytes, whose digest is the published one where there is one.
+
+    Raises:
+        Error: the file can't be read, or has another digest.
+    """
     content = idx.read_bytes(path)
     if file.sha256 is not None:
         expected, found = file.sha256, hashlib.sha256(content).hexdigest()
-    elif file.gz_sha256 is not None and path.suffix == ".gz":
+    elif file.gz_sha256 is not None:
         expected, found = file.gz_sha256, sha256(path)
-    else:  # nobody publishes a digest for it: its header and length still have to be right
+    else:
         return content
     if found != expected:
         raise Error(

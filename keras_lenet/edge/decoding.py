@@ -6,6 +6,8 @@ Pillow only decodes files and converts their pixel modes.
 from __future__ import annotations
 
 import io
+import math
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,13 @@ MAX_PIXELS = 50_000_000
 MAX_BYTES = 256 << 20
 """Files larger than this are not read."""
 
-_ORIENTATION = 0x0112  # EXIF tag
+MAX_SECONDS = 5.0
+"""Seconds of computing after which decoding is given up: a few bytes can ask for a lot of work."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+"""What `load` decodes. A TIFF may hold directories without end, an EPS starts an interpreter."""
 
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
-"""What `load` decodes. Others are left out: EPS, for one, would start a PostScript interpreter."""
+_ORIENTATION = 0x0112  # EXIF tag
+_BLOCK = 1 << 10  # bytes that a decoder is given at a time; between two of them it can be stopped
 
 
 def load(path: Path | str) -> Image.Image:
@@ -47,23 +52,59 @@ def decode(content: bytes, source: str = "") -> Image.Image:
     Raises:
         Error: as `load`, the file's being unreadable aside.
     """
+    file = _Timed(content)
+    try:
+        image = _decoded(file, source)
+    except _SlowError as error:
+        problem = f"not decoded within {MAX_SECONDS:g} seconds; save the image again"
+        raise Error(f"{source}{problem}") from error
+    file.end = math.inf
+    return image
+
+
+def _decoded(file: io.BytesIO, source: str) -> Image.Image:
     with warnings.catch_warnings():
         # Pillow warns of odd metadata, which is no concern of ours, and of large images, which
         # the check below refuses.
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            image = Image.open(file, formats=FORMATS)
         except Image.DecompressionBombError as error:
             raise Error(f"{source}{_too_large()}") from error
         except Exception as error:  # a damaged header makes Pillow raise nearly anything
             known = ", ".join(FORMATS)
             raise Error(f"{source}not an image, or damaged; expected one of {known}") from error
         _check_size(image.width, image.height, source)
+        image.decodermaxblock = _BLOCK
         try:
+            getattr(image, "is_animated", False)  # the image remembers it
             image.load()
         except Exception as error:  # and so does damaged data
             raise Error(f"{source}damaged or truncated image ({error}); save it again") from error
     return image
+
+
+class _SlowError(BaseException):
+    """A file that is not decoded in time; no `except Exception` of a decoder keeps it."""
+
+
+class _Timed(io.BytesIO):
+    """A file's content, which can be read for `MAX_SECONDS` of this thread's computing.
+
+    Whatever a decoder does over and over, for each chunk or scan of a file, it reads in between.
+
+    Attributes:
+        end: the thread's time after which reading raises `_SlowError`.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.end = time.thread_time() + MAX_SECONDS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.thread_time() > self.end:
+            raise _SlowError
+        return super().read(size)
 
 
 def _read(path: Path) -> bytes:
@@ -156,17 +197,17 @@ def _decode(image: Image.Image, notes: list[str]) -> NDArray[Any]:
 
 
 def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
-    """The image turned as its EXIF data say, its frames counted in a note."""
+    """The image turned as its EXIF data say."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            frames = getattr(image, "n_frames", 1)
+            animated = getattr(image, "is_animated", False)  # counting frames takes long
             turned = image.getexif().get(_ORIENTATION, 1) != 1
             upright = ImageOps.exif_transpose(image)
         except Exception:  # damaged metadata makes Pillow raise nearly anything
             return image
-    if frames > 1:
-        notes.append(f"holds {frames} frames: frame {image.tell() + 1} used")
+    if animated:
+        notes.append(f"holds several frames: frame {image.tell() + 1} used")
     if turned:
         notes.append("turned upright as its EXIF orientation says")
     return upright

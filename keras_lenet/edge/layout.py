@@ -218,7 +218,7 @@ def _suits(graph: _Graph, convolution: Any) -> bool:
     image, weights = map(int, convolution.inputs[:2])
     readers = [operator for operator in operators if convolution.outputs[0] in operator.inputs]
     following = operators[operators.index(convolution) + 1 :][:1]
-    if readers != following or graph.name(following[0]) != "MAX_POOL_2D":
+    if not readers or readers != following or graph.name(following[0]) != "MAX_POOL_2D":
         return False
     pooling = following[0].builtinOptions
     steps = [options.strideH, options.strideW, options.dilationHFactor, options.dilationWFactor]

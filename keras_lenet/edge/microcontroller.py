@@ -1,8 +1,8 @@
 """An int8 model as a C++ bundle for TensorFlow Lite Micro, with vectors that prove it on the board.
 
-Plain files to drop into a firmware's source tree: the model as an aligned array, a resolver with
-exactly the ops it uses, its contract as constants, golden vectors, and a self-test over them.
-Beside them the .tflite itself.
+Plain files for a firmware's source tree: the model as an aligned array, a resolver with exactly the
+ops that it uses, its contract as constants, golden vectors, and a self-test that compares them.
+Beside these files lies the .tflite itself.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_lenet import terminal
 from keras_lenet.artifacts import digest, write_bytes
 from keras_lenet.edge import inspection, metadata_writer, parity
 from keras_lenet.edge.classifier import Classifier
@@ -34,13 +35,20 @@ RESOLVER = {
     "SOFTMAX": "AddSoftmax",
     "TANH": "AddTanh",
 }
-"""What registers each op, in TensorFlow Lite Micro's micro_mutable_op_resolver.h."""
+"""The method that registers each op, in TensorFlow Lite Micro's micro_mutable_op_resolver.h."""
+
+ATTRIBUTION = """\
+The images named after a digit are from "Optical Recognition of Handwritten Digits" by E. Alpaydin
+and C. Kaynak, UCI Machine Learning Repository, https://doi.org/10.24432/C50P49, scaled to 28x28.
+Licence: CC BY 4.0, https://creativecommons.org/licenses/by/4.0/
+"""
+"""Credit that the licence of these images asks for, in every file that shows them."""
 
 
 def golden_images(
     images: NDArray[np.uint8], labels: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], list[str]]:
-    """The first image of each class, and edge cases that saturate or excite every pixel.
+    """Return the first image of each class, and edge cases that saturate or excite every pixel.
 
     Args:
         images: uint8, (N, 28, 28).
@@ -67,21 +75,24 @@ def golden_images(
 def write(model: Path, images: NDArray[np.uint8], names: list[str], folder: Path) -> None:
     """Write the bundle of an int8 .tflite into `folder`.
 
+    The golden vectors are answers of TensorFlow Lite Micro's own interpreter: its kernels round
+    otherwise than those of TensorFlow Lite. Where tflite-micro isn't installed, the bundle has
+    neither golden vectors nor the self-test, and a message says so.
+
     Args:
         model: an int8 digit classifier.
-        images: uint8, (M, 28, 28): what the golden vectors are made of.
+        images: uint8, (M, 28, 28): inputs of the golden vectors.
         names: one for each image.
         folder: for the files.
 
     Raises:
         Error: the file isn't an int8 digit classifier, or uses an op that the resolver table lacks.
     """
-    classifier = Classifier(model, kernels="reference")
+    classifier = Classifier(model)
     if classifier.input.dtype != np.int8 or classifier.output.dtype != np.int8:
         raise Error(f"{model}: the microcontroller bundle takes an int8 file")
     stem = model.stem.removesuffix("_int8")
     content = model.read_bytes()
-    inputs, outputs = classifier.quantize(images), classifier.raw(images, batch_size=1)
     used, how = parity.arena(model)
     arena = -(-used // 1024) * 1024
     files = {
@@ -89,22 +100,35 @@ def write(model: Path, images: NDArray[np.uint8], names: list[str], folder: Path
         f"{stem}_model.cc": _model_source(stem, content),
         f"{stem}_ops.h": _resolver(stem, inspection.inspect(model)),
         f"{stem}_contract.h": _contract(stem, classifier, _labels(content), arena, how),
-        f"{stem}_golden.h": _golden(stem, inputs, outputs, names),
-        "self_test.cc": SELF_TEST.replace("@stem@", stem).replace("@STEM@", stem.upper()),
-        "Makefile": MAKEFILE.replace("@stem@", stem),
-        "README.md": _page(stem, model.name, content, arena, how),
     }
+    tested = parity.has_micro()
+    if tested:
+        inputs = classifier.quantize(images)
+        outputs, _ = parity.run_micro(model, inputs)
+        files[f"{stem}_golden.h"] = _golden(stem, inputs, outputs, names)
+        files["self_test.cc"] = _filled(SELF_TEST, stem)
+        files["Makefile"] = _filled(MAKEFILE, stem)
+    else:
+        terminal.say(
+            f"no golden vectors for {model.name}: they need TensorFlow Lite Micro's interpreter "
+            f"({parity.INSTALL}, x86-64 Linux only)"
+        )
+    files["README.md"] = _page(stem, model.name, content, arena, how, tested)
     for name, text in files.items():
         write_bytes(folder / name, text.encode())
     write_bytes(folder / model.name, content)
 
 
 def fnv1a(content: bytes) -> int:
-    """The 32-bit FNV-1a hash (Fowler, Noll, Vo): a few instructions on any board."""
+    """Compute the 32-bit FNV-1a hash (Fowler, Noll, Vo): a few instructions on any board."""
     value = 0x811C9DC5
     for byte in content:
         value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
     return value
+
+
+def _filled(template: str, stem: str) -> str:
+    return template.replace("@stem@", stem).replace("@STEM@", stem.upper())
 
 
 def _rows(values: Iterable[int], width: int = 16) -> str:
@@ -164,7 +188,7 @@ inline bool {stem}_register_ops({stem}_resolver& resolver) {{
 
 
 def _labels(content: bytes) -> list[str]:
-    """What a file calls its classes; their numbers where it doesn't say."""
+    """Return the names of a file's classes; their numbers where the file has no names."""
     return metadata_writer.labels(content) or [str(number) for number in range(10)]
 
 
@@ -184,7 +208,7 @@ constexpr float {stem}_output_scale = {scores.scale!r}f;
 constexpr int {stem}_output_zero_point = {scores.zero_point};
 constexpr const char* {stem}_labels[{stem}_classes] = {{
     {", ".join(map(json.dumps, labels))}}};
-// A lower probability than this means that the image shows none of them.
+// Below this probability, the image shows none of them.
 constexpr float {stem}_threshold = {classifier.threshold!r}f;
 
 // {how}.
@@ -196,12 +220,15 @@ constexpr int {stem}_arena_size = {arena};
 def _golden(
     stem: str, inputs: NDArray[np.int8], outputs: NDArray[np.int8], names: list[str]
 ) -> str:
+    credit = ATTRIBUTION.replace("\n", "\n// ").rstrip("/ \n")
     quoted = ", ".join(f'"{name}"' for name in names)
     images = "\n".join(f"  {{\n{_rows(image.ravel(), 28)}\n  }}," for image in inputs)
     answers = "\n".join(f"  {{{', '.join(map(str, row))}}}," for row in outputs)
     return _guarded(
         f"{stem}_golden",
-        f"""// Images and what TensorFlow Lite's reference kernels answer to them, bit for bit.
+        f"""// Images and the outputs of TensorFlow Lite Micro's interpreter for them, bit for bit.
+//
+// {credit}
 
 constexpr int {stem}_golden_count = {len(inputs)};
 
@@ -219,8 +246,8 @@ constexpr signed char {stem}_golden_outputs[{stem}_golden_count][10] = {{
 
 
 SELF_TEST = """\
-// Prints PASS, or the first thing that differs. Call self_test() from a firmware's main, or build
-// it here: make
+// Prints PASS, or the first difference. Call self_test() from a firmware's main with
+// @STEM@_NO_MAIN defined, or build and run it on this machine: make
 
 #include <cstdio>
 
@@ -228,13 +255,11 @@ SELF_TEST = """\
 #include "@stem@_golden.h"
 #include "@stem@_model.h"
 
-#if __has_include("tensorflow/lite/micro/micro_interpreter.h")
-#define HAVE_INTERPRETER 1
+// Defined by the Makefile where no TensorFlow Lite Micro is named: the interpreter isn't tested.
+#ifndef @STEM@_NO_INTERPRETER
 #include "@stem@_ops.h"
 #include "tensorflow/lite/micro/micro_interpreter.h"
 #include "tensorflow/lite/schema/schema_generated.h"
-#else
-#define HAVE_INTERPRETER 0
 #endif
 
 namespace {
@@ -271,7 +296,8 @@ bool check_vectors() {
   return true;
 }
 
-#if HAVE_INTERPRETER
+#ifndef @STEM@_NO_INTERPRETER
+const char* const answered = ", answered bit for bit";
 alignas(16) unsigned char arena[@stem@_arena_size];
 
 bool check_answers() {
@@ -303,6 +329,7 @@ bool check_answers() {
   return true;
 }
 #else
+const char* const answered = "; no interpreter to answer them";
 bool check_answers() { return true; }
 #endif
 
@@ -311,7 +338,7 @@ bool check_answers() { return true; }
 int self_test() {
   if (!check_model() || !check_vectors() || !check_answers()) return 1;
   std::printf("PASS: the model array and %d golden vectors%s\\n", @stem@_golden_count,
-              HAVE_INTERPRETER ? ", answered bit for bit" : "; no interpreter to answer them");
+              answered);
   return 0;
 }
 
@@ -321,63 +348,131 @@ int main() { return self_test(); }
 """
 
 MAKEFILE = """\
-# The self-test on this machine. With TensorFlow Lite Micro: make TFLM=/path/to/tflite-micro,
-# built there first as its own documentation says; LIBS names the library that this made.
+# make: check the model array and the golden vectors, without an interpreter.
+# make TFLM=/path/to/tflite-micro: run the interpreter of a checkout that was built there first by
+#     make -f tensorflow/lite/micro/tools/make/Makefile microlite
+# LIBRARY=/path/to/libtensorflow-microlite.a names another library than the one for this machine.
 
 CXX ?= g++
-CXXFLAGS ?= -std=c++17 -O2 -Wall -Wextra -Werror
-LIBS ?=
-ifdef TFLM
-CPPFLAGS += -isystem $(TFLM)
+CXXFLAGS ?= -O2 -Wall -Wextra -Werror
+
+# Not CPPFLAGS, which anyone may set: these have to reach the compiler.
+ifeq ($(origin TFLM),undefined)
+OPTIONS := -D@STEM@_NO_INTERPRETER
+else
+DOWNLOADS := $(TFLM)/tensorflow/lite/micro/tools/make/downloads
+FOLDERS := $(TFLM) $(DOWNLOADS)/flatbuffers/include $(DOWNLOADS)/gemmlowp $(DOWNLOADS)/ruy
+LIBRARY ?= $(TFLM)/gen/linux_$(shell uname -m)_default_gcc/lib/libtensorflow-microlite.a
+NEEDED := $(TFLM)/tensorflow/lite/micro/micro_interpreter.h $(wordlist 2,4,$(FOLDERS)) $(LIBRARY)
+MISSING := $(filter-out $(wildcard $(NEEDED)),$(NEEDED))
+ifneq ($(MISSING),)
+$(error TFLM=$(TFLM) is no tflite-micro that was built: $(firstword $(MISSING)) is missing)
+endif
+# The library is built with this definition, which changes its structs.
+OPTIONS := -DTF_LITE_STATIC_MEMORY $(addprefix -isystem ,$(FOLDERS))
 endif
 
 test: self_test
 \t./self_test
 
-self_test: self_test.cc @stem@_model.cc $(wildcard *.h)
-\t$(CXX) $(CPPFLAGS) $(CXXFLAGS) -o $@ self_test.cc @stem@_model.cc $(LIBS)
+# Built anew each time: whether TFLM is given changes the program.
+self_test: self_test.cc @stem@_model.cc $(wildcard *.h) always
+\t$(CXX) -std=c++17 $(OPTIONS) $(CPPFLAGS) $(CXXFLAGS) $(LDFLAGS) -o $@ self_test.cc \\
+\t    @stem@_model.cc $(LIBRARY) $(LDLIBS)
 
 clean:
 \trm -f self_test
 
-.PHONY: test clean
+.PHONY: test clean always
 """
 
 
-def _page(stem: str, file: str, content: bytes, arena: int, how: str) -> str:
+def _page(stem: str, file: str, content: bytes, arena: int, how: str, tested: bool) -> str:
+    vectors = _filled(_VECTORS, stem) if tested else ""
     return f"""# {stem} on a microcontroller
 
-| file | what it is |
+| file | content |
 |---|---|
 | `{stem}_model.h`, `.cc` | the int8 .tflite as an array, {len(content):,} bytes of flash |
-| `{stem}_ops.h` | an op resolver with exactly the ops it uses |
-| `{stem}_contract.h` | shapes, scales, zero points, labels, and the arena: {arena:,} bytes of RAM |
-| `{stem}_golden.h` | images and the outputs that belong to them, bit for bit |
-| `self_test.cc` | prints PASS, or the first output that differs |
-| `{file}` | the .tflite itself, for compilers such as Arm's Vela, and for `keras-lenet export-c` |
+| `{stem}_ops.h` | an op resolver with exactly the ops that the model uses |
+| `{stem}_contract.h` | shapes, scales, labels, threshold, and the arena: {arena:,} bytes of RAM |
+{vectors}| `{file}` | the .tflite itself, for Arm's Vela and `keras-lenet export-c` |
 
 The arena: {how}.
 
-## Build
+{_filled(_TESTED, stem) + chr(10) + ATTRIBUTION if tested else _UNTESTED}
+## Classify
+
+```cpp
+#include "{stem}_contract.h"
+#include "{stem}_model.h"
+#include "{stem}_ops.h"
+#include "tensorflow/lite/micro/micro_interpreter.h"
+#include "tensorflow/lite/schema/schema_generated.h"
+
+alignas(16) static unsigned char arena[{stem}_arena_size];
+
+// The class of an image of 28 rows of 28 pixels, 0 = background, 255 = ink.
+// -1: the greatest probability is below {stem}_threshold, so the image shows none of the classes.
+int classify(const unsigned char* pixels) {{
+  static {stem}_resolver resolver;
+  static tflite::MicroInterpreter interpreter(tflite::GetModel({stem}_model), resolver, arena,
+                                              {stem}_arena_size);
+  static const bool ready =
+      {stem}_register_ops(resolver) && interpreter.AllocateTensors() == kTfLiteOk;
+  if (!ready) return -1;
+  for (int i = 0; i < {stem}_input_size; ++i) interpreter.input(0)->data.int8[i] = pixels[i] - 128;
+  if (interpreter.Invoke() != kTfLiteOk) return -1;
+  const signed char* scores = interpreter.output(0)->data.int8;
+  int best = 0;
+  for (int k = 1; k < {stem}_classes; ++k) best = scores[k] > scores[best] ? k : best;
+  return (scores[best] + 128) / 256.0f >= {stem}_threshold ? best : -1;
+}}
+```
+"""
+
+
+_VECTORS = """\
+| `@stem@_golden.h` | images, and the outputs of TensorFlow Lite Micro's interpreter for them |
+| `self_test.cc` | prints PASS, or the first output that differs |
+| `Makefile` | builds and runs the self-test |
+"""
+
+_UNTESTED = f"""\
+There are no golden vectors and no self-test: where this bundle was made, TensorFlow Lite Micro's
+interpreter was not installed ({parity.INSTALL}; there are packages for x86-64 Linux alone).
+"""
+
+_TESTED = """\
+## Self-test on this machine
+
+`make` checks the array and the vectors, without an interpreter. With a checkout of
+[tflite-micro](https://github.com/tensorflow/tflite-micro), its library comes first:
+
+```sh
+make -C /path/to/tflite-micro -f tensorflow/lite/micro/tools/make/Makefile microlite
+make TFLM=/path/to/tflite-micro
+```
+
+prints `PASS: the model array and … golden vectors, answered bit for bit`. Without the checkout's
+headers or its library `make TFLM=…` fails.
+
+For a Cortex-M4 (add the linker script and the start-up code of the board to `LDFLAGS`):
+
+```sh
+make -C /path/to/tflite-micro -f tensorflow/lite/micro/tools/make/Makefile \\
+    TARGET=cortex_m_generic TARGET_ARCH=cortex-m4 microlite
+make self_test TFLM=/path/to/tflite-micro CXX=arm-none-eabi-g++ \\
+    CXXFLAGS="-mcpu=cortex-m4 -mthumb -Os" LDFLAGS=--specs=rdimon.specs \\
+    LIBRARY="$(echo /path/to/tflite-micro/gen/cortex_m_generic_cortex-m4_*/lib/*.a)"
+```
+
+## Self-test on the board
 
 1. Copy the folder into a project that has TensorFlow Lite Micro, such as one made from
    tflite-micro's own project generator, or the board vendor's package of it.
-2. Add `{stem}_model.cc` and `self_test.cc` to the sources, define `{stem.upper()}_NO_MAIN`, and
+2. Add `@stem@_model.cc` and `self_test.cc` to the sources, define `@STEM@_NO_MAIN`, and
    call `int self_test()` once at start-up. C++17.
-3. When it prints PASS, the board computes what the host computes. Classify:
-
-```cpp
-{stem}_resolver resolver;
-{stem}_register_ops(resolver);
-tflite::MicroInterpreter interpreter(tflite::GetModel({stem}_model), resolver, arena,
-                                     {stem}_arena_size);
-interpreter.AllocateTensors();
-for (int i = 0; i < {stem}_input_size; ++i)
-  interpreter.input(0)->data.int8[i] = pixels[i] - 128;  // 0 = background, 255 = ink
-interpreter.Invoke();
-const signed char* scores = interpreter.output(0)->data.int8;
-```
-
-On a desktop, `make` builds the self-test and runs it: without TensorFlow Lite Micro's headers it
-checks the array and the vectors alone, and says so.
+3. `PASS` means that the board computes bit for bit what TensorFlow Lite Micro's reference kernels
+   compute. Kernels of a vendor may round otherwise.
 """

@@ -19,6 +19,7 @@ from keras_lenet.errors import Error
 
 MICRO = "micro"
 """TensorFlow Lite Micro's interpreter, where the package tflite-micro is installed."""
+INSTALL = "pip install --pre tflite-micro"
 ARENA = 64 << 10
 
 
@@ -58,6 +59,11 @@ class Parity:
     arena: int | None = None
 
 
+def has_micro() -> bool:
+    """Return whether TensorFlow Lite Micro's interpreter is installed."""
+    return importlib.util.find_spec("tflite_micro") is not None
+
+
 def compare(path: Path, images: NDArray[np.uint8]) -> list[Parity]:
     """Run every kernel set over the images and compare each with XNNPACK.
 
@@ -78,7 +84,7 @@ def compare(path: Path, images: NDArray[np.uint8]) -> list[Parity]:
             found.append(
                 _compared(kernels, Classifier(path, kernels=kernels).raw(images), expected)
             )
-    if importlib.util.find_spec("tflite_micro"):
+    if has_micro():
         outputs, arena = run_micro(path, classifier.quantize(images))
         found.append(_compared(MICRO, outputs, expected, arena))
     return [Parity("xnnpack", (), 0, 0), *found]
@@ -117,7 +123,7 @@ def markdown(found: list[Parity]) -> str:
         if row.flips
     ]
     if found[-1].kernels != MICRO:
-        changed.append("TensorFlow Lite Micro was not run: pip install --pre tflite-micro")
+        changed.append(f"TensorFlow Lite Micro was not run: {INSTALL}")
     return "\n".join([*lines, "", *changed] if changed else lines)
 
 
@@ -179,7 +185,7 @@ def arena(path: Path) -> tuple[int, str]:
         Error: the interpreter is installed, but lacks an op of the file, or memory.
     """
     report = inspection.inspect(path)
-    if importlib.util.find_spec("tflite_micro"):
+    if has_micro():
         image = report.inputs[0]
         _, used = run_micro(path, np.zeros(image.shape, image.dtype))  # the same for any image
         how = f"TensorFlow Lite Micro used {used} bytes on a 64-bit host; a 32-bit core uses fewer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from keras_lenet.edge import prepare
 from keras_lenet.edge.classifier import Answer, Classifier
 from keras_lenet.errors import Error
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
+
+_NAME_BYTES = 200  # of a source's name; file systems allow 255 for what is made of it
 
 
 def classify(
@@ -40,11 +43,14 @@ def find(path: Path) -> list[Path]:
     """The path itself, or the pictures in it where it is a folder, by name.
 
     Raises:
-        Error: it is a folder without pictures.
+        Error: it is a folder without pictures, or one that can't be read.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):  # Path.is_dir raises where a name is too long
         return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    try:
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise Error(f"{path}: cannot be read ({error.strerror})") from error
     if not found:
         known = ", ".join(sorted(SUFFIXES))
         raise Error(f"{path}: a folder without pictures; expected files ending in {known}")
@@ -81,15 +87,19 @@ def as_dict(path: Path, answer: Answer) -> dict[str, Any]:
 
 
 def write_seen(path: Path, answer: Answer, folder: Path) -> Path:
-    """Write the 28×28 picture that the model saw as PNG, under the source's whole path.
+    """Write the 28×28 picture that the model saw as PNG.
+
+    Returns:
+        The PNG's path. Its name has the source's, and a hash of the source's whole path, so that
+        no two sources share it, however long their paths are.
 
     Raises:
         OSError: the folder can't be written to.
     """
-    from keras_lenet.artifacts import replacing  # most calls write nothing
+    from keras_lenet.artifacts import digest, replacing  # most calls write nothing
 
-    name = "_".join(part for part in path.parts if part not in (path.anchor, ".", ".."))
-    target = folder / f"{name}-seen.png"
+    name = os.fsencode(path.name)[:_NAME_BYTES].decode(errors="ignore")
+    target = folder / f"{name}-{digest(os.fsencode(path))[:8]}-seen.png"
     with replacing(target) as temporary:
         Image.fromarray(answer.prepared.image).save(temporary)
     return target

@@ -43,6 +43,8 @@ DEADLINE = 10.0
 """Seconds in which a request must have arrived."""
 CONNECTIONS = 32
 """As many are served at once; others wait their turn."""
+PICTURES = 4
+"""As many pictures are prepared at once, for each may take a lot of memory."""
 
 _LINGER = 1.0  # seconds for a refused client to take its answer, while what it sends is thrown away
 _HEADERS = {
@@ -82,7 +84,8 @@ class Server(ThreadingHTTPServer):
         self.host, self.deadline = host, DEADLINE
         self._classifier = classifier
         self._slots = threading.BoundedSemaphore(CONNECTIONS)
-        self._preparing, self._inferring = threading.Lock(), threading.Lock()
+        self._preparing = threading.BoundedSemaphore(PICTURES)
+        self._inferring = threading.Lock()
         told = json.dumps(page.description(path, classifier)).encode()
         self.files = {f"/{name}": (kind, page.read(name)) for name, kind in page.TYPES.items()}
         self.files["/"] = self.files.pop("/index.html")
@@ -145,9 +148,9 @@ class Server(ThreadingHTTPServer):
         """Prepare and classify an image file.
 
         Raises:
-            Error: it is no image, damaged, or has too many pixels.
+            Error: it is no image, damaged, has too many pixels, or takes too long to decode.
         """
-        with self._preparing:  # one at a time, for each may take a lot of memory
+        with self._preparing:
             start = time.perf_counter()
             prepared = prepare(decode(content))
             preparation = time.perf_counter() - start

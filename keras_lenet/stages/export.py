@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
+from numpy.typing import NDArray
 from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
@@ -26,12 +28,17 @@ from keras_lenet.edge import budget, layout, metadata, metadata_writer, microcon
 from keras_lenet.edge.c import folder as generated
 from keras_lenet.edge.classifier import Classifier, Tensor, open_interpreter
 from keras_lenet.errors import Error
+from keras_lenet.recipe import Recipe
 from keras_lenet.stages import Context, confidence, quantize, train
 
 SAVED_MODEL, BUDGET, MICROCONTROLLER = "saved_model", "budget.md", "microcontroller"
+CALIBRATION, MANIFEST = "calibration.json", "manifest.json"
 VARIANTS = ("float32", "int8_ptq", "int8", "uint8")
 DEPLOYED = ("int8", "uint8")
 """The variants whose layout may be optimized; the others are there to compare with."""
+
+LAYOUT_IMAGES = 300
+"""Validation images on which the optimized layout must answer as the plain one does."""
 
 _NOT_DECISIVE = {"name", "origin", "evaluate", "report"}
 """The parts of a recipe that have no say in the files' content."""
@@ -64,12 +71,30 @@ CONTRACT: dict[str, dict[str, dict[str, Any]]] = {
 """What each kind of file promises; shapes are (1, 28, 28, 1) and (1, 10), pixels 0 to 255."""
 CONTRACT["int8_ptq"] = CONTRACT["int8"]
 
+SIGNATURE: dict[str, Any] = {
+    "signature": "serving_default",
+    "inputs": {"images": {"shape": [None, 28, 28, 1], "dtype": "uint8", "meaning": "pixel"}},
+    "outputs": {
+        "probabilities": {"shape": [None, 10], "dtype": "float32", "meaning": "probability"},
+        "class": {"shape": [None], "dtype": "int64", "meaning": "position of the highest"},
+    },
+}
+"""What the SavedModel promises; None is any number of images."""
+
+TEMPERATURE = (
+    "Calibration has divided the logits by the temperature, in the weights of the last layer. "
+    "Every file has these weights: use its probabilities as they are. The float32 and int8_ptq "
+    "files and saved_model have the temperature of train; the int8 and uint8 files, "
+    "microcontroller and c have the temperature of quantize."
+)
+
 
 def run(context: Context) -> dict[str, Any]:
     """Write the SavedModel, the four .tflite files, what describes them, the C++ bundle, and C.
 
     Raises:
-        Error: a converted file doesn't keep its contract.
+        Error: a converted file doesn't keep its contract, or its optimized layout answers
+            otherwise than the plain one.
     """
     train.prepare_devices()
     recipe = context.recipe
@@ -80,14 +105,13 @@ def run(context: Context) -> dict[str, Any]:
     calibration = loading.calibration_examples(
         training, recipe.export.calibration_images, recipe.seed
     )
-    _save_model(trained, size, context.out / SAVED_MODEL)
+    save_model(trained, size, context.out / SAVED_MODEL)
     converters: dict[str, Callable[[], bytes]] = {
         "float32": lambda: convert(trained, size),
         "int8_ptq": lambda: convert(trained, size, tf.int8, calibration.images),
         "int8": lambda: convert(fake_quantized, size, tf.int8),
         "uint8": lambda: convert(fake_quantized, size, tf.uint8),
     }
-    labels = "".join(f"{label}\n" for label in datasets.classes(context.dataset)).encode()
     thresholds = {}
     plain = plain_int8(context.out, name)
     for variant, converter in converters.items():
@@ -96,18 +120,25 @@ def run(context: Context) -> dict[str, Any]:
         content = converter()
         if variant == "int8":
             artifacts.write_bytes(plain, content)
-            _describe(plain, labels, context, validation)
         if variant in DEPLOYED and recipe.export.optimize_layout:
-            content = layout.optimize(content)
+            content = optimize_layout(content, validation.images[:LAYOUT_IMAGES])
         artifacts.write_bytes(path, content)
         check(path, variant)
-        thresholds[variant] = _describe(path, labels, context, validation)
-    artifacts.write_bytes(context.out / metadata.LABELS_FILE, labels)
+        with streams.without_information():
+            probabilities = Classifier(path).predict(validation.images)
+        thresholds[variant] = confidence.threshold(probabilities, recipe.export.refuse)
+        describe(path, name, context.dataset, thresholds[variant])
+    describe(plain, name, context.dataset, thresholds["int8"])
     terminal.say("export: budget card")
     budget.write(plain, context.out / BUDGET)
     write_bundles(plain, context.out)
-    artifacts.write_json(context.out / "calibration.json", _identify(calibration))
-    artifacts.write_json(context.out / "manifest.json", _manifest(context, thresholds))
+    artifacts.write_bytes(context.out / metadata.LABELS_FILE, labels(context.dataset))
+    artifacts.write_json(context.out / CALIBRATION, _identify(calibration))
+    temperatures = {
+        stage: confidence.divided_by(context.inputs[stage]) for stage in ("train", "quantize")
+    }
+    described = manifest(context.out, recipe, context.dataset, thresholds, temperatures)
+    artifacts.write_json(context.out / MANIFEST, described)
     return {
         variant: (context.out / file_name(name, variant)).stat().st_size for variant in VARIANTS
     }
@@ -200,23 +231,57 @@ def check(path: Path, variant: str) -> None:
         if (
             found.shape != shape
             or found.dtype != np.dtype(expected["dtype"])
-            or not np.isclose(found.scale, scale, rtol=1e-5, atol=0)
+            or not np.isclose(found.scale, scale, atol=0)
             or found.zero_point != zero_point
         ):
             raise Error(
                 f"{path.name}: its {end} is {found}, expected shape {shape}, {expected['dtype']}, "
                 f"scale {scale:.6g}, zero point {zero_point}"
             )
-    floats = [t["name"] for t in interpreter.get_tensor_details() if t["dtype"] == np.float32]
+    floats = [
+        f"{tensor['name']} is {np.dtype(tensor['dtype'])}"
+        for tensor in interpreter.get_tensor_details()
+        if np.issubdtype(tensor["dtype"], np.floating)
+    ]
     if floats and variant != "float32":
-        raise Error(f"{path.name}: not integer throughout: {floats[0]} is float32")
+        raise Error(f"{path.name}: not integer throughout: {floats[0]}")
 
 
-def _save_model(model: keras.Model, size: int, folder: Path) -> None:
+def optimize_layout(content: bytes, images: NDArray[np.uint8]) -> bytes:
+    """Optimize the layout of an int8 or uint8 .tflite, and prove that its outputs stay the same.
+
+    Args:
+        content: the .tflite in the plain layout.
+        images: uint8, (N, 28, 28): what both layouts have to answer alike, by the reference
+            kernels.
+
+    Raises:
+        Error: an output differs.
+    """
+    optimized = layout.optimize(content)
+    answers = []
+    with tempfile.TemporaryDirectory() as folder, streams.without_information():
+        for each in (content, optimized):
+            path = Path(folder) / "layout.tflite"
+            path.write_bytes(each)
+            answers.append(Classifier(path, kernels="reference").raw(images))
+    unequal = int((answers[0] != answers[1]).any(axis=1).sum())
+    if unequal:
+        raise Error(
+            f"the optimized layout answers {unequal} of {len(images)} validation images otherwise "
+            "than the plain one (reference kernels); use the plain one: "
+            "--set export.optimize_layout=false"
+        )
+    return optimized
+
+
+def save_model(model: keras.Model, size: int, folder: Path) -> None:
     """Write the SavedModel: uint8 images in, probabilities and class out, any batch."""
     probabilities = deployed(model, size)
     module = tf.Module()
-    module.model = model
+    # The plain variables, which the graph reads. Saved through the model, they get second handles,
+    # and a session restores those alone.
+    module.weights = [variable.value for variable in model.variables]
     spec = tf.TensorSpec((None, loading.SIZE, loading.SIZE, 1), tf.uint8, name="images")
 
     @tf.function(input_signature=[spec])
@@ -225,7 +290,7 @@ def _save_model(model: keras.Model, size: int, folder: Path) -> None:
         return {"probabilities": scores, "class": tf.argmax(scores, axis=1)}
 
     shutil.rmtree(folder, ignore_errors=True)
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
+    tf.saved_model.save(module, str(folder), signatures={SIGNATURE["signature"]: serve})
     _renumber(folder)
 
 
@@ -259,23 +324,26 @@ def _renumber(folder: Path) -> None:
     )
 
 
-def _describe(path: Path, labels: bytes, context: Context, validation: loading.Examples) -> float:
-    """Give a .tflite its metadata, and in them its confidence threshold, which is returned."""
-    with streams.without_information():
-        probabilities = Classifier(path).predict(validation.images)
-    threshold = confidence.threshold(probabilities, context.recipe.export.refuse)
+def describe(path: Path, model: str, dataset: str, threshold: float) -> None:
+    """Give a .tflite its metadata, among them its confidence threshold, and its labels.
+
+    Nothing that an export of the same weights could have otherwise goes into the file, such as the
+    name of the recipe or the folder of the dataset.
+    """
     description = metadata.describe(
-        context.recipe.model.name,
-        f"{context.dataset} in ten classes, recipe {context.recipe.name}",
+        model,
+        f"Ten-class classifier of {datasets.shows(dataset)}",
         __version__,
         "keras_lenet",
         threshold,
     )
-    described = metadata_writer.attach(
-        path.read_bytes(), description, {metadata.LABELS_FILE: labels}
-    )
-    artifacts.write_bytes(path, described)
-    return threshold
+    files = {metadata.LABELS_FILE: labels(dataset)}
+    artifacts.write_bytes(path, metadata_writer.attach(path.read_bytes(), description, files))
+
+
+def labels(dataset: str) -> bytes:
+    """Return the content of a label file: the names of a dataset's classes, a line each."""
+    return "".join(f"{label}\n" for label in datasets.classes(dataset)).encode()
 
 
 def _identify(calibration: loading.Examples) -> dict[str, Any]:
@@ -286,28 +354,52 @@ def _identify(calibration: loading.Examples) -> dict[str, Any]:
     }
 
 
-def _manifest(context: Context, thresholds: dict[str, float]) -> dict[str, Any]:
-    name = context.recipe.model.name
-    files = {}
-    for variant in VARIANTS:
-        path = context.out / file_name(name, variant)
-        files[path.name] = {
-            "bytes": path.stat().st_size,
-            "sha256": artifacts.sha256(path),
-            "input": {"shape": [1, 28, 28, 1], **CONTRACT[variant]["input"]},
-            "output": {"shape": [1, 10], **CONTRACT[variant]["output"]},
-            "threshold": thresholds[variant],
-        }
+def manifest(
+    folder: Path,
+    recipe: Recipe,
+    dataset: str,
+    thresholds: dict[str, float],
+    temperatures: dict[str, float],
+) -> dict[str, Any]:
+    """Describe an export's folder for programs.
+
+    Args:
+        folder: holds the exported files.
+        recipe: what they were made by.
+        dataset: the dataset really used.
+        thresholds: the confidence threshold of each variant.
+        temperatures: by which the train and the quantize stage divided their logits.
+    """
+    name = recipe.model.name
+    plain = plain_int8(folder, name)
+    bundle = {file: _identity(plain.parent / file) for file in artifacts.hash_files(plain.parent)}
+    bundle[plain.name] |= _promise("int8", thresholds)
     return {
         "schema": artifacts.SCHEMA,
         "model": name,
-        "dataset": context.dataset,
+        "dataset": dataset,
         "image": "28×28 grey pixels, 0 = background, 255 = ink",
-        "labels": list(datasets.classes(context.dataset)),
-        "temperature": {
-            stage: confidence.divided_by(context.inputs[stage]) for stage in ("train", "quantize")
+        "labels": list(datasets.classes(dataset)),
+        "temperature": {"meaning": TEMPERATURE, **temperatures},
+        "files": {
+            file_name(name, variant): _identity(folder / file_name(name, variant))
+            | _promise(variant, thresholds)
+            for variant in VARIANTS
         },
-        "files": files,
-        "settings": context.recipe.model_dump(mode="json", exclude=_NOT_DECISIVE),
+        SAVED_MODEL: SIGNATURE | {"threshold": thresholds["float32"]},
+        MICROCONTROLLER: bundle,
+        "settings": recipe.model_dump(mode="json", exclude=_NOT_DECISIVE),
         "versions": artifacts.versions(),
+    }
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": artifacts.sha256(path)}
+
+
+def _promise(variant: str, thresholds: dict[str, float]) -> dict[str, Any]:
+    return {
+        "input": {"shape": [1, 28, 28, 1], **CONTRACT[variant]["input"]},
+        "output": {"shape": [1, 10], **CONTRACT[variant]["output"]},
+        "threshold": thresholds[variant],
     }

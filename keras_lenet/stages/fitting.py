@@ -26,6 +26,7 @@ from keras_lenet.errors import Error
 from keras_lenet.stages import loop
 
 Row = dict[str, float]
+_ADVICE = "lower the learning rate or lengthen the warm-up"
 
 
 @dataclass
@@ -37,7 +38,7 @@ class State:
         by_loss: rank epochs by validation loss alone: the divergence from teachers tells more of
             two models than the few images that only one of them gets right.
         best: index of the best row: highest validation accuracy, then lowest validation loss, or
-            the latter alone.
+            the latter alone. A row whose figures are not finite ranks below every other.
         best_weights: the weights of that epoch, as `get_weights` gives them.
     """
 
@@ -60,8 +61,10 @@ class State:
         if self.best < 0 or self._rank(row) > self._rank(self.history[self.best]):
             self.best, self.best_weights = len(self.history) - 1, weights
 
-    def _rank(self, row: Row) -> tuple[float, float]:
-        return 0.0 if self.by_loss else row["val_accuracy"], -row["val_loss"]
+    def _rank(self, row: Row) -> tuple[bool, float, float]:
+        if not _is_finite(row):  # NaN is neither more nor less than anything
+            return False, 0.0, 0.0
+        return True, 0.0 if self.by_loss else row["val_accuracy"], -row["val_loss"]
 
     def save(self, path: Path, running: list[NDArray[Any]]) -> None:
         """Write everything a resumed fit needs; `running` are the weights it goes on from."""
@@ -74,7 +77,7 @@ class State:
     @classmethod
     def load(cls, path: Path, by_loss: bool) -> tuple[State, list[NDArray[Any]]]:
         """What `save` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             progress = json.loads(str(arrays["progress"]))
 
             def numbered(kind: str) -> list[NDArray[Any]]:
@@ -173,7 +176,7 @@ def fit(
         by_loss: keep the epoch of lowest validation loss, instead of highest accuracy.
 
     Raises:
-        Error: the loss is no longer a finite number.
+        Error: the loss is no longer a finite number, or the validation loss never was.
     """
     state = _resume(model, out, title, by_loss)
     start = len(state.history)
@@ -209,8 +212,16 @@ def fit(
                     shuffle=False,  # the batches come shuffled
                     verbose=0,
                 )
+    if not _is_finite(state.history[state.best]):
+        raise Error(
+            f"{title}: the validation loss was not finite after any of {epochs} epochs; {_ADVICE}"
+        )
     model.set_weights(state.best_weights)
     return state
+
+
+def _is_finite(row: Row) -> bool:
+    return math.isfinite(row["val_accuracy"]) and math.isfinite(row["val_loss"])
 
 
 def _resume(model: Any, out: Path, title: str, by_loss: bool) -> State:
@@ -256,10 +267,7 @@ class _Watch:
     def batch_end(self, batch: int, logs: dict[str, float]) -> None:
         if not math.isfinite(logs["loss"]):
             where = f"epoch {len(self.state.history) + 1}, batch {batch + 1}"
-            raise Error(
-                f"{self.title}: the loss became {logs['loss']} in {where}; lower the learning "
-                "rate or lengthen the warm-up"
-            )
+            raise Error(f"{self.title}: the loss became {logs['loss']} in {where}; {_ADVICE}")
         self.bar.update(self.task, completed=len(self.state.history) * self.steps + batch + 1)
 
     def save_running(self, epoch: int, logs: dict[str, float]) -> None:

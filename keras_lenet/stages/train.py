@@ -245,14 +245,14 @@ def _statistics(recipe: Recipe, training: loading.Examples) -> tuple[float, floa
     if not recipe.data.standardize:
         return None
     images = loading.in_memory(training.images, "data.standardize")
-    pixels = images[training.labels != loading.NO_CLASS] / np.float32(255)
-    mean, deviation = float(pixels.mean()), float(pixels.std())
-    if deviation == 0:
+    images = images[training.labels != loading.NO_CLASS]
+    if images.min() == images.max():  # the deviation itself is then 0, or nearly so
         raise Error(
-            f"data.standardize = true: every pixel of the {len(pixels)} training images is "
-            f"{mean * 255:.0f}, so their deviation is 0; expected images that differ"
+            f"data.standardize = true: every pixel of the {len(images)} training images is "
+            f"{images.min()}, so their deviation is 0; expected images that differ"
         )
-    return mean, deviation
+    pixels = images / np.float32(255)
+    return float(pixels.mean()), float(pixels.std())
 
 
 def device() -> str:

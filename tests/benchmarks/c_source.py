@@ -1,13 +1,10 @@
-"""Generated C beside LiteRT: equal bytes, and what other processors take.
+"""Generated C beside LiteRT's reference kernels: bytes that differ, and what other processors take.
 
-    KERAS_LENET_DATA=… python tests/benchmarks/c_source.py
-
-Prints the bytes that differ, and the costs. Its speed on this host is one of `make bench`'s rows.
+How fast it is on this host is a row of the benchmark `inference`.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import os
 import subprocess
@@ -16,15 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from measure import EXPORTED, Row
 from numpy.typing import NDArray
 
-from keras_lenet import streams
 from keras_lenet.data import datasets
 from keras_lenet.edge.c import folder, measure
 from keras_lenet.edge.classifier import Classifier
 
-RANDOM, EMULATED = 100_000, 1_000
-MODEL = Path(__file__).parents[2] / "exported" / "microcontroller" / "lenet5_int8.tflite"
+RANDOM, EMULATED, QUICK = 100_000, 1_000, 100
+MODEL = EXPORTED / "microcontroller" / "lenet5_int8.tflite"
 
 MANY = """\
 #include "@name@.h"
@@ -37,13 +34,33 @@ void many(const uint8_t *images, int8_t *probabilities, int count)
 """
 
 
+def rows(quick: bool) -> list[Row]:
+    """Return the rows of different bytes, and of the costs on a Cortex-M and on AArch64."""
+    data = os.environ.get("KERAS_LENET_DATA")
+    test = datasets.load("mnist", "test", Path(data) if data else None).images
+    images = np.ascontiguousarray(test[: QUICK if quick else None])
+    noise = np.random.default_rng(1).integers(
+        0, 256, (QUICK if quick else RANDOM, 28, 28), np.uint8
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        generated = Path(temporary)
+        name = write(generated, images[:10])
+        return [*exactness(generated, name, images, noise), *costs(generated, name)]
+
+
+def write(generated: Path, images: NDArray[np.uint8]) -> str:
+    """Write the C of the published model into a folder; its name."""
+    names = [f"image {number}" for number in range(len(images))]
+    folder.write(MODEL, images, names, generated)
+    return folder.identifier(MODEL)
+
+
 def compiled(generated: Path, name: str, options: str) -> Callable[[NDArray[np.uint8]], NDArray]:
-    """The C as a function from images, uint8 (N, 28, 28), to probabilities, int8 (N, 10)."""
-    library = generated / f"many{abs(hash(options))}.so"
+    """Compile the C to a function from images, uint8 (N, 28, 28), to scores, int8 (N, 10)."""
     (generated / "many.c").write_text(MANY.replace("@name@", name))
-    command = ["gcc", "-std=c99", *options.split(), "-shared", "-fPIC", "-o", str(library)]
+    command = ["gcc", "-std=c99", *options.split(), "-shared", "-fPIC", "-o", "many.so"]
     subprocess.run([*command, "many.c", f"{name}.c"], cwd=generated, check=True)
-    many = ctypes.CDLL(str(library)).many
+    many = ctypes.CDLL(str(generated / "many.so")).many
 
     def answers(images: NDArray[np.uint8]) -> NDArray[np.int8]:
         found = np.empty((len(images), 10), np.int8)
@@ -53,51 +70,50 @@ def compiled(generated: Path, name: str, options: str) -> Callable[[NDArray[np.u
     return answers
 
 
-def exactness(model: Path, generated: Path, name: str, images: NDArray[np.uint8]) -> None:
-    """Compare every byte with the reference kernels', here and on emulated processors."""
-    reference = Classifier(model, kernels="reference")
+def exactness(
+    generated: Path, name: str, images: NDArray[np.uint8], noise: NDArray[np.uint8]
+) -> list[Row]:
+    """Count the bytes that differ from the reference kernels', here and on emulated processors."""
+    reference = Classifier(MODEL, kernels="reference")
     answers = compiled(generated, name, "-O3")
-    noise = np.random.default_rng(1).integers(0, 256, (RANDOM, 28, 28), np.uint8)
-    print("| images | on | different bytes |")
-    print("|---|---|---:|")
-    for label, some in ((f"{len(images):,} test", images), (f"{RANDOM:,} random", noise)):
-        wrong = sum(
-            int((answers(np.ascontiguousarray(part)) != reference.raw(part)).sum())
-            for part in np.array_split(some, max(1, len(some) // 10_000))
-        )
-        print(f"| {label} | this host | {wrong} |")
+    found = []
+    for kind, some in (("test", images), ("random", noise)):
+        wrong = int((answers(some) != reference.raw(some)).sum())
+        found.append(Row("different bytes", f"{len(some):,} {kind} images", "bytes", wrong))
     some = images[:EMULATED]
     expected = reference.raw(some)
     (generated / "images").write_bytes(some.tobytes())
     for target in measure.TARGETS:
-        wrong_or_why = f"not run: no {target.missing}"
-        if not target.missing:
-            sources = [generated / f"{name}_test.c", generated / f"{name}.c"]
-            measure.build(target, sources, generated / "program")
-            command = measure.emulated(target, generated / "program", "images", "answers")
-            subprocess.run(command, cwd=generated, check=True)
-            found = np.fromfile(generated / "answers", np.int8).reshape(-1, 20)[:, 10:]
-            wrong_or_why = str(int((found != expected).sum()))
-        print(f"| {len(some):,} test | {target.name}, emulated | {wrong_or_why} |")
+        row = (
+            "different bytes",
+            f"{len(some):,} test images, {target.name}, emulated",
+            "bytes",
+        )
+        if target.missing:
+            found.append(Row(*row, note=f"not installed: {target.missing}"))
+            continue
+        sources = [generated / f"{name}_test.c", generated / f"{name}.c"]
+        measure.build(target, sources, generated / "program")
+        command = measure.emulated(target, generated / "program", "images", "answers")
+        subprocess.run(command, cwd=generated, check=True, stdout=subprocess.DEVNULL)
+        scores = np.fromfile(generated / "answers", np.int8).reshape(-1, 20)[:, 10:]
+        found.append(Row(*row, int((scores != expected).sum())))
+    return found
 
 
-def main() -> None:
-    """Generate, compare, count."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=MODEL)
-    parser.add_argument("--dataset", default="mnist", help="whose test images")
-    parser.add_argument("--data-dir", type=Path, default=os.environ.get("KERAS_LENET_DATA"))
-    arguments = parser.parse_args()
-    images = datasets.load(arguments.dataset, "test", arguments.data_dir).images
-    name = folder.identifier(arguments.model)
-    with tempfile.TemporaryDirectory() as temporary, streams.without_information():
-        generated = Path(temporary)
-        names = [f"image {i}" for i in range(10)]
-        folder.write(arguments.model, images[:10], names, generated)
-        exactness(arguments.model, generated, name, images)
-        if not measure.M4.missing:
-            print(f"\n{measure.table(generated, name)}")
-
-
-if __name__ == "__main__":
-    main()
+def costs(generated: Path, name: str) -> list[Row]:
+    """Return flash, RAM and stack on a Cortex-M4, and the instructions an image on each target."""
+    found = []
+    if measure.M4.missing:
+        found.append(Row("Cortex-M4, -O2", "all", "", note=f"not installed: {measure.M4.missing}"))
+    else:
+        labels = ("flash: code and weights", "RAM: static", "stack, at most")
+        for label, value in zip(labels, measure.footprint(generated, name), strict=True):
+            found.append(Row("Cortex-M4, -O2", label, "bytes", value))
+    for target in measure.TARGETS:
+        row = ("instructions an image", target.name, "")
+        if target.missing:
+            found.append(Row(*row, note=f"not installed: {target.missing}"))
+        else:
+            found.append(Row(*row, measure.instructions(target, generated, name)))
+    return found

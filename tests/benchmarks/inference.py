@@ -5,26 +5,24 @@ Everything takes raw 28×28 pixels or their shares of 255, and answers with prob
 
 from __future__ import annotations
 
-import functools
-import json
+import io
 import os
 import shutil
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import measure
 import numpy as np
+from measure import EXPORTED, Peer
 from numpy.typing import NDArray
 
-from keras_lenet import streams
-from keras_lenet.edge import layout
 from keras_lenet.edge.classifier import Classifier
 
-EXPORTED = Path(__file__).parents[2] / "exported"
-BATCHES = (1, 256)
+PLAIN = "microcontroller/lenet5_int8.tflite"
 REPETITIONS, QUICK, SECONDS = 100, 2, 0.005
 """Repetitions of at least so many seconds each."""
 CALIBRATION = 500
@@ -35,54 +33,48 @@ Invoke = Callable[[], object]
 """One inference, of what was handed over before: no more than the runtime's own work."""
 
 
-def rows(room: str, quick: bool) -> list[measure.Row]:
-    """A case for each batch size."""
-    images = np.random.default_rng(0).integers(0, 256, (max(BATCHES), 28, 28), np.uint8)
-    found = []
-    with tempfile.TemporaryDirectory() as folder, streams.without_information():
-        for batch, asked in zip(BATCHES, (2.0, 3.0), strict=True):
-            entries = contestants(EXPORTED, Path(folder), images[:batch])
-            least = {name: asked for name in entries if name.startswith("ONNX")}
-            repetitions = QUICK if quick else REPETITIONS
-            case = measure.Case(f"batch of {batch}", entries, "µs", batch, repetitions, least)
-            found += measure.rows(room, case)
-    return found
+def rows(quick: bool) -> list[measure.Row]:
+    """Return the rows of two batch sizes."""
+    return [
+        row
+        for batch, goal in ((1, 2.0), (256, 3.0))
+        for row in measure.compare(
+            f"batch of {batch}",
+            "µs",
+            peers(batch, goal),
+            work=batch,
+            repetitions=QUICK if quick else REPETITIONS,
+        )
+    ]
 
 
-def contestants(
-    exported: Path, folder: Path, images: NDArray[np.uint8]
-) -> dict[str, measure.Contestant]:
-    """What is timed, by name, in the order of the table.
+def peers(batch: int, goal: float) -> list[Peer]:
+    """Return what takes part; `goal` is the speed-up over ONNX Runtime that is asked."""
 
-    Args:
-        exported: the folder of a run's files.
-        folder: for files that are made here.
-        images: (N, 28, 28), what each is given.
-    """
-    name = json.loads((exported / "manifest.json").read_text())["model"]
-    plain = exported / "microcontroller" / f"{name}_int8.tflite"
-    for variant, source in (("int8", plain), ("uint8", exported / f"{name}_uint8.tflite")):
-        (folder / variant).write_bytes(layout.optimize(source.read_bytes()))
-    made: dict[str, Callable[[], Invoke]] = {
-        "int8 .tflite": lambda: litert(folder / "int8", images),
-        "uint8 .tflite": lambda: litert(folder / "uint8", images),
-        "int8 .tflite in its plain layout": lambda: litert(plain, images),
-        "float32 .tflite": lambda: litert(exported / f"{name}_float32.tflite", images),
-        "generated C, gcc -O3": lambda: generated_c(plain, folder, "-O3", images),
-        "generated C, gcc -O3 -march=native": lambda: generated_c(
-            plain, folder, "-O3 -march=native", images
-        ),
-        "ONNX Runtime, float32": lambda: onnx(exported, folder, images, quantized=False),
-        "ONNX Runtime, int8": lambda: onnx(exported, folder, images, quantized=True),
-        "PyTorch, eager": lambda: pytorch(exported, images, compiled=False),
-        "PyTorch, torch.compile": lambda: pytorch(exported, images, compiled=True),
-    }
-    return {name: functools.partial(timed, prepare) for name, prepare in made.items()}
+    def peer(name: str, function: str, goal: float | None = None, **options: Any) -> Peer:
+        return Peer(name, f"inference:{function}", {"batch": batch, **options}, goal)
+
+    return [
+        peer("int8 .tflite", "litert", file="lenet5_int8.tflite"),
+        peer("uint8 .tflite", "litert", file="lenet5_uint8.tflite"),
+        peer("int8 .tflite in its plain layout", "litert", file=PLAIN),
+        peer("float32 .tflite", "litert", file="lenet5_float32.tflite"),
+        peer("generated C, gcc -O3", "generated_c", options="-O3"),
+        peer("generated C, gcc -O3 -march=native", "generated_c", options="-O3 -march=native"),
+        peer("ONNX Runtime, float32", "onnx", goal, quantized=False),
+        peer("ONNX Runtime, int8", "onnx", goal, quantized=True),
+        peer("PyTorch, eager", "pytorch", compiled=False),
+        peer("PyTorch, torch.compile", "pytorch", compiled=True),
+    ]
 
 
-def timed(prepare: Callable[[], Invoke]) -> measure.Run:
-    """Seconds of an inference, over as many as `SECONDS` take."""
-    invoke = prepare()
+def given(batch: int) -> NDArray[np.uint8]:
+    """Return the images of a batch."""
+    return np.random.default_rng(0).integers(0, 256, (batch, 28, 28), np.uint8)
+
+
+def timed(invoke: Invoke) -> measure.Repetition:
+    """Return the mean seconds of an inference, over as many as `SECONDS` take."""
     for _ in range(3):
         invoke()  # warms up
     times = max(1, round(SECONDS / min(seconds(invoke, 1) for _ in range(5))))
@@ -90,114 +82,110 @@ def timed(prepare: Callable[[], Invoke]) -> measure.Run:
 
 
 def seconds(function: Invoke, times: int) -> float:
-    """Processor time of this thread: what others run on this machine isn't in it."""
+    """Return processor time of this thread: what others run on this machine isn't in it."""
     start = time.thread_time()
     for _ in range(times):
         function()
     return time.thread_time() - start
 
 
-def litert(path: Path, images: NDArray[np.uint8]) -> Invoke:
-    """A .tflite by XNNPACK."""
-    classifier = Classifier(path)
-    classifier.raw(images, len(images))  # sets the input, of this size
-    return classifier._interpreter.invoke
+def litert(batch: int, file: str) -> measure.Repetition:
+    """Prepare a .tflite by XNNPACK."""
+    classifier = Classifier(EXPORTED / file)
+    classifier.raw(given(batch), batch)  # sets the input, of this size
+    return timed(classifier._interpreter.invoke)
 
 
-def generated_c(model: Path, folder: Path, options: str, images: NDArray[np.uint8]) -> Invoke:
-    """What `export-c` makes, compiled for this host."""
+def generated_c(batch: int, options: str) -> measure.Repetition:
+    """Prepare what `export-c` makes, compiled for this host."""
     if not shutil.which("gcc"):
-        raise ImportError("gcc")
+        raise ModuleNotFoundError(name="gcc")
     import c_source
 
-    from keras_lenet.edge.c import folder as source
-
-    generated = folder / "c"
-    generated.mkdir(exist_ok=True)
-    name = source.identifier(model)
-    source.write(model, np.zeros((10, 28, 28), np.uint8), [str(i) for i in range(10)], generated)
-    answers = c_source.compiled(generated, name, options)
-    return lambda: answers(np.ascontiguousarray(images))
+    images = given(batch)
+    with tempfile.TemporaryDirectory() as folder:
+        name = c_source.write(Path(folder), images[:1])
+        answers = c_source.compiled(Path(folder), name, options)
+    return timed(lambda: answers(images))
 
 
-def onnx(exported: Path, folder: Path, images: NDArray[np.uint8], quantized: bool) -> Invoke:
-    """ONNX Runtime on the same network and weights, in float or quantized after training."""
+def onnx(batch: int, quantized: bool) -> measure.Repetition:
+    """Prepare ONNX Runtime with the same network and weights, in float or quantized after."""
     import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
-    path = folder / "lenet5.onnx"
-    path.write_bytes(onnx_model(weights(exported)))
-    if quantized:
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.rest = iter(calibration_images())
 
-        class Reader(CalibrationDataReader):
-            def __init__(self) -> None:
-                self.rest = iter(calibration_images())
+        def get_next(self) -> dict[str, Any] | None:
+            image = next(self.rest, None)
+            return None if image is None else {"image": floats(image[np.newaxis])}
 
-            def get_next(self) -> dict[str, Any] | None:
-                image = next(self.rest, None)
-                return None if image is None else {"image": floats(image[np.newaxis])}
-
-        path = folder / "lenet5_int8.onnx"
-        quantize_static(
-            folder / "lenet5.onnx", path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True
-        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    known = calibration_images() if quantized else images
-    agree(session.run(None, {"image": floats(known)})[0], exported, known, quantized)
+    with tempfile.TemporaryDirectory() as folder:
+        model = plain = Path(folder) / "float.onnx"
+        plain.write_bytes(onnx_model(weights()))
+        if quantized:
+            model = Path(folder) / "int8.onnx"
+            quantize_static(plain, model, Reader(), quant_format=QuantFormat.QDQ, per_channel=True)
+        session = onnxruntime.InferenceSession(str(model), options, ["CPUExecutionProvider"])
+    known = calibration_images() if quantized else given(batch)
+    agree(session.run(None, {"image": floats(known)})[0], known, quantized)
     binding = session.io_binding()
-    binding.bind_cpu_input("image", floats(images))
+    binding.bind_cpu_input("image", floats(given(batch)))
     binding.bind_output("probabilities", "cpu")
-    return lambda: session.run_with_iobinding(binding)
+    return timed(lambda: session.run_with_iobinding(binding))
 
 
-def pytorch(exported: Path, images: NDArray[np.uint8], compiled: bool) -> Invoke:
-    """PyTorch on the same network and weights."""
+def pytorch(batch: int, compiled: bool) -> measure.Repetition:
+    """Prepare PyTorch with the same network and weights."""
     import pytorch
 
-    run = pytorch.inference(weights(exported), floats(images), compiled)
-    agree(run().numpy(), exported, images, quantized=False)
-    return run
+    invoke = pytorch.inference(weights(), floats(given(batch)), compiled)
+    agree(invoke().numpy(), given(batch), quantized=False)
+    return timed(invoke)
 
 
-def agree(found: Any, exported: Path, images: NDArray[np.uint8], quantized: bool) -> None:
-    """A peer that computes something else would be no peer."""
-    name = json.loads((exported / "manifest.json").read_text())["model"]
-    wanted = Classifier(exported / f"{name}_float32.tflite").predict(images)
+def agree(found: Any, images: NDArray[np.uint8], quantized: bool) -> None:
+    """Check that a peer computes the same as the exported float model."""
+    wanted = Classifier(EXPORTED / "lenet5_float32.tflite").predict(images)
     if quantized:
-        found, wanted = found.argmax(axis=1), wanted.argmax(axis=1)
-        if np.mean(found == wanted) < AGREEMENT:
+        if np.mean(found.argmax(axis=1) == wanted.argmax(axis=1)) < AGREEMENT:
             raise ValueError("the quantized peer answers otherwise than the float model")
     elif np.abs(found - wanted).max() > TOLERANCE:
         raise ValueError("the peer answers otherwise than the exported float model")
 
 
 def floats(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Images as the float peers take them: (N, 1, 28, 28), shares of 255."""
+    """Return images as the float peers take them: (N, 1, 28, 28), shares of 255."""
     return images[:, np.newaxis].astype(np.float32) / 255
 
 
-@functools.cache
 def calibration_images() -> NDArray[np.uint8]:
-    """Training images, for ranges."""
-    from keras_lenet.data import loading
+    """Return training images, for ranges."""
+    from keras_lenet.data import datasets
 
     folder = os.environ.get("KERAS_LENET_DATA")
-    training, _ = loading.load_training("mnist", Path(folder) if folder else None, 0.1, 0)
-    return loading.calibration_examples(training, CALIBRATION, 0).images
+    return datasets.load("mnist", "train", Path(folder) if folder else None).images[:CALIBRATION]
 
 
-@functools.cache
-def weights(exported: Path) -> list[NDArray[np.float32]]:
-    """Kernels and biases of the exported Keras model, layer by layer."""
-    import keras
+def weights() -> list[NDArray[np.float32]]:
+    """Return kernels and biases of the exported Keras model, layer by layer.
 
-    return keras.saving.load_model(exported / "model.keras").get_weights()
+    Keras would import TensorFlow, which crashes beside torch.compile.
+    """
+    import h5py
+
+    layers = ("conv2d", "conv2d_1", "conv2d_2", "dense", "dense_1")
+    with zipfile.ZipFile(EXPORTED / "model.keras") as archive:
+        file = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
+    return [file[f"layers/{layer}/vars/{number}"][:] for layer in layers for number in (0, 1)]
 
 
 def onnx_model(arrays: list[NDArray[np.float32]]) -> bytes:
-    """LeNet-5 as it is deployed, resize and softmax included, in ONNX."""
+    """Return LeNet-5 as it is deployed, resize and softmax included, in ONNX."""
     from onnx import TensorProto, helper, numpy_helper
 
     constants = {"scales": np.array([1, 1, 32 / 28, 32 / 28], np.float32)}

@@ -1,11 +1,13 @@
-"""LeNet-5 as a user of PyTorch writes it: model, training, augmentation. Needs `torch`."""
+"""LeNet-5 as a user of PyTorch writes it: model, training, augmentation. Needs `torch`.
+
+Nothing here may import TensorFlow, which crashes beside torch.compile.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
-from typing import Any
 
 import measure
 import numpy as np
@@ -13,8 +15,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import nn
-
-from keras_lenet.data import loading
 
 
 def network() -> nn.Sequential:
@@ -42,90 +42,86 @@ def step(
 
 
 def training(
-    images: NDArray[np.float32],
-    labels: NDArray[np.int32],
-    batch: int,
-    *,
-    channels_last: bool = False,
-    compiled: bool = False,
-) -> measure.Contestant:
-    """Steps of AdamW over prepared batches.
+    count: int, batch: int, *, channels_last: bool = False, compiled: bool = False
+) -> measure.Repetition:
+    """Prepare steps of AdamW over prepared batches.
 
     Args:
-        images: (N, 32, 32, 1); in one repetition each comes once.
-        labels: (N,).
+        count: images; in one repetition each comes once.
         batch: images in a batch.
         channels_last: memory format of images and kernels, with the fused optimizer.
-        compiled: by torch.compile, likewise.
+        compiled: by torch.compile.
     """
+    from training import random_batches
 
-    def prepare() -> measure.Run:
-        torch.set_num_threads(measure.cores())
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        model = network().to(memory_format=layout)
-        fused = channels_last or compiled
-        optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=1e-4, fused=fused)
-        prepared = torch.from_numpy(images.transpose(0, 3, 1, 2)).contiguous(memory_format=layout)
-        batches = [
-            *zip(prepared.split(batch), torch.from_numpy(labels).long().split(batch), strict=True)
-        ]
-        train = step(torch.compile(model) if compiled else model, optimizer)
+    torch.set_num_threads(measure.cores())
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = network().to(memory_format=layout)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=1e-4, fused=channels_last)
+    images, labels = random_batches(count)
+    prepared = torch.from_numpy(images.transpose(0, 3, 1, 2)).contiguous(memory_format=layout)
+    batches = [
+        *zip(prepared.split(batch), torch.from_numpy(labels).long().split(batch), strict=True)
+    ]
+    train = step(torch.compile(model) if compiled else model, optimizer)
 
-        def epoch() -> None:
-            for one in batches:
-                train(*one)
+    def epoch() -> None:
+        for one in batches:
+            train(*one)
 
-        return lambda: measure.wall(epoch)
-
-    return prepare
+    return lambda: measure.wall(epoch)
 
 
-def warped(images: NDArray[np.uint8], strengths: Any, batch: int) -> measure.Contestant:
-    """The usual augmentation of batches: affine_grid, grid_sample, from 28×28 to 32×32 pixels.
+def warped(count: int, strengths: dict[str, float], batch: int = 256) -> measure.Repetition:
+    """Prepare the usual augmentation: affine_grid, grid_sample, from 28×28 to 32×32 pixels.
 
     Args:
-        images: (N, 28, 28); in one repetition each comes once.
+        count: images; in one repetition each comes once.
         strengths: the `augment` section of a recipe.
         batch: images in a batch.
     """
+    torch.set_num_threads(measure.cores())
+    pixels = torch.randint(0, 256, (count, 28, 28), dtype=torch.uint8)
 
-    def prepare() -> measure.Run:
-        torch.set_num_threads(measure.cores())
-        pixels = torch.from_numpy(images)
+    def epoch() -> None:
+        for chosen in torch.randperm(len(pixels)).split(batch):
+            size = (len(chosen), 1, 32, 32)
+            grid = F.affine_grid(_transforms(len(chosen), strengths), size, align_corners=False)
+            F.grid_sample(
+                pixels[chosen, None].float() / 255,
+                grid,
+                padding_mode="border",
+                align_corners=False,
+            )
 
-        def epoch() -> None:
-            for chosen in torch.randperm(len(pixels)).split(batch):
-                size = (len(chosen), 1, 32, 32)
-                grid = F.affine_grid(_transforms(len(chosen), strengths), size, align_corners=False)
-                F.grid_sample(
-                    pixels[chosen, None].float() / 255,
-                    grid,
-                    padding_mode="border",
-                    align_corners=False,
-                )
-
-        return lambda: measure.wall(epoch)
-
-    return prepare
+    return lambda: measure.wall(epoch)
 
 
-def _transforms(count: int, strengths: Any) -> torch.Tensor:
+def _transforms(count: int, strengths: dict[str, float]) -> torch.Tensor:
     turn, zoom, shear, right, down = torch.rand(5, count) * 2 - 1
-    angle = turn * (strengths.rotate * math.pi / 180)
-    scale = 1 / (1 + zoom * strengths.zoom)
-    sheared = shear * strengths.shear
+    angle = turn * (strengths["rotate"] * math.pi / 180)
+    scale = 1 / (1 + zoom * strengths["zoom"])
+    sheared = shear * strengths["shear"]
     cos, sin = angle.cos() * scale, angle.sin() * scale
-    shift = strengths.shift / 14  # of half a side
+    shift = strengths["shift"] / 14  # of half a side
     rows = (cos - sheared * sin, -sin - sheared * cos, right * shift, sin, cos, down * shift)
     return torch.stack(rows, 1).view(-1, 2, 3)
 
 
-Splits = tuple[loading.Examples, loading.Examples]
+Attempt = Callable[[int, float], bool]
+"""Trains from a seed until some time; whether the goal is reached on the validation split."""
 
 
-def tutorial(splits: Splits, goal: float) -> measure.Attempt:
-    """LeNet-5 on padded, standardized images at a constant rate, validated after every epoch."""
-    (images, labels), validation = (_standardized(part, pad=2) for part in splits)
+def to_goal(method: str, data: str, goal: float, patience: float) -> measure.Repetition:
+    """Prepare attempts of a method of this module, until one reaches the goal."""
+    from time_to_accuracy import repeated
+
+    return repeated(globals()[method](data, goal), patience)
+
+
+def tutorial(data: str, goal: float) -> Attempt:
+    """Prepare LeNet-5 on padded, standardized images at a constant rate, validated every epoch."""
+    (images, labels), validation = _standardized(data, pad=2)
 
     def attempt(seed: int, deadline: float) -> bool:
         torch.set_num_threads(measure.cores())
@@ -140,9 +136,9 @@ def tutorial(splits: Splits, goal: float) -> measure.Attempt:
     return attempt
 
 
-def one_epoch(splits: Splits, goal: float) -> measure.Attempt:
-    """A wider network, one epoch of one cycle: the final method of tuomaso/train_mnist_fast."""
-    (images, labels), validation = (_standardized(part, pad=0) for part in splits)
+def one_epoch(data: str, goal: float) -> Attempt:
+    """Prepare a wider network, one epoch of one cycle: the method of tuomaso/train_mnist_fast."""
+    (images, labels), validation = _standardized(data, pad=0)
 
     def attempt(seed: int, deadline: float) -> bool:
         torch.set_num_threads(measure.cores())
@@ -167,11 +163,15 @@ def one_epoch(splits: Splits, goal: float) -> measure.Attempt:
     return attempt
 
 
-def _standardized(examples: loading.Examples, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (N, 1, side, side) by the usual mean and deviation of MNIST, and labels."""
-    images = (torch.from_numpy(examples.images)[:, None] / 255 - 0.1307) / 0.3081
-    padded = F.pad(images, (pad,) * 4, value=-0.1307 / 0.3081)
-    return padded, torch.from_numpy(examples.labels).long()
+def _standardized(data: str, pad: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return images (N, 1, side, side) by the usual mean and deviation, and labels, by split."""
+    found = []
+    with np.load(data) as splits:
+        for split in ("training", "validation"):
+            pixels = torch.from_numpy(splits[f"{split}_images"])[:, None]
+            images = F.pad((pixels / 255 - 0.1307) / 0.3081, (pad,) * 4, value=-0.1307 / 0.3081)
+            found.append((images, torch.from_numpy(splits[f"{split}_labels"]).long()))
+    return found
 
 
 def _accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:

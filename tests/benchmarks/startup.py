@@ -17,11 +17,11 @@ from pathlib import Path
 
 import measure
 import numpy as np
+from measure import Peer
 from PIL import Image
 
-REPETITIONS, QUICK = 31, 2
-ROOT = Path(__file__).parents[2]
-MODEL = ROOT / "exported" / "lenet5_int8.tflite"
+REPETITIONS, QUICK = 21, 2
+MODEL = measure.EXPORTED / "lenet5_int8.tflite"
 COMMAND = str(Path(sys.executable).with_name("keras-lenet"))
 
 NUMPY = "import numpy"
@@ -53,70 +53,73 @@ print(json.dumps(seconds))
 """
 
 
-def rows(room: str, quick: bool) -> list[measure.Row]:
-    """A case for each command, and one for the steps of `classify`."""
+def rows(quick: bool) -> list[measure.Row]:
+    """Return the rows of each command, and of the steps of `classify`."""
     repetitions = QUICK if quick else REPETITIONS
     python = [sys.executable, "-c"]
     bare = [*python, f"{INTERPRETER}; Interpreter({str(MODEL)!r})"]
-    nothing = {"Python": process([*python, "pass"])}
+    nothing = command("Python", [*python, "pass"])
     with tempfile.TemporaryDirectory() as folder:
         picture = f"{folder}/one.png"
         draw(picture)
         cases = {
-            "classify": {
-                CLASSIFY: process([COMMAND, "classify", picture]),
-                **nothing,
-                "NumPy": process([*python, NUMPY]),
-                "NumPy, the interpreter": process([*python, INTERPRETER]),
-                BARE: process(bare),
-                "the same with one BLAS thread": process(["env", ONE_THREAD, *bare]),
-            },
-            "help": {"`keras-lenet --help`": process([COMMAND, "--help"]), **nothing},
-            "run": {"`keras-lenet run`, up to date": up_to_date(folder), **nothing},
+            "classify": [
+                command(CLASSIFY, [COMMAND, "classify", picture]),
+                nothing,
+                command("NumPy", [*python, NUMPY]),
+                command("NumPy, the interpreter", [*python, INTERPRETER]),
+                command(BARE, bare, 0.67),
+                command("the same with one BLAS thread", ["env", ONE_THREAD, *bare]),
+            ],
+            "help": [command("`keras-lenet --help`", [COMMAND, "--help"]), nothing],
+            "run": [
+                Peer("`keras-lenet run`, up to date", "startup:up_to_date", {"folder": folder}),
+                nothing,
+            ],
         }
         found = []
-        for name, contestants in cases.items():
-            case = measure.Case(
-                name, contestants, "ms", repetitions=repetitions, at_least={BARE: 0.67}
-            )
-            found += measure.rows(room, case)
-        return found + steps(room, picture, repetitions)
+        for case, peers in cases.items():
+            found += measure.compare(case, "ms", peers, repetitions=repetitions)
+        return found + steps(picture, repetitions)
 
 
-def steps(room: str, picture: str, repetitions: int) -> list[measure.Row]:
-    """What `classify` spends its time on, in the order in which it comes to it."""
-    command = ["env", ONE_THREAD, sys.executable, "-c", TIMER, picture]
-    taken = [json.loads(output(command)) for _ in range(repetitions)]
-    by_name = dict(zip(STEPS, map(list, zip(*taken, strict=True)), strict=True))
-    return measure.unrivalled(room, "step of classify", "ms", by_name)
+def steps(picture: str, repetitions: int) -> list[measure.Row]:
+    """Return what `classify` spends its time on, in the order in which it comes to it."""
+    steps = ["env", ONE_THREAD, sys.executable, "-c", TIMER, picture]
+    taken = [json.loads(output(steps)) for _ in range(repetitions)]
+    return [
+        measure.Row("step of classify", name, "ms", *measure.spread(1e3 * each for each in seconds))
+        for name, seconds in zip(STEPS, zip(*taken, strict=True), strict=True)
+    ]
 
 
-def process(command: list[str]) -> measure.Contestant:
-    """A command from start to exit."""
-    return lambda: lambda: seconds(command)
+def command(name: str, line: list[str], goal: float | None = None) -> Peer:
+    """Return a command from start to exit as a peer."""
+    return Peer(name, "startup:process", {"command": line}, goal)
 
 
-def up_to_date(folder: str) -> measure.Contestant:
-    """A run of the smallest recipe in `folder`, when all is there already."""
+def process(command: list[str]) -> measure.Repetition:
+    """Prepare a command."""
+    return lambda: seconds(command)
 
-    def prepare() -> measure.Run:
-        if not importlib.util.find_spec("tensorflow"):
-            raise ImportError("keras-lenet[train]")
-        command = [COMMAND, "run", str(ROOT / "pipelines" / "smoke.toml"), "--runs", folder]
-        output(command)
-        return lambda: seconds(command)
 
-    return prepare
+def up_to_date(folder: str) -> measure.Repetition:
+    """Prepare a run of the smallest recipe in `folder`, where everything is there already."""
+    if not importlib.util.find_spec("tensorflow"):
+        raise ModuleNotFoundError(name="keras-lenet[train]")
+    command = [COMMAND, "run", str(measure.ROOT / "pipelines" / "smoke.toml"), "--runs", folder]
+    output(command)
+    return lambda: seconds(command)
 
 
 def output(command: list[str]) -> bytes:
-    """What a command prints; Python may keep its bytecode, as an installed package does."""
+    """Return what a command prints; Python may keep its bytecode, as an installed package does."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     return subprocess.run(command, check=True, capture_output=True, env=environment).stdout
 
 
 def seconds(command: list[str]) -> float:
-    """Processor time of a command, from start to exit: what others run here isn't in it."""
+    """Return the processor time of a command: what others run here isn't in it."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     output(command)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -124,7 +127,7 @@ def seconds(command: list[str]) -> float:
 
 
 def draw(path: str) -> None:
-    """A picture of a one, as dark ink on a light page."""
+    """Write a picture of a one, as dark ink on a light page."""
     page = np.full((120, 120), 230, np.uint8)
     page[20:100, 55:65] = 30
     Image.fromarray(page).save(path)

@@ -10,96 +10,100 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import measure
-import training
+import numpy as np
+from measure import Peer
 
-from keras_lenet.data import loading
-from keras_lenet.recipe import Recipe, load
-from keras_lenet.stages import train
-
-FAST = Path(__file__).parents[2] / "pipelines" / "fast.toml"
+FAST = measure.ROOT / "pipelines" / "fast.toml"
 GOAL, QUICK = 0.99, 0.5
-SEEDS = 5
-TUTORIAL = "PyTorch, LeNet-5, Adam at 1e-3, batches of 64"
-ONE_EPOCH = "PyTorch, epochs of one cycle up to 1e-2, tuned Adam, 24 and 32 channels"
+SEEDS = 3
+PATIENCE = 60.0
+"""Seconds after which no other epoch or attempt begins."""
 
 
-def rows(room: str, quick: bool) -> list[measure.Row]:
-    """One case; a repetition of each contestant is a seed."""
+def rows(quick: bool) -> list[measure.Row]:
+    """Return the rows of one case; a repetition of each peer is a seed."""
+    from keras_lenet.recipe import load
+
+    goal = QUICK if quick else GOAL
+    with tempfile.TemporaryDirectory() as folder:
+        data = f"{folder}/splits.npz"
+        named = {}
+        for split, part in zip(("training", "validation"), splits(load(FAST)), strict=True):
+            named |= {f"{split}_images": part.images, f"{split}_labels": part.labels}
+        np.savez(data, **named)
+        options = {"goal": goal, "patience": PATIENCE}
+        tutorial = {**options, "method": "tutorial", "data": data}
+        one_epoch = {**options, "method": "one_epoch", "data": data}
+        peers = [
+            Peer("pipelines/fast.toml", "time_to_accuracy:ours", options),
+            Peer("PyTorch, LeNet-5, Adam at 1e-3, batches of 64", "pytorch:to_goal", tutorial, 3.0),
+            Peer(
+                "PyTorch, epochs of one cycle up to 1e-2, tuned Adam, 24 and 32 channels",
+                "pytorch:to_goal",
+                one_epoch,
+                1.0,
+            ),
+        ]
+        return measure.compare(
+            f"{goal:.1%} of the validation images, given up after {PATIENCE:.0f} s",
+            "s",
+            peers,
+            repetitions=1 if quick else SEEDS,
+            warm_up=False,
+        )
+
+
+def splits(recipe):
+    """Return the training and the validation split of a recipe."""
+    from keras_lenet.data import loading
+
     folder = os.environ.get("KERAS_LENET_DATA")
-    recipe = load(FAST)
     data = recipe.data
-    splits = loading.load_training(
+    return loading.load_training(
         data.dataset, Path(folder) if folder else None, data.validation_split, data.split_seed
     )
-    goal = QUICK if quick else GOAL
-    contestants = {
-        "pipelines/fast.toml": repeated(ours(recipe, splits, goal), patience=100),
-        TUTORIAL: peer("tutorial", splits, goal, patience=120),
-        ONE_EPOCH: peer("one_epoch", splits, goal, patience=40),
-    }
-    seeds = 1 if quick else SEEDS
-    case = measure.Case(
-        f"{goal:.1%} of the validation images",
-        contestants,
-        "s",
-        repetitions=seeds,
-        at_least={TUTORIAL: 5.0, ONE_EPOCH: 1.0},
-        warm_up=False,
-    )
-    return measure.rows(room, case)
 
 
-def repeated(attempt: measure.Attempt, patience: float) -> measure.Contestant:
-    """Attempts, numbered through all repetitions, until one succeeds.
+def repeated(attempt: Callable[[int, float], bool], patience: float) -> measure.Repetition:
+    """Return attempts, numbered through all repetitions, until one succeeds.
 
     Args:
         attempt: whether the goal is reached, of a seed and the time by which to give up.
         patience: seconds after which no other attempt begins.
     """
+    number = 0
 
-    def prepare() -> measure.Run:
-        number = 0
+    def run() -> float:
+        nonlocal number
+        start = time.perf_counter()
+        while time.perf_counter() - start < patience:
+            number += 1
+            if attempt(number, start + patience):
+                return time.perf_counter() - start
+        raise TimeoutError(time.perf_counter() - start)
 
-        def run() -> float:
-            nonlocal number
-            start = time.perf_counter()
-            while time.perf_counter() - start < patience:
-                number += 1
-                if attempt(number, start + patience):
-                    return time.perf_counter() - start
-            raise measure.GaveUpError(time.perf_counter() - start)
-
-        return run
-
-    return prepare
+    return run
 
 
-def ours(
-    recipe: Recipe, splits: tuple[loading.Examples, loading.Examples], goal: float
-) -> measure.Attempt:
-    """The training stage with a recipe, once through, tracing and all."""
+def ours(goal: float, patience: float) -> measure.Repetition:
+    """Prepare the training stage with the recipe, once through, tracing and all."""
+    import training
+
+    from keras_lenet.recipe import load
+    from keras_lenet.stages import train
+
+    recipe = load(FAST)
+    examples = splits(recipe)
 
     def attempt(seed: int, deadline: float) -> bool:
         seeded = recipe.model_copy(update={"seed": seed})
-        batches = train.augmented(seeded, splits[0], recipe.train.batch_size, seed)
+        batches = train.augmented(seeded, examples[0], recipe.train.batch_size, seed)
         with tempfile.TemporaryDirectory() as folder, training.silence():
-            _, state = train.fit(seeded, batches, *splits, None, Path(folder))
+            _, state = train.fit(seeded, batches, *examples, None, Path(folder))
         return state.summary()["validation_accuracy"] >= goal
 
-    return attempt
-
-
-def peer(
-    method: str, splits: tuple[loading.Examples, loading.Examples], goal: float, patience: float
-) -> measure.Contestant:
-    """PyTorch's, which is imported only where it takes part."""
-
-    def prepare() -> measure.Run:
-        import pytorch
-
-        return repeated(getattr(pytorch, method)(splits, goal), patience)()
-
-    return prepare
+    return repeated(attempt, patience)

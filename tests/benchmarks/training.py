@@ -8,65 +8,61 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import keras
 import measure
 import numpy as np
-import tensorflow as tf
+from measure import Peer
 
-from keras_lenet import models, terminal
-from keras_lenet.data import loading
-from keras_lenet.recipe import Recipe, Train
-from keras_lenet.stages import fitting, train
-
-BATCHES = (64, 256, 1024)
+BATCHES = (64, 256)
 IMAGES, QUICK = 24_576, 2_048
 """In one repetition; divisible by every batch."""
 
 
-def rows(room: str, quick: bool) -> list[measure.Row]:
-    """A case for each batch size."""
+def rows(quick: bool) -> list[measure.Row]:
+    """Return the rows of each batch size."""
     count = QUICK if quick else IMAGES
-    generator = np.random.default_rng(0)
-    images = generator.random((count, 32, 32, 1), np.float32)
-    labels = generator.integers(0, 10, count, np.int32)
     found = []
     for batch in BATCHES:
-        contestants = {
-            "keras_lenet, as `train` fits": ours(images, labels, batch),
-            "PyTorch, eager": peer(images, labels, batch),
-            "PyTorch, eager, channels_last, fused AdamW": peer(
-                images, labels, batch, channels_last=True
+        options = {"count": count, "batch": batch}
+        peers = [
+            Peer("keras_lenet, as `train` fits", "training:ours", options),
+            Peer("PyTorch, eager", "pytorch:training", options, 1.0),
+            Peer(
+                "PyTorch, eager, channels_last, fused AdamW",
+                "pytorch:training",
+                {**options, "channels_last": True},
+                1.0,
             ),
-            "PyTorch, torch.compile, fused AdamW": peer(images, labels, batch, compiled=True),
-            "PyTorch, torch.compile, channels_last, fused AdamW": peer(
-                images, labels, batch, channels_last=True, compiled=True
+            Peer(
+                "PyTorch, torch.compile, channels_last, fused AdamW",
+                "pytorch:training",
+                {**options, "channels_last": True, "compiled": True},
+                1.0,
             ),
-        }
-        case = measure.Case(
-            f"batch of {batch}",
-            contestants,
-            "images/s",
-            count,
-            2 if quick else 9,
-            dict.fromkeys(contestants, 1.0),
-        )
-        found += measure.rows(room, case)
-    return [*found, measure.Row(room, "on a GPU", "all", "images/s", note="not measured")]
+        ]
+        case = f"batch of {batch}"
+        repetitions = 2 if quick else 7
+        found += measure.compare(case, "images/s", peers, work=count, repetitions=repetitions)
+    return [*found, measure.Row("on a GPU", "all", "images/s", note="not measured")]
 
 
-def peer(images: Any, labels: Any, batch: int, **options: bool) -> measure.Contestant:
-    """PyTorch's, which is imported only where it takes part."""
-
-    def prepare() -> measure.Run:
-        import pytorch
-
-        return pytorch.training(images, labels, batch, **options)()
-
-    return prepare
+def random_batches(count: int) -> tuple[Any, Any]:
+    """Return images (N, 32, 32, 1) and labels (N,)."""
+    generator = np.random.default_rng(0)
+    images = generator.random((count, 32, 32, 1), np.float32)
+    return images, generator.integers(0, 10, count, np.int32)
 
 
-def ours(images: Any, labels: Any, batch: int) -> measure.Contestant:
-    """The training stage's own fit, over prepared batches: the first repetition prepares them."""
+def ours(count: int, batch: int) -> measure.Repetition:
+    """Prepare the training stage's own fit."""
+    return over(*random_batches(count), batch)
+
+
+def over(images: Any, labels: Any, batch: int) -> measure.Repetition:
+    """Return the training stage's fit over these images, prepared by the first repetition."""
+    import tensorflow as tf
+
+    from keras_lenet.data import loading
+
     prepared = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch).cache()
 
     def batches(epochs: range, _: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -76,47 +72,52 @@ def ours(images: Any, labels: Any, batch: int) -> measure.Contestant:
     return fitted(batches, batch, len(images) // batch)
 
 
-def fitted(batches: Callable[..., tf.data.Dataset], batch: int, steps: int) -> measure.Contestant:
-    """An epoch of the training stage: model, optimizer, loss, metric, checkpoint and all.
+def fitted(batches: Callable[..., Any], batch: int, steps: int) -> measure.Repetition:
+    """Return an epoch of the training stage: model, optimizer, loss, metric, checkpoint and all.
 
     Args:
         batches: as the training stage has them.
         batch: images in a batch.
         steps: batches in an epoch.
     """
+    import keras
 
-    def prepare() -> measure.Run:
-        recipe = Recipe(name="bench", train=Train(batch_size=batch))
-        model = models.build_trained(keras, recipe.model)
-        train.compile_model(model, recipe.train, steps, train.loss(recipe))
-        few = np.zeros((10, 28, 28), np.uint8)
-        validation = loading.plain_batches(
-            loading.Examples(few, np.arange(10, dtype=np.uint8), np.arange(10), "validation"),
-            models.input_size(recipe.model),
-        )
+    from keras_lenet import models
+    from keras_lenet.data import loading
+    from keras_lenet.recipe import Recipe, Train
+    from keras_lenet.stages import fitting, train
 
-        def epoch() -> None:
-            with tempfile.TemporaryDirectory() as folder, silence():
-                fitting.fit(
-                    keras,
-                    model,
-                    batches,
-                    validation,
-                    epochs=1,
-                    steps=steps,
-                    out=Path(folder),
-                    title="bench",
-                    schedule=train.Schedule(recipe.train, steps),
-                )
+    recipe = Recipe(name="bench", train=Train(batch_size=batch))
+    model = models.build_trained(keras, recipe.model)
+    train.compile_model(model, recipe.train, steps, train.loss(recipe))
+    few = np.zeros((10, 28, 28), np.uint8)
+    labels = np.arange(10, dtype=np.uint8)
+    validation = loading.plain_batches(
+        loading.Examples(few, labels, np.arange(10), "validation"), models.input_size(recipe.model)
+    )
 
-        return lambda: measure.wall(epoch)
+    def epoch() -> None:
+        with tempfile.TemporaryDirectory() as folder, silence():
+            fitting.fit(
+                keras,
+                model,
+                batches,
+                validation,
+                epochs=1,
+                steps=steps,
+                out=Path(folder),
+                title="bench",
+                schedule=train.Schedule(recipe.train, steps),
+            )
 
-    return prepare
+    return lambda: measure.wall(epoch)
 
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """No word on each epoch."""
+    """Print nothing on each epoch."""
+    from keras_lenet import terminal
+
     terminal.console.quiet = True
     try:
         yield

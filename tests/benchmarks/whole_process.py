@@ -11,7 +11,7 @@ from pathlib import Path
 import measure
 import startup
 
-RECIPES = Path(__file__).parents[2] / "pipelines"
+RECIPES = measure.ROOT / "pipelines"
 IMPORTS = {
     "TensorFlow and Keras, imported alone": "import tensorflow, keras",
     "with tf_keras and tensorflow-model-optimization": (
@@ -20,18 +20,17 @@ IMPORTS = {
 }
 
 
-def rows(room: str, quick: bool) -> list[measure.Row]:
-    """One case without rivals: nobody else's recipe has these stages."""
+def rows(quick: bool) -> list[measure.Row]:
+    """Return the rows of one case without peers: nobody else's recipe has these stages."""
     recipe = RECIPES / ("smoke.toml" if quick else "quickstart.toml")
     taken = split(recipe)
     for name, code in IMPORTS.items():
         taken[name] = measure.wall(functools.partial(startup.output, [sys.executable, "-c", code]))
-    once = {name: [seconds] for name, seconds in taken.items()}
-    return measure.unrivalled(room, recipe.stem, "s", once)
+    return [measure.Row(recipe.stem, name, "s", seconds) for name, seconds in taken.items()]
 
 
 def split(recipe: Path) -> dict[str, float]:
-    """Seconds of a whole run into an empty folder, of each of its stages, and of what is left."""
+    """Return the seconds of a run into an empty folder, of each stage, and of what is left."""
     with tempfile.TemporaryDirectory() as runs:
         command = [startup.COMMAND, "run", str(recipe), "--runs", runs]
         whole = measure.wall(lambda: startup.output(command))

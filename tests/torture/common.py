@@ -1,4 +1,4 @@
-"""What the harnesses share: the recipe they run, what a finished run has to equal, their table."""
+"""What the harnesses share: the recipe they run, what a finished run has to equal, their rows."""
 
 import hashlib
 import json
@@ -175,9 +175,10 @@ def differences(found: dict[str, str], expected: dict[str, str]) -> list[str]:
     return sorted({name for name, _ in set(found.items()) ^ set(expected.items())})
 
 
-def row(what: str, count: object, came_of_it: str) -> None:
-    """One line of the README's table."""
-    print(f"| {what} | {count} | {came_of_it} |", flush=True)
+def row(what: str, count: int, outcome: str) -> None:
+    """Print one row of the results, as JSON."""
+    found = {"what": what, "count": count, "outcome": outcome}
+    print(json.dumps(found, ensure_ascii=False), flush=True)
 
 
 def arguments(default: int, what: str) -> tuple[int, random.Random]:

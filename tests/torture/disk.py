@@ -198,7 +198,7 @@ def two_at_once(expected, folder):
 
 
 def main() -> None:
-    wanted, generator = arguments(10, "full disks")
+    wanted, generator = arguments(5, "full disks")
     with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
         root = Path(scratch)
         expected = reference(root / "whole")

@@ -98,7 +98,7 @@ def main() -> None:
                 server.close()
         again = two_at_once(scratch)
     ends = f"{got:,} of {count:,} downloads end well, {refused} in one line"
-    row("a server that fails", f"{faults:,}", ends)
+    row("faults of servers", faults, ends)
     row("two processes that download the same", 2, f"{again} requests too many")
 
 

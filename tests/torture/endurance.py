@@ -83,13 +83,13 @@ def session(count):
 def main() -> None:
     import tempfile
 
-    count, _ = arguments(10_000, "pictures")
+    count, _ = arguments(4_000, "pictures")
     with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
         for what, (number, memory, files) in (
             ("pictures in one `classify`", classify_stream(count, Path(scratch))),
             ("requests in one `draw`", session(count)),
         ):
-            row(what, f"{number:,}", f"{memory / 2**20:+.1f} MiB, {files:+d} open files")
+            row(what, number, f"{memory / 2**20:+.1f} MiB, {files:+d} open files")
             assert memory < GROWTH, f"{memory} bytes more"
             assert files <= 2, f"{files} files more"
 

@@ -43,7 +43,7 @@ def epochs(run: Path) -> dict[str, int]:
 
 
 def main() -> None:
-    wanted, generator = arguments(50, "kills")
+    wanted, generator = arguments(16, "kills")
     where, kills, polite, folders = collections.Counter(), 0, 0, 0
     with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
         expected = reference(Path(scratch) / "whole")

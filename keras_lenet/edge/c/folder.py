@@ -12,6 +12,7 @@ from keras_lenet.artifacts import digest, write_bytes
 from keras_lenet.edge import inspection
 from keras_lenet.edge.c import graph, measure, source
 from keras_lenet.edge.classifier import Classifier
+from keras_lenet.edge.microcontroller import ATTRIBUTION
 
 
 def write(model: Path, images: NDArray[np.uint8], names: list[str], folder: Path) -> None:
@@ -29,9 +30,10 @@ def write(model: Path, images: NDArray[np.uint8], names: list[str], folder: Path
     network = graph.read(model)
     name = identifier(model)
     title = f"{model.name}, SHA-256 {digest(model.read_bytes())}"
-    answers = Classifier(model, kernels="reference").raw(images, batch_size=1)
+    classifier = Classifier(model, kernels="reference")
+    answers = classifier.raw(images, batch_size=1)
     files = {
-        f"{name}.h": source.header(name, title, network),
+        f"{name}.h": source.header(name, title, network, classifier.threshold),
         f"{name}.c": source.source(name, title, network),
         f"{name}_test.c": _test(name, images, answers, names),
         f"{name}_example/{name}_example.ino": _filled(EXAMPLE, name),
@@ -58,6 +60,7 @@ def _test(name: str, images: NDArray[np.uint8], answers: NDArray[np.int8], names
     pictures = ",\n".join(f"    {{\n{_rows(image.ravel())}\n    }}" for image in images)
     rows = ",\n".join(f"    {{{', '.join(map(str, row))}}}" for row in answers.tolist())
     text = TEST.replace("@count@", str(len(images))).replace("@names@", quoted)
+    text = text.replace("@attribution@", ATTRIBUTION.rstrip().replace("\n", "\n   "))
     return _filled(text.replace("@images@", pictures).replace("@answers@", rows), name)
 
 
@@ -69,7 +72,9 @@ def _rows(pixels: NDArray[np.uint8]) -> str:
 TEST = """\
 /* Without arguments: prints PASS, or the first output that differs from TensorFlow Lite's.
    With two: reads images of 784 bytes from the first file, and writes to the second, for each,
-   ten logits and ten probabilities. */
+   ten logits and ten probabilities.
+
+   @attribution@ */
 
 #include "@name@.h"
 
@@ -104,8 +109,10 @@ static int self_test(void)
             }
             best = answers[i][k] > answers[i][best] ? k : best;
         }
-        if (@name@_classify(images[i]) != best) {
-            printf("FAIL: %s: expected the class %d\\n", names[i], best);
+        const int greatest = answers[i][best];
+        const int accepted = greatest < @NAME@_THRESHOLD ? -1 : best;
+        if (@name@_classify(images[i]) != accepted) {
+            printf("FAIL: %s: expected the class %d\\n", names[i], accepted);
             return 1;
         }
     }
@@ -173,7 +180,8 @@ clean:
 """
 
 EXAMPLE = """\
-// Send 784 bytes, 28 rows of 28 pixels, 0 = background, 255 = ink: the digit comes back.
+// Send 784 bytes, 28 rows of 28 pixels, 0 = background, 255 = ink: the class comes back, or -1 if
+// the image shows none of the classes.
 // Copy @name@.c and @name@.h into this folder first.
 
 #include "@name@.h"
@@ -202,7 +210,7 @@ no library. Generated from {report.bytes:,} bytes of .tflite: {ops}.
 
 | file | what it is |
 |---|---|
-| `{name}.h` | three functions: the class, the probabilities, the logits |
+| `{name}.h` | three functions: the class, the probabilities, the logits; the threshold |
 | `{name}.c` | weights and code |
 | `{name}_test.c` | {vectors} images, and every output that belongs to them |
 | `{name}_example/` | a sketch for the Arduino environment |
@@ -212,8 +220,11 @@ no library. Generated from {report.bytes:,} bytes of .tflite: {ops}.
 #include "{name}.h"
 
 uint8_t image[784];                     /* 28 rows of 28: 0 = background, 255 = ink */
-int digit = {name}_classify(image);
+int digit = {name}_classify(image);     /* -1: no digit */
 ```
+
+`{name}_classify` returns -1 where no probability reaches `{name.upper()}_THRESHOLD`, the
+threshold that the .tflite carries.
 
 Static memory is {source.plan(network).bytes:,} bytes, shared by all calls: one at a time.
 
@@ -224,4 +235,5 @@ Static memory is {source.plan(network).bytes:,} bytes, shared by all calls: one 
 The answers are those of LiteRT's reference kernels, bit for bit: convolutions round twice, fully
 connected layers once. Other kernel sets, TensorFlow Lite Micro's among them, round differently by
 one unit in the last place here and there.
-"""
+
+{ATTRIBUTION}"""

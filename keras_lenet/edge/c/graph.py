@@ -443,6 +443,7 @@ def _fused(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
             isinstance(layer, Pool)
             and isinstance(before, Convolution)
             and before.pool == (1, 1)
+            and layer.source == before.target  # no RESHAPE between them
             and not layer.average
             and layer.window == layer.stride
             and math.prod(layer.window) <= 4  # more sums than registers otherwise

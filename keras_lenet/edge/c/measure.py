@@ -89,7 +89,7 @@ int main(void)
 {
     static uint8_t image[784];
     volatile uint32_t *const timer = (volatile uint32_t *)0xE000E010u; /* SysTick */
-    int sum = 0;
+    volatile int found;
     for (int i = 0; i < 784; ++i) {
         image[i] = (uint8_t)(i * i);
     }
@@ -97,10 +97,11 @@ int main(void)
     timer[2] = 0;
     timer[0] = 5; /* run, at the core's clock */
     for (int i = 0; i < @images@; ++i) {
-        sum += @name@_classify(image);
+        found = @name@_classify(image);
     }
     printf("%lu\\n", (unsigned long)(0xFFFFFFu - timer[2]));
-    return sum < 0;
+    (void)found;
+    return 0;
 }
 """
 _LOGGED = """\
@@ -110,14 +111,15 @@ _LOGGED = """\
 int main(int count, char **arguments)
 {
     static uint8_t image[784];
-    int sum = 0;
+    volatile int found;
     for (int i = 0; i < 784; ++i) {
         image[i] = (uint8_t)(i * i);
     }
     for (int i = 0; count == 2 && arguments[1][i]; ++i) {
-        sum += @name@_classify(image);
+        found = @name@_classify(image);
     }
-    return sum < 0;
+    (void)found;
+    return 0;
 }
 """
 

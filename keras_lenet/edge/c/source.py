@@ -110,21 +110,24 @@ def _whole(size: int) -> int:
     return -(-size // _LANES) * _LANES
 
 
-def header(name: str, title: str, network: Network) -> str:
-    """The header file.
+def header(name: str, title: str, network: Network, threshold: float) -> str:
+    """Return the header file.
 
     Args:
-        name: what every identifier begins with.
+        name: prefix of every identifier.
         title: a line that says what the model is.
         network: the model.
+        threshold: the least probability that is accepted, 0 to 1.
     """
-    guard, size = f"{name.upper()}_H", f"{name.upper()}_SCRATCH_BYTES"
+    capitals = name.upper()
+    # The least output that is not below the threshold, exactly: 256 is a power of two.
+    least = math.ceil(256 * threshold)
     return f"""\
 /* {title}
    Integers only, of 32 bits at least; nothing but <stdint.h> is needed. */
 
-#ifndef {guard}
-#define {guard}
+#ifndef {capitals}_H
+#define {capitals}_H
 
 #include <stdint.h>
 
@@ -133,11 +136,15 @@ extern "C" {{
 #endif
 
 /* Static memory that the functions share: one call at a time. */
-#define {size} {plan(network).bytes}
+#define {capitals}_SCRATCH_BYTES {plan(network).bytes}
+
+/* The least probability of an accepted class, as (value + 128) / 256: {least}/256. */
+#define {capitals}_THRESHOLD ({least - 128})
 
 /* An image is 28 rows of 28 pixels, 0 = background, 255 = ink. */
 
-/* The likeliest class, 0 to 9. */
+/* The likeliest class, 0 to 9; -1: its probability is below the threshold, so the image shows none
+   of the classes. */
 int {name}_classify(const uint8_t image[784]);
 
 /* Of each class: probability = (value + 128) / 256. */
@@ -155,7 +162,7 @@ void {name}_logits(const uint8_t image[784], int8_t logits[10]);
 
 
 def source(name: str, title: str, network: Network) -> str:
-    """The C file; arguments as for `header`."""
+    """Return the C file; arguments as for `header`."""
     layout = plan(network)
     functions, calls, place = [], [], "image"
     for number, layer in enumerate(network.layers, 1):
@@ -209,14 +216,15 @@ void {name}_probabilities(const uint8_t image[784], int8_t probabilities[10])
 int {name}_classify(const uint8_t image[784])
 {{
     int8_t probabilities[10];
-    int best = 0;
+    int best = 0, greatest;
     {name}_probabilities(image, probabilities);
     for (int i = 1; i < 10; ++i) {{
         if (probabilities[i] > probabilities[best]) {{
             best = i;
         }}
     }}
-    return best;
+    greatest = probabilities[best];
+    return greatest < {name.upper()}_THRESHOLD ? -1 : best;
 }}
 """
 
@@ -324,9 +332,9 @@ def _resize(layer: Resize, function: str, read: Callable[[str], str], pixels: bo
     arrays = "".join(
         _array(kind, f"{function}_{name}", values)
         for kind, name, values in (
-            ("uint16_t", "row", [width * depth * row for row in layer.rows[0]]),
+            ("int32_t", "row", [width * depth * row for row in layer.rows[0]]),
             ("int16_t", "row_weight", layer.rows[1]),
-            ("uint16_t", "column", [depth * column for column in layer.columns[0]]),
+            ("int32_t", "column", [depth * column for column in layer.columns[0]]),
             ("int16_t", "column_weight", layer.columns[1]),
         )
     )

@@ -35,8 +35,8 @@ function trace(context, side, colour) {
 	for (const { width, points } of strokes) {
 		context.lineWidth = width * side;
 		context.beginPath();
-		context.moveTo(points[0][0] * side, points[0][1] * side);
-		for (const [x, y] of points) context.lineTo(x * side, y * side); // a single point makes a dot
+		context.moveTo(points[0][0] * side, points[0][1] * side + 0.01); // no line of length 0, as of a tap, is drawn
+		for (const [x, y] of points) context.lineTo(x * side, y * side);
 		context.stroke();
 	}
 }

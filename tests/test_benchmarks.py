@@ -1,0 +1,143 @@
+"""Peers of a benchmark: each in a process of its own, whose failure is a row."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+
+import measure
+from measure import Peer, Row
+
+PEERS = """
+import os, signal
+
+def steady(seconds):
+    return lambda: seconds
+
+def alternating(*, first, second):
+    turns = iter([first, second] * 9)
+    return lambda: next(turns)
+
+def crashing(after):
+    def repetition():
+        nonlocal after
+        after -= 1
+        if after < 0:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return 1.0
+    return repetition
+
+def leaving():
+    os._exit(3)
+
+def missing():
+    import no_such_package
+
+def broken():
+    raise RuntimeError("no such processor\\nmore")
+
+def chatty():
+    print("not an answer")
+    return lambda: os.write(1, b"nor this") and 1.0
+
+def impatient():
+    def repetition():
+        raise TimeoutError(60.0)
+    return repetition
+
+def sleeping():
+    import time
+    time.sleep(60)
+
+def counting(path):
+    def repetition():
+        with open(path, "a") as file:
+            print(os.getpid(), file=file)
+        return 1.0
+    return repetition
+"""
+
+
+@pytest.fixture(autouse=True)
+def peers(tmp_path, monkeypatch):
+    (tmp_path / "peers.py").write_text(PEERS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
+def compare(*peers, unit="s", work=1, **options):
+    given = [Peer(name, f"peers:{name}", arguments) for name, arguments in peers]
+    return measure.compare("a case", unit, given, work=work, **options)
+
+
+OURS = ("steady", {"seconds": 2.0})
+
+
+def test_a_row_has_the_median_of_its_repetitions_and_of_their_ratios():
+    peer = ("alternating", {"first": 4.0, "second": 8.0})
+    found = compare(OURS, peer, unit="images/s", work=16, repetitions=2, warm_up=False)
+    assert found == [
+        Row("a case", "steady", "images/s", 8.0, (8.0, 8.0)),
+        Row("a case", "alternating", "images/s", 3.0, (2.5, 3.5), 3.0, (2.5, 3.5)),
+    ]
+
+
+def test_a_warm_up_is_not_counted():
+    found = compare(("alternating", {"first": 4.0, "second": 8.0}), repetitions=1)
+    assert found[0].median == 8.0
+
+
+@pytest.mark.parametrize("after", [0, 2])  # in its warm-up, or between others' repetitions
+def test_a_peer_that_crashes_is_a_row_and_the_others_go_on(after):
+    found = compare(OURS, ("crashing", {"after": after}), ("chatty", {}), repetitions=4)
+    assert found == [
+        Row("a case", "steady", "s", 2.0, (2.0, 2.0)),
+        Row("a case", "crashing", "s", note="crashed: signal 11"),
+        Row("a case", "chatty", "s", 1.0, (1.0, 1.0), 0.5, (0.5, 0.5)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("missing", "not installed: no_such_package"),
+        ("broken", "fails: RuntimeError: no such processor"),
+        ("leaving", "ended: status 3"),
+    ],
+)
+def test_a_peer_that_cannot_start_says_why_in_its_row(name, note):
+    assert compare(OURS, (name, {}), repetitions=1)[1] == Row("a case", name, "s", note=note)
+
+
+def test_without_ours_the_peers_have_figures_and_no_speed_up():
+    found = compare(("crashing", {"after": 0}), OURS, repetitions=1)
+    assert found[1] == Row("a case", "steady", "s", 2.0, (2.0, 2.0))
+
+
+def test_a_peer_that_gives_up_is_a_lower_bound():
+    row = compare(OURS, ("impatient", {}), repetitions=3)[1]
+    assert (row.median, row.speedup) == (60.0, 30.0)
+    assert row.note == "a lower bound: gave up in 3 of 3 repetitions"
+
+
+def test_peers_take_turns_each_in_one_process(tmp_path):
+    log = tmp_path / "log"
+    given = [Peer(name, "peers:counting", {"path": str(log)}) for name in "ab"]
+    measure.compare("a case", "s", given, repetitions=2)
+    first, second, *turns = log.read_text().split()  # warm-ups
+    assert first != second
+    assert turns == [first, second] * 2
+
+
+def test_a_peer_that_never_answers_is_ended(monkeypatch):
+    monkeypatch.setattr(measure, "PATIENCE", 1.0)
+    found = compare(("sleeping", {}), repetitions=1)
+    assert found == [Row("a case", "sleeping", "s", note="no answer in 1 s")]
+
+
+@pytest.mark.parametrize(
+    ("unit", "figure"), [("images/s", 50.0), ("s", 0.02), ("ms", 20.0), ("µs", 20_000.0)]
+)
+def test_seconds_become_figures(unit, figure):
+    assert measure.figure(unit, 100, 2.0) == pytest.approx(figure)

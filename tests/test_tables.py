@@ -1,0 +1,106 @@
+"""READMEs show what their records say, and tables are rendered from records."""
+
+import json
+
+import pytest
+import tables
+
+ROW = {
+    "benchmark": "inference", "case": "batch of 1", "name": "ours", "unit": "µs", "median": 12.44,
+    "quartiles": [12, 13], "speedup": None, "speedup_quartiles": None, "goal": None, "note": "",
+}  # fmt: skip
+PEER = ROW | {
+    "name": "a peer", "median": 1234.5, "speedup": 1.5, "speedup_quartiles": [1.25, 2], "goal": 2,
+}  # fmt: skip
+CRASHED = ROW | {"name": "another", "median": None, "note": "crashed: signal 11"}
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A repository with records of its own."""
+
+    def write(path, record):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(json.dumps(record))
+
+    write(
+        "tests/benchmarks/results.json",
+        {
+            "machine": {"cpu": "A CPU", "cores": 2, "python": "3.11", "versions": {"numpy": "2.0"}},
+            "rows": [ROW, PEER, CRASHED, ROW | {"benchmark": "scale"}],
+        },
+    )
+    row = {"harness": "kills", "what": "SIGKILL", "count": 1000, "outcome": "lost: none"}
+    write("tests/torture/results.json", {"rows": [row | {"seconds": 1.4}]})
+    runs = {"client": "A", "how": "CPU", "versions": {"a": "1"}, "file": "f", "other_classes": 0}
+    runs |= {"images_that_differ": 9, "largest_difference": 8.0}
+    refuses = {"client": "B", "note": "does not install"}
+    write("tests/benchmarks/clients.json", {"rows": [runs, refuses]})
+    model = {"title": "m", "correct": 9973, "accuracy": 0.9973, "interval": [0.996, 0.998]}
+    rejection = {"outliers": {"blank": {"total": 4, "refused": 3}}}
+    rejection["digits"] = {"total": 1000, "refused": 5}
+    metrics = {"images": 10000, "models": {"m": model | {"bytes": 1234}}, "rejection": rejection}
+    write("exported/metrics.json", metrics)
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", tables.READMES, ids=lambda path: path.parent.name)
+def test_a_readme_shows_what_its_records_say(path):
+    text = path.read_text()
+    assert text.count("\n<!-- table: ") == len(tables.MARKED.findall(text))
+    assert text == tables.render(text), "run `make tables`"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "inference",
+            "| case |  | median | speed-up (quartiles) | goal | note |\n"
+            "| --- | --- | ---: | ---: | ---: | --- |\n"
+            "| batch of 1 | ours | 12.4 µs |  |  |  |\n"
+            "| batch of 1 | a peer | 1,234 µs | 1.50 (1.25 to 2.00) | 2, missed |  |\n"
+            "| batch of 1 | another |  |  |  | crashed: signal 11 |",
+        ),
+        ("scale", "| case |  | median |\n| --- | --- | ---: |\n| batch of 1 | ours | 12.4 µs |"),
+        ("machine", "A CPU, 2 cores; Python 3.11, numpy 2.0."),
+        (
+            "torture",
+            "| harness | what | number | outcome | time |\n| --- | --- | ---: | --- | ---: |\n"
+            "| kills | SIGKILL | 1,000 | lost: none | 1 s |",
+        ),
+        (
+            "clients",
+            "| client | versions | file | other classes | images that differ | at most, of 1/256"
+            " | note |\n| --- | --- | --- | ---: | ---: | ---: | --- |\n"
+            "| A, CPU | a 1 | f | 0 | 9 | 8 |  |\n| B |  |  |  |  |  | does not install |",
+        ),
+        (
+            "metrics",
+            "| model | correct of 10,000 | accuracy | 95 % | bytes |\n"
+            "| --- | ---: | ---: | ---: | ---: |\n"
+            "| m | 9,973 | 99.73% | 99.60 to 99.80 | 1,234 |",
+        ),
+        (
+            "rejection",
+            "| picture | rejected | of |\n| --- | ---: | ---: |\n"
+            "| blank | 75.00% | 4 |\n| test digits | 0.50% | 1,000 |",
+        ),
+    ],
+)
+def test_a_table_is_rendered_from_its_record(root, name, expected):
+    assert tables.table(name, root) == expected
+
+
+def test_marked_places_alone_are_rendered(root):
+    text = "a\n<!-- table: machine -->\nold\nlines\n<!-- end -->\nb\n"
+    filled = text.replace("old\nlines", "A CPU, 2 cores; Python 3.11, numpy 2.0.")
+    assert tables.render(text, root) == filled
+    assert tables.render(filled, root) == filled
+
+
+@pytest.mark.parametrize("name", ["no such", "torture"])
+def test_a_table_without_a_record_is_an_error(root, name):
+    (root / "tests" / "torture" / "results.json").unlink()
+    with pytest.raises(LookupError, match="no record"):
+        tables.render(f"<!-- table: {name} -->\n<!-- end -->", root)
