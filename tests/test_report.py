@@ -8,12 +8,11 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
-from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 
-from keras_lenet import plots, results
+from keras_lenet import artifacts, plots, results
 from keras_lenet.recipe import Recipe
 from keras_lenet.stages import confidence, report
 
@@ -336,6 +335,20 @@ def changed(metrics, path):
     return copied
 
 
+class Told:
+    """Stands for a plot's axes, and for all that belongs to them: notes what they are told."""
+
+    def __init__(self):
+        self.drawn = []
+
+    def __getattr__(self, name):
+        return self
+
+    def __call__(self, *arguments, **named):
+        self.drawn.append((arguments, named))
+        return self
+
+
 NOT_SHOWN = {
     "schema",
     # The verdict says these in words.
@@ -353,11 +366,12 @@ def test_every_figure_of_the_metrics_changes_the_page(monkeypatch):
     """Or is one that the page is known to leave out. Plots are told by what they draw."""
 
     def told(draw, name, size=None):
-        axis = MagicMock(name=name)
+        axis = Told()
         draw(axis)
-        return re.sub("0x[0-9a-f]+|id='[0-9]+'", "", repr(axis.mock_calls))
+        return re.sub("0x[0-9a-f]+", "", repr(axis.drawn))
 
     monkeypatch.setattr(plots, "svg", told)
+    monkeypatch.setattr(artifacts, "versions", dict)  # slow to look up, a hundred times
     metrics, predictions = everything()
     page = report.page(metrics, predictions)
     assert report.page(copy.deepcopy(metrics), predictions) == page
@@ -370,3 +384,81 @@ def test_every_figure_of_the_metrics_changes_the_page(monkeypatch):
         and report.page(changed(metrics, path), predictions) == page
     }
     assert silent == NOT_SHOWN
+
+
+def tables(text):
+    """The rows of each table of a page, by its caption; cells stand between bars."""
+    found = {}
+    for table in re.findall(r"<table>.*?</table>", text, re.DOTALL):
+        title = re.search(r"<caption>(.*?)</caption>", table)[1]
+        rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+        found[html.unescape(title)] = [
+            html.unescape(" | ".join(re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row))) for row in rows
+        ]
+    return found
+
+
+def test_every_table_says_what_was_measured(monkeypatch):
+    monkeypatch.setattr(plots, "svg", lambda draw, name, size=None: "")
+    metrics, predictions = everything()
+    metrics["models"]["a.tflite"] |= {"difference": -0.0625, "agreement": 0.75, "bytes": 12345}
+    metrics["models"]["a.tflite"]["calibration"]["error"] = 0.0625
+    metrics["models"]["b.tflite"]["calibration"]["error"] = 0.5
+    metrics["timings"]["models"]["a.tflite"] = {
+        "kernels": "XNNPACK", "p50_us": 1234.5, "p95_us": 2345.6, "batched_images_per_second": 4567,
+    }  # fmt: skip
+    first = {"raw": [0.75, 0.5], "prepared": [0.25, 0.0]}
+    metrics["robustness"]["corruptions"]["gaussian_noise"] = {
+        "a.tflite": {"raw": [1.0, 0.875], "prepared": [0.5, 0.5]}, "b.tflite": first,
+    }  # fmt: skip
+    found = tables(report.page(metrics, predictions))
+    del found["Versions"]
+    assert found == {
+        "Gates": ["gate | verdict | figure | limit", "min_accuracy | ✓ met | 0.9 | at least 0.75"],
+        "Accuracy, size and time": [
+            " | ".join(results.HEADER),
+            "a.tflite | 18 | 90.00% | 70.00 to 100.00 | -6.25 pt | 75.00% | 12,345 | 1,234 µs | "
+            "XNNPACK",
+            "b.tflite | 19 | 95.00% | 70.00 to 100.00 | +0.00 pt | 100.00% | 1,000 | 1 µs | "
+            "XNNPACK",
+        ],
+        "a.tflite": [
+            "op | values | SQNR, dB | lost here, dB | largest error | saturated | range",
+            "CONV_2D | 4 × 4 | 40.0 | 8.0 | 0.25 | 12.50% | -1 to 1",
+            "SOFTMAX | 10 | 30.0 | 10.0 | 0.5 | 25.00% | 0 to 1",
+        ],
+        "Calibration": ["model | ECE, points", "a.tflite | 6.25", "b.tflite | 50.00"],
+        "What a.tflite refuses": [
+            "picture of | refused by classify | by the threshold alone | of",
+            "letters | 50.0% | 25.0% | 8",
+            "test images |  | 5.00% | 20",
+        ],
+        "The mean over all corruptions and severities": [
+            "model | as they come | prepared | mean corruption error",
+            "a.tflite | 50.0% | 25.0% | 0.750",
+            "b.tflite | 50.0% | 25.0% | 0.750",
+        ],
+        "a.tflite, images as they come, but for the last column": [
+            "corruption | severity 1 | severity 2 | mean | prepared",
+            "gaussian noise | 100.0% | 87.5% | 93.8% | 50.0%",
+            "fog | 75.0% | 50.0% | 62.5% | 37.5%",
+        ],
+        "Time of one image, and images a second": [
+            "model | kernel set | median, µs | 95th percentile, µs | images/s in batches",
+            "a.tflite | XNNPACK | 1,234.5 | 2,345.6 | 4,567",
+            "b.tflite | XNNPACK | 1.0 | 2.0 | 3",
+        ],
+    }
+
+
+def test_the_key_figures_are_the_deployed_models(monkeypatch):
+    monkeypatch.setattr(plots, "svg", lambda draw, name, size=None: "")
+    metrics, predictions = everything()
+    metrics["models"]["a.tflite"] |= {"difference": -0.0625, "agreement": 0.75, "bytes": 250}
+    facts = re.findall(r"<d[td][^>]*>(.*?)</d[td]>", report.page(metrics, predictions))
+    assert [re.sub("</?small>", "", fact) for fact in facts] == [
+        "Accuracy of a.tflite", "90.00%", "95 % interval: 70.00 to 100.00",
+        "Difference from b.tflite", "-6.25 points", "another answer on 5 of 20",
+        "Size", "250 bytes", "25% of b.tflite",
+        "Gates", "1 of 1 met",
+    ]  # fmt: skip
