@@ -151,3 +151,10 @@ def test_what_can_be_compared():
     assert not layers.comparable(FLOAT, PUBLISHED / "saved_model")
     assert not layers.comparable(FLOAT, PUBLISHED / "lenet5_int8.tflite")  # of another layout
     assert layers.comparable(FLOAT, INT8)
+
+
+def test_files_of_other_ops_cannot_be_compared(tmp_path):
+    other = convert(
+        tmp_path / "net.tflite", lambda values: tf.nn.conv2d(values, KERNEL, 1, "VALID")
+    )
+    assert not layers.comparable(other, INT8)
