@@ -1,86 +1,155 @@
-"""Temperature and threshold."""
+"""Temperature, threshold, calibration, coverage and rejection, on answers of known confidence."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy.special import softmax
 
-from keras_lenet import models
+from keras_lenet import artifacts
 from keras_lenet.edge.prepare import prepare
-from keras_lenet.recipe import Model
 from keras_lenet.stages import confidence
 
 
-def overconfident(factor, count=4000):
-    """Logits that are `factor` times those of the distribution that the labels are drawn from."""
-    generator = np.random.default_rng(0)
-    logits = generator.normal(0, 2, (count, 10)).astype(np.float32)
-    labels = (logits + generator.gumbel(size=logits.shape)).argmax(1)
-    return factor * logits, labels.astype(np.uint8)
+def sure(*tops):
+    """Probabilities, (N, 10): class 0 with these confidences, class 1 with the rest."""
+    probabilities = np.zeros((len(tops), 10))
+    probabilities[:, 0], probabilities[:, 1] = tops, 1 - np.array(tops)
+    return probabilities
 
 
-@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
-def test_the_temperature_undoes_overconfidence(factor):
-    logits, labels = overconfident(factor)
-    assert confidence.temperature(logits, labels) == pytest.approx(factor, rel=0.05)
+@pytest.mark.parametrize("factor", [0.25, 1.0, 3.0, 9.0])
+def test_temperature_makes_confidence_the_accuracy(factor):
+    """Of two classes with logits ±t/2, three of four right: best is log 3 between them."""
+    logits = np.zeros((4, 10), np.float32)
+    logits[:, 2:] = -1e6  # of no account
+    logits[:, 0] = factor * np.log(3)
+    labels = np.array([0, 0, 0, 1], np.uint8)
+    assert confidence.temperature(logits, labels) == pytest.approx(factor, rel=1e-3)
+
+
+def test_temperature_is_the_same_whatever_is_added_to_an_images_logits():
+    logits = np.zeros((4, 10), np.float32)
+    logits[:, 2:] = -1e6
+    logits[:, 0] = 2 * np.log(3)
+    labels = np.array([0, 0, 0, 1], np.uint8)
+    shifted = logits + np.array([[0.0], [3.0], [-5.0], [8.0]], np.float32)
+    assert confidence.temperature(shifted, labels) == pytest.approx(2, rel=1e-3)
+
+
+def test_temperature_stays_between_a_tenth_and_ten():
+    logits = np.zeros((2, 10), np.float32)
+    logits[:, 0] = 1
+    right, wrong = np.zeros(2, np.uint8), np.ones(2, np.uint8)
+    assert confidence.temperature(logits, right) == pytest.approx(0.1, rel=1e-3)
+    assert confidence.temperature(logits, wrong) == pytest.approx(10, rel=1e-3)
 
 
 def test_calibrating_divides_the_logits_and_changes_no_answer():
-    keras.utils.set_random_seed(0)
-    model = models.build(keras, Model())
-    images = np.random.default_rng(0).random((40, 32, 32, 1), np.float32)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(10)])
+    inputs = np.random.default_rng(0).random((40, 2), np.float32)
     labels = np.arange(40, dtype=np.uint8) % 10
-    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
-    before = model.predict(images, verbose=0)
+    batches = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(16)
+    model.set_weights([np.eye(2, 10), np.linspace(0, 3, 10)])
+    before = model(inputs).numpy()
     temperature = confidence.calibrate(model, batches, labels)
-    after = model.predict(images, verbose=0)
-    np.testing.assert_allclose(after, before / temperature, rtol=1e-4, atol=1e-6)
-    assert confidence.temperature(before, labels) == pytest.approx(temperature)
+    assert temperature == pytest.approx(confidence.temperature(before, labels), rel=1e-4)
+    assert temperature > 2
+    np.testing.assert_allclose(model(inputs), before / temperature, rtol=1e-5)
 
 
-def test_the_threshold_refuses_at_most_its_share():
-    top = np.linspace(0.2, 1, 101).astype(np.float32)
-    probabilities = np.column_stack([top, *[(1 - top) / 9] * 9])
-    for share in (0.0, 0.05, 0.25):
-        found = confidence.threshold(probabilities, share)
-        refused = (probabilities.max(1) < found).mean()
-        assert refused <= share < refused + 0.02
-        assert found * 256 == round(found * 256)
+def test_dividing_leaves_integers_and_earlier_layers_alone():
+    class Layer:
+        def __init__(self, *weights):
+            self.weights = [np.array(weight) for weight in weights]
+
+        def get_weights(self):
+            return self.weights
+
+        def set_weights(self, weights):
+            self.weights = weights
+
+    class Net:
+        layers = (Layer(np.float32([3, 6])), Layer(np.float32([3, 6]), np.int32(6)))
+
+    confidence.divide(Net, 3)
+    first, last = Net.layers
+    assert first.weights[0].tolist() == [3, 6]
+    assert last.weights[0].tolist() == [1, 2]
+    assert last.weights[0].dtype == np.float32
+    assert last.weights[1] == 6
 
 
-def test_calibration_error_by_hand():
-    top = np.array([0.95, 0.95, 0.55, 0.55])
-    probabilities = np.zeros((4, 10))
-    probabilities[:, 0], probabilities[:, 1] = top, 1 - top
-    found = confidence.calibration(probabilities, np.array([0, 0, 0, 1], np.uint8))
-    # Two bins: two at 0.95, both right; two at 0.55, one right.
-    assert found["error"] == pytest.approx((2 * 0.05 + 2 * 0.05) / 4)
-    assert [one["count"] for one in found["bins"]] == [2, 2]
-    assert [one["accuracy"] for one in found["bins"]] == [0.5, 1.0]
+def test_the_temperature_of_a_finished_stage_is_in_its_record(tmp_path):
+    summary = {"temperature": 1.25}
+    record = artifacts.Record("train", {}, {}, {}, "digits", 0, {}, "now", 1.0, summary)
+    record.write(tmp_path)
+    assert confidence.divided_by(tmp_path) == 1.25
 
 
-def test_a_calibrated_model_has_little_calibration_error():
-    logits, labels = overconfident(1.0, 20_000)
-    probabilities = softmax(logits, axis=1)
-    assert confidence.calibration(probabilities, labels)["error"] < 0.02
-    assert confidence.calibration(softmax(3 * logits, axis=1), labels)["error"] > 0.1
+@pytest.mark.parametrize(
+    ("share", "threshold"),
+    # Of 8 answers a share below 1/8 refuses none: the threshold is the least answer's step.
+    [(0.0, 64), (0.124, 64), (0.125, 80), (0.25, 96), (0.374, 96), (0.375, 128), (0.99, 250)],
+)
+def test_threshold_is_the_highest_step_that_refuses_at_most_a_share(share, threshold):
+    probabilities = np.zeros((8, 10))
+    probabilities[range(8), range(8)] = (
+        np.array([128, 64.5, 96, 80.5, 160, 192.5, 250.5, 224]) / 256
+    )
+    assert confidence.threshold(probabilities, share) == threshold / 256
+    assert (probabilities.max(axis=1) < threshold / 256).mean() <= share
+
+
+def test_calibration_error_weighs_bins_by_their_size():
+    # Three answers of 0.95, all right: 0.05 apart; one of 0.55, wrong: 0.55 apart.
+    found = confidence.calibration(sure(0.95, 0.55, 0.95, 0.95), np.array([0, 1, 0, 0], np.uint8))
+    assert found["error"] == pytest.approx((3 * 0.05 + 1 * 0.55) / 4)
+    assert found["bins"] == [
+        {"count": 1, "confidence": pytest.approx(0.55), "accuracy": 0.0},
+        {"count": 3, "confidence": pytest.approx(0.95), "accuracy": 1.0},
+    ]
+
+
+def test_calibration_bins_are_fifteen_closed_above():
+    # 0.6 is the upper end of the ninth bin, 0.625 lies in the tenth, 1.0 in the last.
+    labels = np.zeros(5, np.uint8)
+    found = confidence.calibration(sure(0.5625, 0.6, 0.625, 0.6640625, 1.0), labels)
+    assert [one["count"] for one in found["bins"]] == [2, 2, 1]
+    assert [one["confidence"] for one in found["bins"]] == pytest.approx([0.58125, 0.64453125, 1])
+    # Of two bins the lower holds 0.5, the upper all above.
+    low, high = np.full((1, 10), 0.05), sure(0.75)
+    low[0, 0] = 0.5
+    found = confidence.calibration(np.concatenate([low, high]), np.zeros(2, np.uint8), bins=2)
+    assert [one["confidence"] for one in found["bins"]] == [0.5, 0.75]
+    # What is never sure at all counts in the first.
+    found = confidence.calibration(np.zeros((1, 10)), np.zeros(1, np.uint8), bins=2)
+    assert [one["confidence"] for one in found["bins"]] == [0]
 
 
 def test_coverage_takes_the_most_confident_first():
-    top = np.linspace(0.6, 0.99, 10)
-    probabilities = np.zeros((10, 10))
-    probabilities[:, 0], probabilities[:, 1] = top, 1 - top
-    labels = np.array([1, 1, 0, 0, 0, 0, 0, 0, 0, 0], np.uint8)  # wrong where least sure
-    found = confidence.coverage(probabilities, labels, points=5)
-    assert found["coverage"] == [0.2, 0.4, 0.6, 0.8, 1.0]
-    assert found["accuracy"] == [1, 1, 1, 1, 0.8]
+    labels = np.array([1, 0, 1, 0, 0, 0, 0, 0, 0, 0], np.uint8)
+    found = confidence.coverage(
+        sure(0.6, 0.9, 0.7, 0.8, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96), labels, points=5
+    )
+    assert found == {
+        "coverage": [0.2, 0.4, 0.6, 0.8, 1.0],
+        "accuracy": [1, 1, 1, 1, 0.8],
+    }
+
+
+def test_coverage_has_fifty_points_each_of_an_image_at_least():
+    found = confidence.coverage(sure(0.6, 0.9, 0.7), np.array([0, 1, 0], np.uint8))
+    assert len(found["coverage"]) == len(found["accuracy"]) == 50
+    assert sorted(set(found["coverage"])) == pytest.approx([1 / 3, 2 / 3, 1])
+    assert found["accuracy"][0] == 0  # the surest is wrong
+    assert found["accuracy"][-1] == pytest.approx(2 / 3)
 
 
 class Inked:
     """A stand-in for a classifier: the more ink, the more confident that it is a 3."""
 
-    threshold = 0.5
+    def __init__(self, threshold=0.5):
+        self.threshold = threshold
 
     def predict(self, images):
         top = np.maximum(images.mean((1, 2)) / 255, 0.1)
@@ -89,24 +158,68 @@ class Inked:
         return probabilities.astype(np.float32)
 
 
+FULL, BLANK = np.full((28, 28), 255, np.uint8), np.zeros((28, 28), np.uint8)
+MARK = np.zeros((72, 72), np.uint8)
+MARK[20:50, 30:40] = 255
+
+
 def test_rejection_counts_what_is_refused():
-    full, blank = np.full((28, 28), 255, np.uint8), np.zeros((28, 28), np.uint8)
-    mark = np.zeros((72, 72), np.uint8)
-    mark[20:50, 30:40] = 255
-    digits = np.stack([full, full, blank, blank])
+    digits = np.stack([FULL, FULL, BLANK, BLANK, FULL])
     found = confidence.rejection(
         Inked(),
         Inked().predict(digits),
-        np.array([3, 5, 3, 3], np.uint8),
-        {"full": [full] * 2, "blank": [blank] * 3, "mark": [mark]},
+        np.array([3, 5, 3, 3, 3], np.uint8),
+        {"full": [FULL] * 2, "blank": [BLANK] * 3, "mark": [MARK]},
     )
-    assert found["digits"] == {"total": 4, "refused": 2, "accuracy_of_accepted": 0.5}
+    assert found["threshold"] == 0.5
+    accuracy = pytest.approx(2 / 3)
+    assert found["digits"] == {"total": 5, "refused": 2, "accuracy_of_accepted": accuracy}
     # prepare() finds nothing on a full page, though the model alone would be sure.
     assert found["outliers"]["full"] == {"total": 2, "refused": 2, "refused_by_threshold": 0}
     assert found["outliers"]["blank"] == {"total": 3, "refused": 3, "refused_by_threshold": 3}
-    assert prepare(mark).found
-    curve = found["curve"]
-    assert curve["digits"][0] == 0
-    assert curve["digits"][-1] == 0.5
-    assert curve["mark"][curve["threshold"].index(0.5)] == 1
-    assert all(np.diff(curve[kind]).min() >= 0 for kind in ("digits", *found["outliers"]))
+    assert prepare(MARK).found
+    assert found["outliers"]["mark"] == {"total": 1, "refused": 1, "refused_by_threshold": 1}
+
+
+def test_the_curve_gives_shares_below_every_fourth_step():
+    digits = sure(0.75, 0.5, 1.0, 0.890625)
+    curve = confidence.rejection(
+        Inked(), digits, np.zeros(4, np.uint8), {"mark": [MARK], "blank": [BLANK]}
+    )["curve"]
+    assert curve["threshold"] == [step / 64 for step in range(65)]
+    for threshold, share in ((0.5, 0), (0.515625, 0.25), (0.75, 0.25), (0.765625, 0.5), (1, 0.75)):
+        assert curve["digits"][curve["threshold"].index(threshold)] == share
+    prepared = prepare(MARK).image.mean() / 255
+    assert curve["mark"] == [float(threshold > prepared) for threshold in curve["threshold"]]
+    assert curve["blank"] == [0.0] + [1.0] * 64
+
+
+def test_an_answer_at_the_threshold_is_accepted():
+    pages = {"mark": [MARK]}
+    level = float(Inked().predict(prepare(MARK).image[np.newaxis]).max())
+    for threshold, refused in ((level, 0), (np.nextafter(np.float32(level), np.float32(1)), 1)):
+        found = confidence.rejection(Inked(threshold), sure(0.5), np.zeros(1), pages)
+        assert found["outliers"]["mark"] == {
+            "total": 1, "refused": refused, "refused_by_threshold": refused,
+        }  # fmt: skip
+    found = confidence.rejection(Inked(0.5), sure(0.5, 0.4375), np.zeros(2), pages)
+    assert found["digits"]["refused"] == 0  # 0.4375 is class 1, with 0.5625
+    none = confidence.rejection(Inked(1.0), sure(0.5), np.zeros(1), pages)
+    assert none["digits"] == {"total": 1, "refused": 1, "accuracy_of_accepted": None}
+
+
+def test_pages_of_one_kind_are_counted_one_by_one():
+    """The smaller mark leaves less ink when it is fitted, and so less confidence."""
+    wide = np.zeros((72, 72), np.uint8)
+    wide[20:50, 20:50] = 255
+    marks = [float(prepare(page).image.mean() / 255) for page in (MARK, wide)]
+    assert marks[0] < marks[1]
+    classifier = Inked(sum(marks) / 2)
+    found = confidence.rejection(classifier, sure(0.5), np.zeros(1), {"marks": [MARK, wide]})
+    assert found["outliers"]["marks"] == {"total": 2, "refused": 1, "refused_by_threshold": 1}
+
+
+def test_without_a_threshold_a_page_without_ink_is_refused_still():
+    """As `Classifier.classify` does, which does not ask the model."""
+    found = confidence.rejection(Inked(0.0), sure(0.5), np.zeros(1), {"blank": [BLANK] * 2})
+    assert found["outliers"]["blank"] == {"total": 2, "refused": 2, "refused_by_threshold": 0}

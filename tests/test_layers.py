@@ -1,43 +1,96 @@
-"""Where quantization loses."""
+"""Quantization noise, tensor by tensor: of the published files, and of a net of known weights."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from conftest import draw_digits
 
 from keras_lenet.edge import metadata_writer
+from keras_lenet.edge.classifier import Classifier
 from keras_lenet.stages import layers
 
-
-@pytest.fixture(scope="module")
-def export(finished):
-    return finished.folder / "export"
-
-
-@pytest.fixture(scope="module")
-def images():
-    return draw_digits(50, 4)[0]
+PUBLISHED = Path(__file__).parents[1] / "exported"
+FLOAT, INT8 = PUBLISHED / "lenet5_float32.tflite", PUBLISHED / "lenet5_int8_ptq.tflite"
+IMAGES = draw_digits(50, 4)[0]
 
 
-def test_every_op_has_its_losses(export, images):
-    rows = layers.losses(
-        export / "lenet5_float32.tflite", export / "lenet5_int8_ptq.tflite", images
-    )
-    names = layers.numbered(rows)
-    assert names[:2] == ["RESIZE_BILINEAR", "CONV_2D 1"]
-    assert len(rows) == 9
-    assert all(row["sqnr_db"] > 15 for row in rows)
+def test_every_op_has_its_losses():
+    rows = layers.losses(FLOAT, INT8, IMAGES)
+    assert layers.numbered(rows) == [
+        "RESIZE_BILINEAR", "CONV_2D 1", "MAX_POOL_2D 1", "CONV_2D 2", "MAX_POOL_2D 2", "CONV_2D 3",
+        "FULLY_CONNECTED 1", "FULLY_CONNECTED 2", "SOFTMAX",
+    ]  # fmt: skip
+    assert [row["shape"] for row in rows] == [
+        [1024], [4704], [1176], [1600], [400], [120], [84], [10], [10],
+    ]  # fmt: skip
     assert [len(row["channels"] or []) for row in rows] == [0, 6, 0, 16, 0, 120, 84, 10, 0]
+    assert rows[0]["range"] == pytest.approx([0, 1])
+    assert rows[-1]["range"] == pytest.approx([0, 255 / 256])
+    before = layers.EIGHT_BITS
     for row in rows:
-        assert 0 <= row["saturated"] < 0.2
-        assert row["range"][0] <= 0 < row["range"][1]
+        assert row["drop_db"] == pytest.approx(before - row["sqnr_db"])
+        before = min(row["sqnr_db"], layers.EIGHT_BITS)
 
 
-def test_a_files_losses_against_itself_are_none(export, images):
-    path = export / "lenet5_float32.tflite"
-    rows = layers.losses(path, path, images)
-    assert {row["sqnr_db"] for row in rows} == {None}
+def test_the_last_ops_losses_are_those_of_the_files_answers():
+    true, found = (
+        Classifier(path, kernels="builtin").predict(IMAGES).astype(float) for path in (FLOAT, INT8)
+    )
+    row = layers.losses(FLOAT, INT8, IMAGES)[-1]
+    noise = found - true
+    assert row["sqnr_db"] == pytest.approx(10 * np.log10((true**2).sum() / (noise**2).sum()))
+    assert row["max_error"] == pytest.approx(np.abs(noise).max())
+    # Zero is no saturation: only 255/256 is an end of the range.
+    assert row["saturated"] == pytest.approx((found == 255 / 256).mean())
+    assert 0 < row["saturated"] < 0.2
+
+
+def test_a_files_losses_against_itself_are_none():
+    rows = layers.losses(FLOAT, FLOAT, IMAGES)
+    assert {row["sqnr_db"] for row in rows} == {row["drop_db"] for row in rows} == {None}
+    assert {row["max_error"] for row in rows} == {row["saturated"] for row in rows} == {0}
+    assert {row["range"] for row in rows} == {None}
     assert layers.worst(rows) is None
+
+
+KERNEL = np.arange(1, 13, dtype=np.float32).reshape(2, 2, 1, 3)
+KERNEL[0, 0, 0] = (-20, 2, -40)
+"""Of three channels, whose greatest absolute weights are 20, 11 and 40."""
+
+
+def convert(path, *ops):
+    """Write a .tflite of some ops, one after the other, from (1, 28, 28, 1)."""
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 28, 28, 1))])
+    def net(values):
+        for op in ops:
+            values = op(values)
+        return values
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [net.get_concrete_function()], tf.Module()
+    )
+    path.write_bytes(converter.convert())
+    return path
+
+
+def test_weights_are_told_by_output_channel(tmp_path):
+    """In a file these are the first axis of a convolution, but the last of a depthwise one."""
+    bias = tf.constant([1.0, 2.0, 3.0])
+    path = convert(
+        tmp_path / "net.tflite",
+        lambda values: tf.nn.conv2d(values, KERNEL, 1, "VALID") + bias,
+        lambda values: tf.nn.max_pool2d(values, 2, 2, "VALID"),
+        lambda values: tf.nn.depthwise_conv2d(
+            values, KERNEL.swapaxes(2, 3), [1, 1, 1, 1], "VALID"
+        ) + bias,
+    )  # fmt: skip
+    assert [(row["op"], row["channels"]) for row in layers.losses(path, path, IMAGES[:1])] == [
+        ("CONV_2D", [20, 11, 40]), ("MAX_POOL_2D", None), ("DEPTHWISE_CONV_2D", [20, 11, 40]),
+    ]  # fmt: skip
 
 
 def damage(path, position, target, factor):
@@ -46,8 +99,7 @@ def damage(path, position, target, factor):
     graph = model.subgraphs[0]
     weights = graph.tensors[graph.operators[position].inputs[1]]
     weights.quantization.scale = weights.quantization.scale * factor
-    packed = metadata_writer.pack(model)
-    target.write_bytes(packed)
+    target.write_bytes(metadata_writer.pack(model))
     return target
 
 
@@ -55,23 +107,54 @@ def damage(path, position, target, factor):
     (1, "CONV_2D 1"), (3, "CONV_2D 2"), (5, "CONV_2D 3"), (6, "FULLY_CONNECTED 1"),
     (7, "FULLY_CONNECTED 2"),
 ])  # fmt: skip
-def test_a_damaged_layer_is_named(export, images, tmp_path, position, name):
-    damaged = damage(
-        export / "lenet5_int8_ptq.tflite", position, tmp_path / "damaged.tflite", np.float32(1.3)
-    )
-    rows = layers.losses(export / "lenet5_float32.tflite", damaged, images)
+def test_a_damaged_layer_is_named(tmp_path, position, name):
+    damaged = damage(INT8, position, tmp_path / "damaged.tflite", np.float32(1.3))
+    rows = layers.losses(FLOAT, damaged, IMAGES)
     assert layers.numbered(rows)[layers.worst(rows)] == name
+    sound = layers.losses(FLOAT, INT8, IMAGES)[position]
+    expected = 1.3 * np.array(sound["channels"])
+    np.testing.assert_allclose(rows[position]["channels"], expected, rtol=1e-6)
 
 
 def test_sqnr_of_known_noise():
     true = np.array([[3.0, 4.0]])
     assert layers.sqnr(true, true + np.array([[0.3, 0.4]])) == pytest.approx(20)
+    assert layers.sqnr(true, true - np.array([[5.0, 0.0]])) == pytest.approx(0)
+    assert layers.sqnr(2 * true, np.array([[6.0, 9.0]])) == pytest.approx(20)
     assert layers.sqnr(true, true) is None
+    assert layers.sqnr(np.zeros((1, 2)), true) is None
 
 
-def test_what_can_be_compared(export):
-    pair = export / "lenet5_float32.tflite", export / "microcontroller" / "lenet5_int8.tflite"
-    assert layers.comparable(*pair)
-    assert not layers.comparable(*reversed(pair))
-    assert not layers.comparable(export / "saved_model", pair[1])
-    assert not layers.comparable(pair[0], export / "lenet5_int8.tflite")  # of another layout
+def row(op, drop):
+    return {"op": op, "drop_db": drop}
+
+
+def test_the_worst_op_is_the_one_with_the_largest_drop():
+    assert layers.worst([row("A", 1.0), row("B", 3.0), row("C", None), row("D", 2.0)]) == 1
+    assert layers.worst([row("A", -1.0), row("B", 0.5)]) == 1
+    assert layers.worst([row("A", -1.0), row("B", None)]) is None
+    assert layers.worst([]) is None
+
+
+def test_only_ops_of_one_name_are_numbered():
+    rows = [row("A", 0), row("B", 0), row("A", 0), row("A", 0)]
+    assert layers.numbered(rows) == ["A 1", "B", "A 2", "A 3"]
+
+
+def test_what_can_be_compared():
+    plain = PUBLISHED / "microcontroller" / "lenet5_int8.tflite"
+    assert layers.comparable(FLOAT, plain)
+    assert not layers.comparable(plain, FLOAT)
+    assert not layers.comparable(FLOAT, FLOAT)
+    assert not layers.comparable(plain, plain)
+    assert not layers.comparable(PUBLISHED / "saved_model", plain)
+    assert not layers.comparable(FLOAT, PUBLISHED / "saved_model")
+    assert not layers.comparable(FLOAT, PUBLISHED / "lenet5_int8.tflite")  # of another layout
+    assert layers.comparable(FLOAT, INT8)
+
+
+def test_files_of_other_ops_cannot_be_compared(tmp_path):
+    other = convert(
+        tmp_path / "net.tflite", lambda values: tf.nn.conv2d(values, KERNEL, 1, "VALID")
+    )
+    assert not layers.comparable(other, INT8)

@@ -12,15 +12,12 @@ import tensorflow as tf
 import tf_keras
 from conftest import SMOKE, draw_digits, keras_lenet
 
-from keras_lenet import artifacts, models, pipeline, recipe, results
+from keras_lenet import artifacts, models, pipeline, recipe
 from keras_lenet.artifacts import Record
-from keras_lenet.data import datasets, outliers
 from keras_lenet.edge.classifier import Classifier
-from keras_lenet.errors import Error, GateError
-from keras_lenet.stages import evaluate, fitting, quantize
+from keras_lenet.stages import fitting, quantize
 
 STAGES = [name for name in pipeline.STAGES if name != "teach"]  # the recipe has no teachers
-SCORED = ["keras", "saved_model", "qat", "float32", "int8_ptq", "int8", "uint8"]
 
 
 def metrics_of(run):
@@ -42,33 +39,6 @@ def test_the_model_learns(finished):
     with (finished.folder / "train" / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
-
-
-def test_every_model_is_scored_on_every_test_image(finished):
-    metrics = metrics_of(finished)
-    assert list(metrics["models"]) == SCORED
-    for model in metrics["models"].values():
-        matrix = np.array(model["confusion"])
-        assert matrix.sum() == model["total"] == metrics["images"] == 100
-        assert matrix.trace() == model["correct"]
-        assert model["accuracy"] == model["correct"] / 100
-        low, high = model["interval"]
-        assert low <= model["accuracy"] <= high
-    assert metrics["fake_quantized_agreement"] >= 0.99
-    timed = metrics["timings"]["models"]
-    assert all(0 < timed[name]["p50_us"] <= timed[name]["p95_us"] for name in SCORED)
-
-
-def test_two_evaluations_differ_in_their_timings_alone(finished, tmp_path):
-    _, _, *arguments = finished.copy(tmp_path)
-    result = keras_lenet("evaluate", SMOKE, *arguments, "--force")
-    assert result.returncode == 0, result.stderr
-    first, second = (
-        json.loads((folder / "evaluate" / "metrics.json").read_text())
-        for folder in (finished.folder, tmp_path / "smoke")
-    )
-    assert first.pop("timings") != second.pop("timings")
-    assert json.dumps(first) == json.dumps(second)
 
 
 def test_the_table_is_on_stdout_and_the_story_on_stderr(finished):
@@ -95,41 +65,6 @@ def test_the_manifest_and_the_page_show_the_settings_that_they_were_made_from(fi
     page = html.unescape((finished.folder / "report" / "report.html").read_text())
     shown = json.loads(page.partition("<pre>")[2].partition("</pre>")[0])
     assert shown == Record.of_finished(finished.folder / "report").settings
-
-
-def test_every_missed_gate_is_named_with_its_figure(finished):
-    metrics = metrics_of(finished)
-    metrics["rejection"] = {
-        "digits": {"total": 200, "refused": 3},
-        "outliers": {
-            "letters": {"total": 10, "refused": 8},
-            "noise": {"total": 10, "refused": 10},
-            outliers.LIKE_DIGITS: {"total": 10, "refused": 1},
-        },
-    }
-    metrics["paired"][0]["differ_by_class"] = [0, 3, 1, 0, 0, 0, 0, 0, 0, 0]
-    settings = recipe.Evaluate(
-        max_digits_refused=0.02,
-        min_outliers_refused=0.9,
-        max_flips_per_digit=2,
-        max_arena_bytes=metrics["arena"]["bytes"],
-    )
-    found = {gate["gate"]: gate for gate in evaluate.gates(settings, metrics)}
-    assert {gate: (one["figure"], one["met"]) for gate, one in found.items()} == {
-        "max_digits_refused": (0.015, True),
-        "min_outliers_refused": (0.8, False),
-        "max_flips_per_digit": (3, False),
-        "max_arena_bytes": (metrics["arena"]["bytes"], True),
-    }
-    with pytest.raises(GateError, match=r"max_flips_per_digit: 3, limit 2; .*min_outliers_refused"):
-        results.check_gates(metrics | {"gates": list(found.values())})
-
-
-def test_a_gate_on_what_was_not_measured_is_refused(finished):
-    metrics = metrics_of(finished)
-    del metrics["arena"]
-    with pytest.raises(Error, match=r"evaluate\.max_arena_bytes is set, but was not measured"):
-        evaluate.gates(recipe.Evaluate(max_arena_bytes=1), metrics)
 
 
 def test_ranges_start_at_the_float_models_own(finished):

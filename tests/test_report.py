@@ -1,6 +1,7 @@
 """The page of a run: whole, self-contained, and true to what was measured."""
 
 import copy
+import functools
 import html
 import itertools
 import json
@@ -11,7 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from keras_lenet import results
+from keras_lenet import artifacts, plots, results
 from keras_lenet.recipe import Recipe
 from keras_lenet.stages import confidence, report
 
@@ -260,3 +261,204 @@ def test_training_alone_adds_its_section():
     text = report.page(*minimal(), histories={"train": history}, kept={"train": 1})
     assert "training" in check(text).sections
     assert "marked by a dotted line: 50.00% in train." in text
+
+
+def everything():
+    """The metrics of two models with every part that an evaluation may measure, and predictions."""
+    metrics, predictions = minimal("a.tflite", wrong=(3, 4))
+    other, _ = minimal("b.tflite", wrong=(4,))
+    ops = [
+        {"op": "CONV_2D", "shape": [4, 4], "sqnr_db": 40.0, "drop_db": 8.0, "max_error": 0.25,
+         "saturated": 0.125, "range": [-1.0, 1.0], "channels": [0.5, 0.75]},
+        {"op": "SOFTMAX", "shape": [10], "sqnr_db": 30.0, "drop_db": 10.0, "max_error": 0.5,
+         "saturated": 0.25, "range": [0.0, 1.0], "channels": None},
+    ]  # fmt: skip
+    scores = {"raw": [0.75, 0.5], "prepared": [0.5, 0.25]}
+    summary = {
+        "mean_accuracy": 0.5, "mean_accuracy_prepared": 0.25, "mean_corruption_error": 0.75,
+    }  # fmt: skip
+    names = ("a.tflite", "b.tflite")
+    metrics |= {
+        "reference": "b.tflite",
+        "models": metrics["models"] | other["models"],
+        "paired": [
+            {"first": "a.tflite", "second": "b.tflite", "only_first": 0, "only_second": 1, "p": 1.0,
+             "differ": 1, "differ_by_class": [0, 0, 0, 1, 0, 0, 0, 0, 0, 0], "agreement": 0.95,
+             "verdict": "a.tflite and b.tflite are indistinguishable: 1."},
+        ],
+        "fake_quantized_agreement": 0.5,
+        "layers": {"a.tflite": ops},
+        "rejection": {
+            "threshold": 0.25,
+            "digits": {"total": 20, "refused": 1, "accuracy_of_accepted": 0.75},
+            "outliers": {"letters": {"total": 8, "refused": 4, "refused_by_threshold": 2}},
+            "curve": {"threshold": [0.0, 0.5], "digits": [0.0, 0.25], "letters": [0.25, 0.5]},
+        },
+        "robustness": {
+            "images": 20, "prepared_images": 10, "severities": [1, 2],
+            "corruptions": {"fog": dict.fromkeys(names, scores)},
+            "summary": dict.fromkeys(names, summary),
+        },
+        "arena": {"bytes": 500, "how": "measured"},
+        "layout": {"kernels": "reference", "images": 20, "unequal": 3, "largest": 2},
+        "gates": [{"gate": "min_accuracy", "figure": 0.9, "limit": 0.75, "met": True}],
+    }  # fmt: skip
+    for model in metrics["models"].values():
+        model["coverage"] = {"coverage": [0.5, 1.0], "accuracy": [1.0, 0.75]}
+    metrics["timings"]["models"] |= other["timings"]["models"]
+    predictions["b.tflite"] = answers(predictions["labels"], [4])
+    return json.loads(json.dumps(metrics)), predictions
+
+
+def leaves(value, path=()):
+    """Every figure and text of nested lists and objects, as the path that leads to it."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in items:
+            yield from leaves(part, (*path, key))
+    elif value is not None:
+        yield path
+
+
+def changed(metrics, path):
+    """A copy of the metrics in which one figure or text is another."""
+    copied = copy.deepcopy(metrics)
+    *parents, last = path
+    place = functools.reduce(lambda part, key: part[key], parents, copied)
+    value = place[last]
+    if isinstance(value, bool):
+        place[last] = not value
+    elif isinstance(value, str):
+        place[last] = value + "!"
+    else:
+        place[last] = value + (1 if isinstance(value, int) else 0.0625)
+    return copied
+
+
+class Told:
+    """Stands for a plot's axes, and for all that belongs to them: notes what they are told."""
+
+    def __init__(self):
+        self.drawn = []
+
+    def __getattr__(self, name):
+        return self
+
+    def __call__(self, *arguments, **named):
+        self.drawn.append((arguments, named))
+        return self
+
+
+NOT_SHOWN = {
+    "schema",
+    # The verdict says these in words.
+    "paired.0.only_first", "paired.0.only_second", "paired.0.p", "paired.0.differ",
+    "paired.0.agreement",
+    # The same for all models, and shown with the deployed one.
+    "models.b.tflite.total",
+    "layout.images",
+    # The curve is drawn by what is refused, not by threshold.
+    "rejection.curve.threshold.0", "rejection.curve.threshold.1",
+}  # fmt: skip
+
+
+def test_every_figure_of_the_metrics_changes_the_page(monkeypatch):
+    """Or is one that the page is known to leave out. Plots are told by what they draw."""
+
+    def told(draw, name, size=None):
+        axis = Told()
+        draw(axis)
+        return re.sub("0x[0-9a-f]+", "", repr(axis.drawn))
+
+    monkeypatch.setattr(plots, "svg", told)
+    monkeypatch.setattr(artifacts, "versions", dict)  # slow to look up, a hundred times
+    metrics, predictions = everything()
+    page = report.page(metrics, predictions)
+    assert report.page(copy.deepcopy(metrics), predictions) == page
+    keys = ("reference", "deployed", "first", "second", "labels")
+    silent = {
+        ".".join(map(str, path))
+        for path in leaves(metrics)
+        if not set(path) & set(keys)
+        and ("confusion" not in path or path[-2:] == (3, 4))
+        and report.page(changed(metrics, path), predictions) == page
+    }
+    assert silent == NOT_SHOWN
+
+
+def tables(text):
+    """The rows of each table of a page, by its caption; cells stand between bars."""
+    found = {}
+    for table in re.findall(r"<table>.*?</table>", text, re.DOTALL):
+        title = re.search(r"<caption>(.*?)</caption>", table)[1]
+        rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+        found[html.unescape(title)] = [
+            html.unescape(" | ".join(re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row))) for row in rows
+        ]
+    return found
+
+
+def test_every_table_says_what_was_measured(monkeypatch):
+    monkeypatch.setattr(plots, "svg", lambda draw, name, size=None: "")
+    metrics, predictions = everything()
+    metrics["models"]["a.tflite"] |= {"difference": -0.0625, "agreement": 0.75, "bytes": 12345}
+    metrics["models"]["a.tflite"]["calibration"]["error"] = 0.0625
+    metrics["models"]["b.tflite"]["calibration"]["error"] = 0.5
+    metrics["timings"]["models"]["a.tflite"] = {
+        "kernels": "XNNPACK", "p50_us": 1234.5, "p95_us": 2345.6, "batched_images_per_second": 4567,
+    }  # fmt: skip
+    first = {"raw": [0.75, 0.5], "prepared": [0.25, 0.0]}
+    metrics["robustness"]["corruptions"]["gaussian_noise"] = {
+        "a.tflite": {"raw": [1.0, 0.875], "prepared": [0.5, 0.5]}, "b.tflite": first,
+    }  # fmt: skip
+    found = tables(report.page(metrics, predictions))
+    del found["Versions"]
+    assert found == {
+        "Gates": ["gate | verdict | figure | limit", "min_accuracy | ✓ met | 0.9 | at least 0.75"],
+        "Accuracy, size and time": [
+            " | ".join(results.HEADER),
+            "a.tflite | 18 | 90.00% | 70.00 to 100.00 | -6.25 pt | 75.00% | 12,345 | 1,234 µs | "
+            "XNNPACK",
+            "b.tflite | 19 | 95.00% | 70.00 to 100.00 | +0.00 pt | 100.00% | 1,000 | 1 µs | "
+            "XNNPACK",
+        ],
+        "a.tflite": [
+            "op | values | SQNR, dB | lost here, dB | largest error | saturated | range",
+            "CONV_2D | 4 × 4 | 40.0 | 8.0 | 0.25 | 12.50% | -1 to 1",
+            "SOFTMAX | 10 | 30.0 | 10.0 | 0.5 | 25.00% | 0 to 1",
+        ],
+        "Calibration": ["model | ECE, points", "a.tflite | 6.25", "b.tflite | 50.00"],
+        "What a.tflite refuses": [
+            "picture of | refused by classify | by the threshold alone | of",
+            "letters | 50.0% | 25.0% | 8",
+            "test images |  | 5.00% | 20",
+        ],
+        "The mean over all corruptions and severities": [
+            "model | as they come | prepared | mean corruption error",
+            "a.tflite | 50.0% | 25.0% | 0.750",
+            "b.tflite | 50.0% | 25.0% | 0.750",
+        ],
+        "a.tflite, images as they come, but for the last column": [
+            "corruption | severity 1 | severity 2 | mean | prepared",
+            "gaussian noise | 100.0% | 87.5% | 93.8% | 50.0%",
+            "fog | 75.0% | 50.0% | 62.5% | 37.5%",
+        ],
+        "Time of one image, and images a second": [
+            "model | kernel set | median, µs | 95th percentile, µs | images/s in batches",
+            "a.tflite | XNNPACK | 1,234.5 | 2,345.6 | 4,567",
+            "b.tflite | XNNPACK | 1.0 | 2.0 | 3",
+        ],
+    }
+
+
+def test_the_key_figures_are_the_deployed_models(monkeypatch):
+    monkeypatch.setattr(plots, "svg", lambda draw, name, size=None: "")
+    metrics, predictions = everything()
+    metrics["models"]["a.tflite"] |= {"difference": -0.0625, "agreement": 0.75, "bytes": 250}
+    facts = re.findall(r"<d[td][^>]*>(.*?)</d[td]>", report.page(metrics, predictions))
+    assert [re.sub("</?small>", "", fact) for fact in facts] == [
+        "Accuracy of a.tflite", "90.00%", "95 % interval: 70.00 to 100.00",
+        "Difference from b.tflite", "-6.25 points", "another answer on 5 of 20",
+        "Size", "250 bytes", "25% of b.tflite",
+        "Gates", "1 of 1 met",
+    ]  # fmt: skip

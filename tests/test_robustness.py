@@ -1,12 +1,12 @@
-"""Accuracy on corrupted images."""
+"""Accuracy on corrupted images: of two corruptions that can be counted by hand."""
 
 import json
 
 import numpy as np
 import pytest
-from conftest import draw_digits
 
 from keras_lenet.data import corruptions
+from keras_lenet.edge.prepare import prepare
 from keras_lenet.stages import robustness
 
 
@@ -21,48 +21,110 @@ def answers(digit_of):
     return predict
 
 
+ALWAYS_0 = answers(lambda mean: np.zeros(len(mean), int))
+ONE_IF_WHITE = answers(lambda mean: (mean == 255).astype(int))
+NEVER = answers(lambda mean: np.full(len(mean), 9))
+IMAGES = np.zeros((20, 28, 28), np.uint8)
+for number in range(20):
+    IMAGES[number, 4 : 6 + number, 12:15] = 200
+LABELS = np.repeat([0, 1], 10).astype(np.uint8)
+
+
 @pytest.fixture
-def two_ways(monkeypatch):
-    """Two corruptions: one that leaves images alone, one that makes all of them white."""
+def corrupted(monkeypatch):
+    """Two corruptions, one of which does nothing, the other all white from severity 3 on."""
+    done = []
     monkeypatch.setattr(robustness, "CORRUPTIONS", ["none", "white"])
 
     def corrupt(images, name, severity, seed):
-        return images if name == "none" else np.full_like(images, 255)
+        done.append((len(images), name, severity, seed))
+        return np.full_like(images, 255) if name == "white" and severity > 2 else images
 
     monkeypatch.setattr(robustness, "corrupt", corrupt)
+    return done
 
 
-def test_the_figures_by_hand(two_ways):
-    images, _ = draw_digits(20, 0)
-    labels = np.zeros(20, np.uint8)
-    labels[10:] = 1
-    models = {
-        "always 0": answers(lambda mean: np.zeros(len(mean), int)),
-        "1 if white": answers(lambda mean: (mean == 255).astype(int)),
-        "never": answers(lambda mean: np.full(len(mean), 9)),
+def test_accuracies_stand_by_corruption_model_and_severity(corrupted):
+    models = {"always 0": ALWAYS_0, "1 if white": ONE_IF_WHITE}
+    labels = LABELS.copy()
+    labels[0] = 1  # nine of class 0, eleven of class 1
+    found = robustness.measure(models, IMAGES, labels, seed=5, prepared_images=99)
+    assert found["corruptions"] == {
+        "none": {
+            "always 0": {"raw": [0.45] * 5, "prepared": [0.45] * 5},
+            "1 if white": {"raw": [0.45] * 5, "prepared": [0.45] * 5},
+        },
+        "white": {
+            "always 0": {"raw": [0.45] * 5, "prepared": [0.45] * 5},
+            # prepare() leaves no page white.
+            "1 if white": {"raw": [0.45, 0.45, 0.55, 0.55, 0.55], "prepared": [0.45] * 5},
+        },
     }
-    found = robustness.measure(models, images, labels, seed=0, prepared_images=10)
-    assert found["corruptions"]["white"]["1 if white"]["raw"] == [0.5] * 5
-    assert found["corruptions"]["none"]["never"]["raw"] == [0.0] * 5
-    summary = found["summary"]
-    assert summary["always 0"]["mean_accuracy"] == 0.5
-    assert summary["always 0"]["mean_corruption_error"] == 1
-    assert summary["never"]["mean_corruption_error"] == 2
+    assert corrupted == [
+        (20, name, severity, 5) for name in ("none", "white") for severity in (1, 2, 3, 4, 5)
+    ]
+    assert {key: found[key] for key in ("images", "prepared_images", "severities")} == {
+        "images": 20, "prepared_images": 20, "severities": [1, 2, 3, 4, 5],
+    }  # fmt: skip
+
+
+def test_the_corruption_error_is_the_mean_of_ratios_to_the_first_model(corrupted):
+    labels = np.zeros(20, np.uint8)
+    labels[:5] = 1
+    models = {"first": ONE_IF_WHITE, "second": ALWAYS_0, "third": NEVER}
+    summary = robustness.measure(models, IMAGES, labels, 0, 99)["summary"]
+    # Errors: first 1/4, and white 1/4 twice and 3/4 thrice, on average 11/20.
+    assert summary["first"]["mean_accuracy"] == pytest.approx(1 - (1 / 4 + 11 / 20) / 2)
+    assert summary["first"]["mean_corruption_error"] == pytest.approx(1)
+    assert summary["second"] == {
+        "mean_accuracy": pytest.approx(3 / 4),
+        "mean_accuracy_prepared": pytest.approx(3 / 4),
+        "mean_corruption_error": pytest.approx((1 + (1 / 4) / (11 / 20)) / 2),
+    }
+    assert summary["third"]["mean_corruption_error"] == pytest.approx((4 + 20 / 11) / 2)
+    assert summary["third"]["mean_accuracy_prepared"] == 0
+
+
+def test_as_many_of_every_class_are_prepared_as_a_photo_would_be(corrupted):
+    seen = []
+
+    def recorded(images):
+        seen.append(images)
+        return ALWAYS_0(images)
+
+    found = robustness.measure({"a": recorded}, IMAGES, LABELS, seed=0, prepared_images=10)
     assert found["prepared_images"] == 10
-    assert summary["always 0"]["mean_accuracy_prepared"] == 0.5  # as many of every class
+    assert found["corruptions"]["none"]["a"]["prepared"] == [0.5] * 5  # five of each class
+    raw, prepared = seen[:2]
+    np.testing.assert_array_equal(raw, IMAGES)
+    whole = {prepare(page).image.tobytes() for page in IMAGES}
+    assert len(prepared) == 10
+    assert {page.tobytes() for page in prepared} <= whole
+    assert not {page.tobytes() for page in prepared} & {page.tobytes() for page in IMAGES}
+    again = robustness.measure({"a": ALWAYS_0}, IMAGES[:10], LABELS[:10], 0, prepared_images=10)
+    assert again["prepared_images"] == 10
 
 
-def test_without_an_error_there_is_no_ratio(two_ways):
-    images, labels = draw_digits(10, 0)[0], np.zeros(10, np.uint8)
-    right = answers(lambda mean: np.zeros(len(mean), int))
-    found = robustness.measure({"right": right}, images, labels, seed=0, prepared_images=10)
-    assert found["summary"]["right"]["mean_corruption_error"] is None
+def test_the_seed_chooses_what_is_prepared(corrupted):
+    def prepared(seed):
+        seen = []
+        models = {"a": lambda images: seen.append(images) or ALWAYS_0(images)}
+        robustness.measure(models, IMAGES, LABELS, seed, prepared_images=10)
+        return seen[1]
+
+    np.testing.assert_array_equal(prepared(0), prepared(0))
+    assert not np.array_equal(prepared(0), prepared(1))
 
 
-def test_every_corruption_is_measured(finished):
-    metrics = json.loads((finished.folder / "evaluate" / "metrics.json").read_text())
-    found = metrics["robustness"]
+def test_without_an_error_there_is_no_ratio(corrupted):
+    labels = np.zeros(10, np.uint8)
+    models = {"right": ALWAYS_0, "wrong": NEVER}
+    summary = robustness.measure(models, IMAGES[:10], labels, 0, 10)["summary"]
+    assert summary["right"]["mean_corruption_error"] is None
+    assert summary["wrong"]["mean_corruption_error"] is None
+
+
+def test_every_corruption_is_measured():
+    found = robustness.measure({"a": NEVER}, IMAGES[:2], LABELS[9:11], seed=0, prepared_images=10)
     assert set(found["corruptions"]) == set(corruptions.CORRUPTIONS)
-    assert found["images"] == 30
-    for by_model in found["corruptions"].values():
-        assert set(by_model) == {"float32", "int8"}
+    json.dumps(found, allow_nan=False)

@@ -150,13 +150,13 @@ def rejection(
     kinds = {}
     for kind, drawn in pages.items():
         prepared = [prepare(page) for page in drawn]
+        inked = np.array([one.found for one in prepared])
         seen = classifier.predict(np.stack([one.image for one in prepared]))
-        # Where there is no ink, classify() doesn't ask the model.
-        seen[[not one.found for one in prepared]] = 0
+        seen[~inked] = 0  # where there is no ink, classify() doesn't ask the model
         alone = classifier.predict(np.stack([outliers.fitted(page) for page in drawn]))
         kinds[kind] = {
             "total": len(drawn),
-            "refused": int((seen.max(axis=1) < classifier.threshold).sum()),
+            "refused": int((~inked | (seen.max(axis=1) < classifier.threshold)).sum()),
             "refused_by_threshold": int((alone.max(axis=1) < classifier.threshold).sum()),
         }
         curve[kind] = _below(seen, thresholds)

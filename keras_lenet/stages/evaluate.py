@@ -107,12 +107,21 @@ def evaluate_files(
 
 
 def predict(scored: dict[str, Subject], test: loading.Examples) -> dict[str, NDArray[np.float32]]:
-    """Every subject's probabilities for every test image."""
+    """Every subject's probabilities for every test image.
+
+    Raises:
+        Error: a subject's answers are no numbers.
+    """
     probabilities = {}
     with terminal.progress() as bar:
         for key, subject in bar.track(scored.items(), description="evaluate"):
             terminal.say(f"evaluate: {subject.title}, {len(test):,} images")
             probabilities[key] = subject.predict(test.images)
+            if broken := int(np.isnan(probabilities[key]).any(axis=1).sum()):
+                raise Error(
+                    f"{subject.path}: answers NaN for {broken:,} of {len(test):,} images; its "
+                    "weights are damaged, or its training diverged"
+                )
     return probabilities
 
 

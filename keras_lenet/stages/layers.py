@@ -51,7 +51,8 @@ def losses(reference: Path, quantized: Path, images: NDArray[np.uint8]) -> list[
     for (op, _, true, _), (_, tensor, values, channels) in zip(expected, found, strict=True):
         real = tensor.dequantize(values).astype(np.float64)
         ratio = sqnr(true.astype(np.float64), real)
-        before = next((row["sqnr_db"] for row in reversed(rows) if row["sqnr_db"]), EIGHT_BITS)
+        known = (row["sqnr_db"] for row in reversed(rows) if row["sqnr_db"] is not None)
+        before = next(known, EIGHT_BITS)
         rows.append(
             {
                 "op": op,
@@ -115,17 +116,23 @@ def _outputs(
         if name not in RESHAPING:
             index = int(operator.outputs[0])
             values = interpreter.get_tensor(index).reshape(len(images), -1)
-            channels = _channels(operator, details, interpreter)
+            axis = -1 if name == "DEPTHWISE_CONV_2D" else 0
+            channels = _channels(operator, axis, details, interpreter)
             outputs.append((name, Tensor.of(details[index]), values, channels))
     return outputs
 
 
-def _channels(operator: Any, details: dict[int, Any], interpreter: Any) -> list[float] | None:
-    """The greatest absolute weight of each output channel; None for an op without weights."""
+def _channels(
+    operator: Any, axis: int, details: dict[int, Any], interpreter: Any
+) -> list[float] | None:
+    """The greatest absolute weight of each output channel, which are on `axis` of the weights.
+
+    None for an op without weights.
+    """
     if len(operator.inputs) < 3:
         return None
     index = int(operator.inputs[1])
-    weights = interpreter.get_tensor(index)
+    weights = np.moveaxis(interpreter.get_tensor(index), axis, 0)
     extremes = np.abs(weights.reshape(len(weights), -1).astype(np.float64)).max(axis=1)
     scales = details[index]["quantization_parameters"]["scales"]
     return (extremes * scales if len(scales) else extremes).tolist()

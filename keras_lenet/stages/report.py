@@ -8,7 +8,7 @@ import io
 import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,15 +150,7 @@ def page(
     dataset, titles = metrics["dataset"], _titles(metrics)
     asked = recipe.data.dataset if recipe else dataset
     name = f"{recipe.name}: {recipe.model.name}" if recipe else titles[metrics["deployed"]]
-    # All that is read from files is escaped; only what plots.svg() drew is not.
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(
+    return _template().render(
         title=f"{name} on {dataset}",
         dataset=dataset,
         asked=asked if asked != dataset else None,
@@ -185,6 +177,19 @@ def page(
         versions=artifacts.versions(),
         hashes=hashes,
     )
+
+
+@cache
+def _template() -> jinja2.Template:
+    """The page's template: all that is read from files is escaped, but for plots.svg()'s."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE)
 
 
 def _history(path: Path) -> dict[str, list[float]]:
