@@ -17,7 +17,7 @@ check: .venv/tools
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not slow and not browser and not device"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow and not browser and not device"
 
 test: .venv/tools
 	$(BIN)/ruff check

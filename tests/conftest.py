@@ -41,6 +41,7 @@ INSTALL = {
     "qemu-aarch64": "apt-get install qemu-user",
     "qemu-arm": "apt-get install qemu-user",
     "qemu-system-arm": "apt-get install qemu-system-arm",
+    "sha256sum": "apt-get install coreutils",
     "tflite_micro": "pip install --group dev, on Linux x86-64",
     "vela": "pip install --group dev",
 }
@@ -52,6 +53,16 @@ def is_installed(tool: str) -> bool:
     """Return whether a program is on PATH, beside this Python, or a package can be imported."""
     beside = shutil.which(tool, path=str(Path(sys.executable).parent))
     return bool(shutil.which(tool) or beside or importlib.util.find_spec(tool.replace("-", "_")))
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what needs other processors' tools, and what waits for the finished run."""
+    for item in items:
+        tools = {tool for mark in item.iter_markers("needs") for tool in mark.args}
+        if any(tool.startswith(("arm-", "aarch64-", "qemu-")) for tool in tools):
+            item.add_marker("device")
+        if "finished" in item.fixturenames:
+            item.add_marker("slow")
 
 
 def pytest_runtest_setup(item):

@@ -167,6 +167,7 @@ def test_a_record_nested_beyond_reason_counts_as_none(tmp_path):
     assert artifacts.Record.read(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_change_on_the_disk_loses_at_most_one_epoch(tmp_path):
     """Of a stage that writes checkpoints, made anew or in an older one's place."""
     script = Path(__file__).with_name("killed.py")

@@ -265,6 +265,7 @@ def saved(tmp_path):
     return save
 
 
+@pytest.mark.slow
 @pytest.mark.needs("gcc")
 def test_every_op_answers_as_the_reference_kernels(saved, tmp_path):
     """One compilation, and every net: the list has to be empty."""
@@ -292,6 +293,7 @@ def test_the_reference_model_answers_as_the_reference_kernels(flags, tmp_path):
     np.testing.assert_array_equal(found, reference(REFERENCE, images))
 
 
+@pytest.mark.slow
 @pytest.mark.needs("gcc")
 @pytest.mark.mnist
 def test_the_reference_model_on_the_test_set(mnist_dir, tmp_path):
@@ -342,6 +344,7 @@ def generated(exported_c, tmp_path):
     return tmp_path / "c"
 
 
+@pytest.mark.slow
 @pytest.mark.needs("gcc")
 @pytest.mark.parametrize("target", ["test", "sanitize"])
 def test_the_folder_builds_without_a_warning_and_passes(generated, target):

@@ -127,6 +127,7 @@ def test_an_unwritable_runs_folder(tmp_path):
     assert "Permission denied" in fails("train", SMOKE, "--runs", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_keeps_the_earlier_result(finished, tmp_path):
     command, *arguments = finished.copy(tmp_path)
     before = (tmp_path / "smoke" / "train" / "model.keras").read_bytes()
@@ -143,6 +144,7 @@ def test_a_loss_that_is_no_number_keeps_the_earlier_result(finished, tmp_path):
     assert (tmp_path / "smoke" / "train" / "model.keras").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_batch_larger_than_the_data(synthetic, tmp_path):
     line = fails(
         "train", SMOKE, "--runs", tmp_path, "--set", f"data.dataset={synthetic}",

@@ -21,6 +21,8 @@ from conftest import SMOKE
 from keras_lenet import artifacts, cluster, pipeline, recipe
 from keras_lenet.errors import Error
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 900
 """Seconds, on a machine however busy, after which a process hangs."""
 

@@ -70,6 +70,7 @@ def assert_answers_as(float_file, probabilities, classes):
     np.testing.assert_array_equal(classes, expected.argmax(axis=1))
 
 
+@pytest.mark.slow
 def test_saved_model_answers_saved_model_cli(saved_model, float_file, tmp_path):
     """Through a session, as in TensorFlow Serving and in the C, Go and Java bindings."""
     np.save(tmp_path / "images.npy", IMAGES[..., np.newaxis])
@@ -411,6 +412,7 @@ def again(context, exported, tmp_path_factory):
     return folder / "export"
 
 
+@pytest.mark.slow
 def test_recipes_name_and_folders_change_no_byte(exported, again):
     first, second = artifacts.hash_files(exported[0]), artifacts.hash_files(again)
     differ = {name for name in first if first[name] != second[name]}

@@ -309,6 +309,7 @@ def test_an_empty_test_set_is_named(synthetic, tmp_path):
         loading.load_test(str(tmp_path / "empty"), None)
 
 
+@pytest.mark.slow
 def test_shards_give_the_batches_of_one_file(synthetic, sharded):
     """To the bit, every epoch, wherever a run resumes, and for every host."""
     whole, _ = loading.load_training(str(synthetic), None, 0.1, seed=5)

@@ -92,6 +92,7 @@ def histories(tmp_path_factory):
     return json.loads(result.stdout), result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tolerance"),
     # Batch statistics of several devices are computed by another formula.

@@ -113,6 +113,7 @@ def test_a_repeated_run_changes_nothing_and_loads_no_tensorflow(finished, tmp_pa
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_training_to_export_run_without_any_test_file(tmp_path, synthetic):
     """What the test set could leak into can't be made to depend on it: it isn't there."""
     folder = tmp_path / "no test set"
@@ -128,6 +129,7 @@ def test_training_to_export_run_without_any_test_file(tmp_path, synthetic):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_mnist_is_learnt_in_one_epoch_and_survives_quantization(mnist_dir, tmp_path):
     """The whole chain on the real data, briefly; the recipes' own gates judge their full length."""

@@ -391,6 +391,7 @@ def test_placement_scale_colours_and_lighting_do_not_matter(
     assert alike(result.image, REFERENCE[shape]) > 0.84
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 @pytest.mark.parametrize("name", placements.CONDITIONS)
 def test_pictures_are_classified_as_the_images_they_show(name, mnist_dir):

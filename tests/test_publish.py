@@ -139,7 +139,7 @@ def test_every_file_of_the_folder_is_covered_by_a_hash(published):
     assert listed == {name: artifacts.sha256(published / name) for name in names}
 
 
-@pytest.mark.skipif(not shutil.which("sha256sum"), reason="sha256sum is not installed")
+@pytest.mark.needs("sha256sum")
 def test_sha256sum_takes_the_list(published):
     command = ["sha256sum", "--check", "--strict", "--quiet", checksums.SUMS]
     subprocess.run(command, cwd=published, check=True)
@@ -238,6 +238,7 @@ def clothing(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_classes_of_another_dataset_are_named_throughout(clothing, tmp_path):
     arguments = (
         "--runs", tmp_path / "runs", "--to", tmp_path / "exported", "--data-dir", clothing,

@@ -10,6 +10,8 @@ from keras_lenet.errors import Error
 from keras_lenet.models import summary
 from keras_lenet.recipe import Model
 
+pytestmark = pytest.mark.slow
+
 
 def of(name):
     return summary.summarize(models.build(keras, Model(name=name)))

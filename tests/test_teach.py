@@ -14,6 +14,8 @@ from keras_lenet.errors import Error
 from keras_lenet.recipe import Augment, Degrade, Distill, Model, Train
 from keras_lenet.stages import teach, train
 
+pytestmark = pytest.mark.slow
+
 STUDENT, OWN = Augment(rotate=40.0), Augment(shift=5.0)
 TEACHERS_TRAINING = Train(epochs=2, batch_size=15, learning_rate=0.05, warmup_epochs=0)
 

@@ -7,6 +7,8 @@ import nbclient
 import nbformat
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TOUR = Path(__file__).parents[1] / "pipelines" / "tour.ipynb"
 
 
