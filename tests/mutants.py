@@ -73,7 +73,7 @@ ROOMS = {
     ),
     "records": Room(("artifacts.py",), ("artifacts",)),
     "recipe": Room(("recipe.py",), ("recipe",)),
-    "pipeline": Room(("pipeline.py",), ("pipeline",), ("*stale*", "*reason*", "*select*")),
+    "pipeline": Room(("pipeline.py",), ("runner",), ("*stale*", "*reason*", "*select*")),
 }
 
 

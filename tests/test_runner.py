@@ -4,6 +4,7 @@ The stages are stand-ins that take no time and write the same, whatever the sett
 """
 
 import contextlib
+import datetime
 import json
 import os
 import shutil
@@ -165,6 +166,10 @@ def test_a_record_says_what_a_stage_was_made_from_and_what_it_made(run):
     assert (record.stage, record.dataset, record.seed) == ("evaluate", "digits", 0)
     assert record.summary == {"accuracy": 0.5}
     assert record.versions == {"python": "3"}
+    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(record.started)
+    assert datetime.timedelta(0) <= age < datetime.timedelta(minutes=5)
+    assert record.started.endswith("+00:00")
+    assert 0 <= record.seconds < 300
     assert record.outputs == artifacts.hash_files(run.stage_folder("evaluate"))
     assert set(record.outputs) == {"result", "settings.json"}
     assert record.inputs == {
@@ -252,6 +257,11 @@ def test_a_finished_run_is_left_as_it_is(run, ran, capfd):
     assert ran.of(lambda: execute(run)) == []
     assert capfd.readouterr().err == f"mine: everything is up to date in {run.folder}\n"
     assert snapshot() == before
+
+
+def test_nothing_is_forced_unless_asked(run, ran):
+    pipeline.execute(run, pipeline.select(None, None))
+    assert ran == []
 
 
 def test_force_runs_what_is_asked_for(run, ran, capfd):
@@ -557,6 +567,30 @@ def test_a_fallback_is_loud_recorded_and_stayed_with(tmp_path, ran, no_mnist, ca
     err = capfd.readouterr().err
     assert "everything is up to date" in err
     assert FELL_BACK in err
+
+
+def test_a_forced_run_tries_again_and_falls_back_again(tmp_path, ran, no_mnist, capfd):
+    for force in (False, True):
+        run = pipeline.execute(
+            opened(tmp_path, "data.fallback=digits"), pipeline.select(None, "train"), force
+        )
+        assert run.dataset == "digits"
+        assert "mnist: no mirror could be reached\n" in capfd.readouterr().err
+    assert ran == ["train", "train"]
+
+
+def test_data_is_looked_for_in_the_folder_that_is_given(tmp_path, ran, monkeypatch):
+    asked = []
+    monkeypatch.setattr(datasets, "is_here", lambda *asks: asked.append(asks) or True)
+    monkeypatch.setattr(datasets, "identity", lambda *asks: asked.append(asks) or "images")
+    loaded = recipe.from_overrides("mine", ["data.fallback=digits"])
+    for _ in range(2):
+        execute(pipeline.open_run(loaded, tmp_path, Path("data")))
+    assert {(name, folder) for name, _, folder in asked} == {("mnist", Path("data"))}
+    train = tmp_path / "mine" / "train"
+    replace(Record.of_finished(train), dataset="digits").write(train)
+    assert pipeline.open_run(loaded, tmp_path, Path("data")).dataset == "mnist"
+    assert asked[-1] == ("mnist", "train", Path("data"))
 
 
 def test_later_stages_never_change_the_dataset(tmp_path, ran, no_mnist, monkeypatch):
