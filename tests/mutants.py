@@ -36,11 +36,13 @@ class Room:
         modules: files to mutate.
         tests: files below `tests/`, without `test_` and `.py`.
         functions: patterns of the functions to mutate; all of the modules' by default.
+        slow: whether slow tests have a say; each is run for every mutant that it reaches.
     """
 
     modules: tuple[str, ...]
     tests: tuple[str, ...]
     functions: tuple[str, ...] = ("*",)
+    slow: bool = False
 
 
 ROOMS = {
@@ -52,7 +54,7 @@ ROOMS = {
     "corruptions": Room(("data/corruptions.py",), ("corruptions",)),
     "fit": Room(("stages/fitting.py", "stages/loop.py"), ("fitting", "loop")),
     "train": Room(("stages/train.py", "stages/muon.py"), ("train", "muon", "fitting")),
-    "teach": Room(("stages/teach.py",), ("teach",)),
+    "teach": Room(("stages/teach.py",), ("teach",), slow=True),
     "quantize": Room(("stages/quantize.py",), ("quantize",)),
     "export": Room(("stages/export.py",), ("export",)),
     "layout": Room(("edge/layout.py",), ("layout",)),
@@ -122,7 +124,11 @@ def measure(room: Room, folder: Path, jobs: int) -> dict[str, Any]:
             only_mutate=modules,
             also_copy=["pipelines", "exported", "README.md", "Makefile"],
             pytest_add_cli_args_test_selection=[f"tests/test_{test}.py" for test in room.tests],
-            pytest_add_cli_args=["-p", "no:cacheprovider"],
+            pytest_add_cli_args=[
+                "-p",
+                "no:cacheprovider",
+                *([] if room.slow else ["-m", "not slow"]),
+            ],  # fmt: skip
             process_isolation="forkserver",
             # A test of a millisecond may wait for a compiler on a busy machine.
             timeout_constant="60",
