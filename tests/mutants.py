@@ -128,7 +128,7 @@ def measure(room: Room, folder: Path, jobs: int) -> dict[str, Any]:
                 "-p",
                 "no:cacheprovider",
                 *([] if room.slow else ["-m", "not slow"]),
-            ],  # fmt: skip
+            ],
             process_isolation="forkserver",
             # A test of a millisecond may wait for a compiler on a busy machine.
             timeout_constant="60",
