@@ -135,7 +135,8 @@ def test_mnist_is_learnt_in_one_epoch_and_survives_quantization(mnist_dir, tmp_p
     """The whole chain on the real data, briefly; the recipes' own gates judge their full length."""
     result = keras_lenet(
         "run", SMOKE, "--runs", tmp_path, "--data-dir", mnist_dir, "--until", "evaluate",
-        "--set", "data.dataset=mnist", "--set", "train.epochs=2", "--set", "train.batch_size=256",
+        "--set", "data.dataset=mnist", "--set", "data.outliers=0", "--set", "train.epochs=2",
+        "--set", "train.batch_size=256", "--set", "evaluate.robustness_images=0",
         "--set", "quantize.batch_size=256", "--set", "evaluate.min_accuracy=0.975",
         "--set", "evaluate.max_accuracy_drop=0.003", "--set", "evaluate.max_model_bytes=78000",
         "--set", "evaluate.min_agreement=0.999",
