@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from keras_lenet import checksums
+
 ROOT = Path(__file__).parents[1]
 READMES = [*ROOT.glob("README.md"), *sorted(ROOT.glob("[ept]*/README.md"))]
 MARKED = re.compile(r"^(<!-- table: (.+?) -->\n).*?^(<!-- end -->)$", re.DOTALL | re.MULTILINE)
@@ -23,6 +25,7 @@ def main() -> None:
     """Write every table of every README."""
     for path in READMES:
         path.write_text(render(path.read_text()))
+    checksums.write(ROOT / "exported")  # the card is among the files that it lists
 
 
 def render(text: str, root: Path = ROOT) -> str:

@@ -1,4 +1,4 @@
-/* lenet5_int8.tflite, SHA-256 e418667480b3db187ed00e6fb0df5f332ec68f9922ade59ce8ddb2449c5027ff */
+/* lenet5_int8.tflite, SHA-256 dfcfdf51c8ce7e0c960077c5da4c979096d051cd58e3eade295fdd61a0f4a616 */
 
 #include "lenet5.h"
 
@@ -54,7 +54,7 @@ static inline int8_t limit(int32_t value, int32_t least, int32_t greatest)
     return (int8_t)smaller(larger(value, least), greatest);
 }
 
-static const uint16_t resize_1_row[32] = {
+static const int32_t resize_1_row[32] = {
     0, 0, 28, 56, 84, 112, 140, 168, 168, 196, 224, 252, 280, 308, 336, 364, 364, 392, 420, 448,
     476, 504, 532, 560, 560, 588, 616, 644, 672, 700, 728, 728,
 };
@@ -62,7 +62,7 @@ static const int16_t resize_1_row_weight[32] = {
     0, 832, 704, 576, 448, 320, 192, 64, 960, 832, 704, 576, 448, 320, 192, 64, 960, 832, 704, 576,
     448, 320, 192, 64, 960, 832, 704, 576, 448, 320, 192, 1024,
 };
-static const uint16_t resize_1_column[32] = {
+static const int32_t resize_1_column[32] = {
     0, 0, 1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 11, 12, 13, 13, 14, 15, 16, 17, 18, 19, 20, 20, 21, 22,
     23, 24, 25, 26, 26,
 };
@@ -3335,12 +3335,13 @@ void lenet5_probabilities(const uint8_t image[784], int8_t probabilities[10])
 int lenet5_classify(const uint8_t image[784])
 {
     int8_t probabilities[10];
-    int best = 0;
+    int best = 0, greatest;
     lenet5_probabilities(image, probabilities);
     for (int i = 1; i < 10; ++i) {
         if (probabilities[i] > probabilities[best]) {
             best = i;
         }
     }
-    return best;
+    greatest = probabilities[best];
+    return greatest < LENET5_THRESHOLD ? -1 : best;
 }

@@ -1,4 +1,4 @@
-/* lenet5_int8.tflite, SHA-256 e418667480b3db187ed00e6fb0df5f332ec68f9922ade59ce8ddb2449c5027ff
+/* lenet5_int8.tflite, SHA-256 dfcfdf51c8ce7e0c960077c5da4c979096d051cd58e3eade295fdd61a0f4a616
    Integers only, of 32 bits at least; nothing but <stdint.h> is needed. */
 
 #ifndef LENET5_H
@@ -13,9 +13,13 @@ extern "C" {
 /* Static memory that the functions share: one call at a time. */
 #define LENET5_SCRATCH_BYTES 3000
 
+/* The least probability of an accepted class, as (value + 128) / 256: 162/256. */
+#define LENET5_THRESHOLD (34)
+
 /* An image is 28 rows of 28 pixels, 0 = background, 255 = ink. */
 
-/* The likeliest class, 0 to 9. */
+/* The likeliest class, 0 to 9; -1: its probability is below the threshold, so the image shows none
+   of the classes. */
 int lenet5_classify(const uint8_t image[784]);
 
 /* Of each class: probability = (value + 128) / 256. */

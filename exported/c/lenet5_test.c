@@ -1,6 +1,10 @@
 /* Without arguments: prints PASS, or the first output that differs from TensorFlow Lite's.
    With two: reads images of 784 bytes from the first file, and writes to the second, for each,
-   ten logits and ten probabilities. */
+   ten logits and ten probabilities.
+
+   The images named after a digit are from "Optical Recognition of Handwritten Digits" by E. Alpaydin
+   and C. Kaynak, UCI Machine Learning Repository, https://doi.org/10.24432/C50P49, scaled to 28x28.
+   Licence: CC BY 4.0, https://creativecommons.org/licenses/by/4.0/ */
 
 #include "lenet5.h"
 
@@ -544,8 +548,10 @@ static int self_test(void)
             }
             best = answers[i][k] > answers[i][best] ? k : best;
         }
-        if (lenet5_classify(images[i]) != best) {
-            printf("FAIL: %s: expected the class %d\n", names[i], best);
+        const int greatest = answers[i][best];
+        const int accepted = greatest < LENET5_THRESHOLD ? -1 : best;
+        if (lenet5_classify(images[i]) != accepted) {
+            printf("FAIL: %s: expected the class %d\n", names[i], accepted);
             return 1;
         }
     }

@@ -13,7 +13,7 @@ constexpr float lenet5_output_scale = 0.00390625f;
 constexpr int lenet5_output_zero_point = -128;
 constexpr const char* lenet5_labels[lenet5_classes] = {
     "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
-// A lower probability than this means that the image shows none of them.
+// Below this probability, the image shows none of them.
 constexpr float lenet5_threshold = 0.6328125f;
 
 // TensorFlow Lite Micro used 9616 bytes on a 64-bit host; a 32-bit core uses fewer.

@@ -1,4 +1,5 @@
-// Send 784 bytes, 28 rows of 28 pixels, 0 = background, 255 = ink: the digit comes back.
+// Send 784 bytes, 28 rows of 28 pixels, 0 = background, 255 = ink: the class comes back, or -1 if
+// the image shows none of the classes.
 // Copy lenet5.c and lenet5.h into this folder first.
 
 #include "lenet5.h"
