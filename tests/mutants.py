@@ -55,7 +55,7 @@ ROOMS = {
     "fit": Room(("stages/fitting.py", "stages/loop.py"), ("fitting", "loop")),
     "train": Room(("stages/train.py", "stages/muon.py"), ("train", "muon", "fitting")),
     "teach": Room(("stages/teach.py",), ("teach",), slow=True),
-    "quantize": Room(("stages/quantize.py",), ("quantize",)),
+    "quantize": Room(("stages/quantize.py",), ("quantize",), slow=True),
     "export": Room(("stages/export.py",), ("export",)),
     "layout": Room(("edge/layout.py",), ("layout",)),
     "publish": Room(("publish.py",), ("publish",), ("*choose*", "*write*", "*run_seeds*")),

@@ -9,6 +9,8 @@ from keras_lenet.data import augment
 from keras_lenet.recipe import Model
 from keras_lenet.stages import inside
 
+pytestmark = pytest.mark.slow
+
 IMAGE = draw_digits(4, 0)[0][3]
 SHAPES = {"mlp": (32, 28, 28), "simple_cnn": (32, 5, 5), "teacher": (32, 5, 5)}
 """Of the others' pictures of weights: (6, 5, 5)."""

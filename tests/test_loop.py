@@ -104,12 +104,14 @@ def test_two_devices_give_the_losses_of_one(histories, name, tolerance):
     np.testing.assert_allclose(two, one, rtol=tolerance)
 
 
+@pytest.mark.slow
 def test_training_on_two_devices_resumes_to_the_same_weights(histories):
     found, said = histories
     assert found["resumed"][0] == found["batchnorm"][1]
     assert "train: resuming after epoch 1" in said
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_divide_among_devices_is_refused(histories):
     expected = "batch_size = 15 does not divide evenly among 2 devices; choose a multiple"
     assert histories[0]["odd"] == expected

@@ -19,6 +19,8 @@ from keras_lenet.errors import Error
 from keras_lenet.recipe import Distill, Model, Quantize, Train
 from keras_lenet.stages import confidence, export, quantize, train
 
+pytestmark = pytest.mark.slow
+
 NOT_DEPLOYED = {"MUL", "ADD", "SUB", "DIV", "RSQRT", "QUANTIZE", "DEQUANTIZE"}
 """Normalization is folded into weights, and no range has to be changed on the way."""
 LEARNT, TOLD = slice(0, 300), slice(300, 500)
