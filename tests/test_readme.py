@@ -104,3 +104,10 @@ def test_what_is_not_compiled_says_so(language):
 def test_every_snippet_is_tested_or_says_that_it_is_not():
     languages = re.findall(r"^```(\w+)$", README, re.MULTILINE)
     assert sorted(languages) == ["cpp", "kotlin", "python", "python", "swift"]
+
+
+def test_make_run_installs_what_users_need_alone():
+    printed = run("make", "--dry-run", "--always-make", "run", cwd=ROOT)
+    assert "--editable '.[train]'" in printed
+    assert "--group" not in printed
+    assert printed.rstrip().endswith("keras-lenet run pipelines/quickstart.toml")
