@@ -363,7 +363,7 @@ def test_a_lock_holds_until_its_end_and_does_not_name_an_earlier_holder(tmp_path
     assert ".lock-holder" not in os.listdir(folder)
 
 
-def test_a_process_may_wait_for_the_folder(tmp_path, capfd):
+def test_a_process_may_wait_for_the_folder(tmp_path, capsys):
     entered = threading.Event()
 
     def wait():
@@ -374,7 +374,7 @@ def test_a_process_may_wait_for_the_folder(tmp_path, capfd):
         waiting = threading.Thread(target=wait)
         waiting.start()
         assert not entered.wait(0.3)
-        said = capfd.readouterr().err
+        said = capsys.readouterr().err
     assert entered.wait(30)
     waiting.join()
     assert said.startswith(f"waiting for process {os.getpid()} since ")

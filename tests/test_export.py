@@ -320,7 +320,7 @@ def written(monkeypatch):
     return calls
 
 
-def test_bundles_show_digits_that_may_be_handed_on(written, tmp_path, capfd):
+def test_bundles_show_digits_that_may_be_handed_on(written, tmp_path, capsys):
     export.write_bundles(PLAIN, tmp_path)
     digits = datasets.load(datasets.DIGITS, "train")
     expected, expected_names = microcontroller.golden_images(digits.images[:], digits.labels)
@@ -329,7 +329,7 @@ def test_bundles_show_digits_that_may_be_handed_on(written, tmp_path, capfd):
         assert (model, folder) == (PLAIN, tmp_path / name)
         np.testing.assert_array_equal(images, expected)
         assert names == expected_names
-    said = capfd.readouterr().err.splitlines()
+    said = capsys.readouterr().err.splitlines()
     assert said == ["export: microcontroller bundle", "export: C"]
 
 
@@ -338,7 +338,7 @@ def test_bundles_show_digits_that_may_be_handed_on(written, tmp_path, capfd):
     [(microcontroller, "microcontroller bundle", ["c"]), (generated, "C", ["microcontroller"])],
 )
 def test_a_bundle_that_cannot_be_written_is_named_and_the_other_is_written(
-    writer, title, left, written, monkeypatch, tmp_path, capfd
+    writer, title, left, written, monkeypatch, tmp_path, capsys
 ):
     def refuse(*_):
         raise Error("it has MEAN")
@@ -346,7 +346,7 @@ def test_a_bundle_that_cannot_be_written_is_named_and_the_other_is_written(
     monkeypatch.setattr(writer, "write", refuse)
     export.write_bundles(PLAIN, tmp_path)
     assert list(written) == left
-    said = [line for line in capfd.readouterr().err.splitlines() if " no " in line]
+    said = [line for line in capsys.readouterr().err.splitlines() if " no " in line]
     assert said == [f"export: no {title} of this model: it has MEAN"]
 
 

@@ -106,7 +106,7 @@ def column(state, name):
 
 
 @BOTH
-def test_fit_keeps_the_weights_of_its_best_epoch_not_of_its_last(tmp_path, namespace, capfd):
+def test_fit_keeps_the_weights_of_its_best_epoch_not_of_its_last(tmp_path, namespace, capsys):
     model = one_weight(namespace)
     state, asked = fit(model, tmp_path)
     assert asked == [range(3)]
@@ -118,7 +118,7 @@ def test_fit_keeps_the_weights_of_its_best_epoch_not_of_its_last(tmp_path, names
         "2,98.75,0.0,0.0,1.0,0.3\n"
         "3,97.75,0.0,1.0,0.0,0.5\n"
     )
-    said = " ".join(capfd.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
     assert (
         "train epoch 1/3: loss 99.7500, validation loss 1.0000, validation accuracy 0.00% "
         "(best so far) "
@@ -137,7 +137,7 @@ def test_fit_ranks_epochs_by_loss_alone_where_told(tmp_path, by_loss, kept):
 
 
 @BOTH
-def test_a_resumed_fit_remembers_its_best_epoch(tmp_path, namespace, capfd):
+def test_a_resumed_fit_remembers_its_best_epoch(tmp_path, namespace, capsys):
     with pytest.raises(InterruptedFitError):
         fit(one_weight(namespace), tmp_path, epochs=4, stop_after=3)
     model = one_weight(namespace)
@@ -146,7 +146,7 @@ def test_a_resumed_fit_remembers_its_best_epoch(tmp_path, namespace, capfd):
     assert column(state, "val_loss") == [1.0, 0.0, 1.0, 2.0]
     assert state.best == 1
     assert weight(model) == 2.0
-    assert "train: resuming after epoch 3" in capfd.readouterr().err
+    assert "train: resuming after epoch 3" in capsys.readouterr().err
     assert (tmp_path / artifacts.CHECKPOINT).exists()  # until the result is safe
 
 
@@ -270,12 +270,12 @@ def damages():
 
 
 @damages()
-def test_a_damaged_checkpoint_is_said_and_not_used(tmp_path, damage, capfd):
+def test_a_damaged_checkpoint_is_said_and_not_used(tmp_path, damage, capsys):
     with pytest.raises(InterruptedFitError):
         fit(one_weight(keras), tmp_path, stop_after=1)
     damage(tmp_path / artifacts.CHECKPOINT)
     state, asked = fit(one_weight(keras), tmp_path, by_loss=True)
-    said = "".join(capfd.readouterr().err.split("\n"))
+    said = "".join(capsys.readouterr().err.split("\n"))
     assert "is damaged; starting again from the first epoch" in said
     assert asked == [range(3)]
     assert state.by_loss

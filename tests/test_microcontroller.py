@@ -94,7 +94,7 @@ def test_the_vectors_are_the_answers_of_the_real_interpreter(written):
 
 
 def test_without_the_interpreter_there_are_no_vectors_and_a_line_says_so(
-    monkeypatch, tmp_path, capfd
+    monkeypatch, tmp_path, capsys
 ):
     monkeypatch.setattr(parity, "has_micro", lambda: False)
     microcontroller.write(REFERENCE, *digits(), tmp_path)
@@ -102,7 +102,7 @@ def test_without_the_interpreter_there_are_no_vectors_and_a_line_says_so(
         "README.md", "lenet5_contract.h", "lenet5_int8.tflite", "lenet5_model.cc",
         "lenet5_model.h", "lenet5_ops.h",
     }  # fmt: skip
-    lines = [line for line in capfd.readouterr().err.splitlines() if "golden" in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "golden" in line]
     assert len(lines) == 1
     assert lines[0].startswith("no golden vectors for lenet5_int8.tflite: ")
     assert "pip install --pre tflite-micro" in lines[0]

@@ -80,9 +80,9 @@ def published(tmp_path, ours):
     return ours
 
 
-def test_the_chosen_seed_and_the_folder_are_said(published, capfd, tmp_path):
+def test_the_chosen_seed_and_the_folder_are_said(published, capsys, tmp_path):
     publish.write([finished(tmp_path / "again", 7, 0.99)], published, "smoke.toml")
-    said = " ".join(capfd.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
     assert f"publish: seed 7, the best on validation, to {published}" in said
 
 

@@ -101,13 +101,13 @@ def test_no_step_is_spent_on_what_tanh_saturates():
         assert 2 < max(ends) <= quantize.TANH_ENDS[1] + 1e-3
 
 
-def test_what_a_device_has_no_op_for_is_left_out_and_said(tmp_path, capfd):
+def test_what_a_device_has_no_op_for_is_left_out_and_said(tmp_path, capsys):
     path = tmp_path / "teacher_int8.tflite"
     path.write_bytes(quantized("teacher")[2])
     export.write_bundles(path, tmp_path)
     assert (tmp_path / "microcontroller" / "teacher_ops.h").exists()
     assert not (tmp_path / "c").exists()
-    said = " ".join(capfd.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
     assert "no C of this model" in said
     assert "no C is generated for MEAN" in said
 
@@ -170,7 +170,7 @@ def test_fine_tuning_begins_where_training_ended(trained, tmp_path, monkeypatch)
         np.testing.assert_allclose(values, others, rtol=1e-4, atol=1e-6)
 
 
-def test_the_best_epoch_is_kept_calibrated(trained, tmp_path, monkeypatch, capfd):
+def test_the_best_epoch_is_kept_calibrated(trained, tmp_path, monkeypatch, capsys):
     """Multiplied by its temperature again, the file has the validation loss of its best row."""
     restless = Quantize(epochs=4, batch_size=15, learning_rate=0.03)
     wanted, summary, model = fine_tuned(trained, tmp_path, monkeypatch, quantize=restless)
@@ -192,7 +192,7 @@ def test_the_best_epoch_is_kept_calibrated(trained, tmp_path, monkeypatch, capfd
     # Cosine to zero: at steps 1, 3, 5 and 7 of 8.
     rates = [0.03 * (1 + np.cos(np.pi * step / 8)) / 2 for step in (1, 3, 5, 7)]
     assert [row["learning_rate"] for row in rows] == pytest.approx(rates, rel=1e-4)
-    said = " ".join(capfd.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
     assert "device: CPU" in said
     assert "quantize epoch 1/4: loss" in said
 

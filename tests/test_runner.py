@@ -236,26 +236,26 @@ def test_a_stage_without_a_readable_record_runs_again(run, ran, content):
     assert ran.of(lambda: execute(run)) == ["report"]
 
 
-def test_what_has_not_run_is_told_from_what_has(tmp_path, ran, capfd):
+def test_what_has_not_run_is_told_from_what_has(tmp_path, ran, capsys):
     run = opened(tmp_path, *WITH_TEACHERS)
     first, *others = stale(run).values()
     assert {first, *others} == {pipeline.NOT_RUN}
     execute(run, last="train")
-    err = capfd.readouterr().err
+    err = capsys.readouterr().err
     assert "teach: running (not run yet)\n" in err
     assert f"train: done in 0 s, in {tmp_path / 'mine' / 'train'}\n" in err
     execute(run, last="quantize")
-    err = capfd.readouterr().err
+    err = capsys.readouterr().err
     assert "teach: up to date\ntrain: up to date\nquantize: running (not run yet)\n" in err
 
 
-def test_a_finished_run_is_left_as_it_is(run, ran, capfd):
+def test_a_finished_run_is_left_as_it_is(run, ran, capsys):
     def snapshot():
         return {path: path.stat().st_mtime_ns for path in run.folder.parent.rglob("*")}
 
     before = snapshot()
     assert ran.of(lambda: execute(run)) == []
-    assert capfd.readouterr().err == f"mine: everything is up to date in {run.folder}\n"
+    assert capsys.readouterr().err == f"mine: everything is up to date in {run.folder}\n"
     assert snapshot() == before
 
 
@@ -264,9 +264,9 @@ def test_nothing_is_forced_unless_asked(run, ran):
     assert ran == []
 
 
-def test_force_runs_what_is_asked_for(run, ran, capfd):
+def test_force_runs_what_is_asked_for(run, ran, capsys):
     assert ran.of(lambda: execute(run, "export", "evaluate", force=True)) == ["export", "evaluate"]
-    assert "export: running (forced)" in capfd.readouterr().err
+    assert "export: running (forced)" in capsys.readouterr().err
 
 
 def test_a_stage_is_given_the_folders_of_those_before_it(tmp_path, ran):
@@ -383,12 +383,12 @@ def test_an_interrupted_attempt_is_not_gone_on_from_with_other_settings_or_by_fo
         execute(changed(run, settings), "export", "export", force=True)
 
 
-def test_a_result_that_was_finished_but_not_placed_is_placed(run, ran, capfd):
+def test_a_result_that_was_finished_but_not_placed_is_placed(run, ran, capsys):
     folder = run.stage_folder("export")
     folder.rename(folder.with_name(".export.partial"))
     (folder.with_name(".export.partial") / artifacts.IDENTITY).write_text("{}")
     assert ran.of(lambda: execute(run)) == []
-    assert f"export: was done, now in {folder}\n" in capfd.readouterr().err
+    assert f"export: was done, now in {folder}\n" in capsys.readouterr().err
     assert stale(run) == {}
 
 
@@ -489,7 +489,7 @@ def test_runs_of_other_seeds_share_the_teachers(run, ran):
     assert ran.of(lambda: execute(other_seed(run))) == ALL[1:]
 
 
-def test_a_run_waits_for_teachers_that_another_trains_and_takes_them(tmp_path, ran, capfd):
+def test_a_run_waits_for_teachers_that_another_trains_and_takes_them(tmp_path, ran, capsys):
     at_work, waiting = threading.Event(), threading.Event()
 
     def teach(context):
@@ -504,7 +504,7 @@ def test_a_run_waits_for_teachers_that_another_trains_and_takes_them(tmp_path, r
         with Elsewhere(lambda: execute(other_seed(run), last="train")) as second:
             second.join(0.3)
             assert second.is_alive()
-            said = capfd.readouterr().err
+            said = capsys.readouterr().err
             waiting.set()
     assert sorted(ran) == ["teach", "train", "train"]
     assert f"waiting for process {os.getpid()} since" in said
@@ -556,26 +556,26 @@ def test_without_a_fallback_the_ways_out_are_listed(tmp_path, ran, no_mnist, mon
     assert ran == []
 
 
-def test_a_fallback_is_loud_recorded_and_stayed_with(tmp_path, ran, no_mnist, capfd):
+def test_a_fallback_is_loud_recorded_and_stayed_with(tmp_path, ran, no_mnist, capsys):
     done = execute(opened(tmp_path, "data.fallback=digits"))
     assert done.dataset == "digits"
-    assert FELL_BACK in capfd.readouterr().err
+    assert FELL_BACK in capsys.readouterr().err
     assert Record.of_finished(tmp_path / "mine" / "train").dataset == "digits"
     again = opened(tmp_path, "data.fallback=digits")
     assert again.dataset == "digits"
     assert ran.of(lambda: execute(again)) == []
-    err = capfd.readouterr().err
+    err = capsys.readouterr().err
     assert "everything is up to date" in err
     assert FELL_BACK in err
 
 
-def test_a_forced_run_tries_again_and_falls_back_again(tmp_path, ran, no_mnist, capfd):
+def test_a_forced_run_tries_again_and_falls_back_again(tmp_path, ran, no_mnist, capsys):
     for force in (False, True):
         run = pipeline.execute(
             opened(tmp_path, "data.fallback=digits"), pipeline.select(None, "train"), force
         )
         assert run.dataset == "digits"
-        assert "mnist: no mirror could be reached\n" in capfd.readouterr().err
+        assert "mnist: no mirror could be reached\n" in capsys.readouterr().err
     assert ran == ["train", "train"]
 
 
@@ -624,14 +624,14 @@ def test_a_fallback_does_not_replace_a_model_of_the_real_data(
     assert (tmp_path / "mine" / "train" / "result").exists()
 
 
-def test_data_is_downloaded_before_anything_runs(tmp_path, ran, monkeypatch, capfd):
+def test_data_is_downloaded_before_anything_runs(tmp_path, ran, monkeypatch, capsys):
     fetched = []
     monkeypatch.setattr(datasets, "download", lambda name: fetched.append((name, list(ran))))
     execute(opened(tmp_path), last="train")
     assert fetched == [("mnist", [])]
     assert (
         f"mnist is not on this machine: downloading it to {datasets.cache_dir()}\n"
-        in capfd.readouterr().err
+        in capsys.readouterr().err
     )
 
 

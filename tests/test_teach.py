@@ -58,11 +58,11 @@ def teachers_of(folder):
 
 
 @pytest.mark.parametrize("augment", [OWN, None])
-def test_teachers_are_fitted_by_their_own_settings(dataset, tmp_path, augment, capfd):
+def test_teachers_are_fitted_by_their_own_settings(dataset, tmp_path, augment, capsys):
     """By their own augmentation, or the student's where they have none; never to spoilt images."""
     wanted = distilled(dataset, augment)
     teach.run(tiny.context(wanted, tmp_path / "found"))
-    said = " ".join(capfd.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
     assert "device: CPU" in said
     assert "teacher 1 of 2 epoch 2/2: loss" in said
     assert "teacher 2 of 2 epoch 2/2: loss" in said
@@ -134,7 +134,7 @@ def test_validation_images_are_answered_as_they_are(taught):
     }
 
 
-def test_an_interrupted_stage_goes_on(taught, dataset, tmp_path, capfd, monkeypatch):
+def test_an_interrupted_stage_goes_on(taught, dataset, tmp_path, capsys, monkeypatch):
     """Teachers and rounds that are there are kept; the others are as they would have been."""
     wanted, summary, whole = taught
     told = []
@@ -153,10 +153,10 @@ def test_an_interrupted_stage_goes_on(taught, dataset, tmp_path, capfd, monkeypa
     teach.run(context)
     np.save(tmp_path / "round-000.npy", np.zeros(3))
     (tmp_path / "round-001.npy").unlink()
-    capfd.readouterr()
+    capsys.readouterr()
     monkeypatch.setattr(terminal, "progress", lambda: contextlib.nullcontext(Bar()))
     assert teach.run(context) == summary
-    said = capfd.readouterr().err
+    said = capsys.readouterr().err
     assert "teacher 1 of 2: resuming after epoch 2" in said
     assert "teacher 2 of 2: resuming after epoch 2" in said
     assert told == [("teach", {"total": 2}), "advanced", "advanced"]

@@ -387,13 +387,13 @@ def first_batch(wanted, outlier_seed):
 
 
 @pytest.mark.usefixtures("_tiny")
-def test_the_stage_keeps_its_best_epoch_calibrated(dataset, tmp_path, shown, capfd):
+def test_the_stage_keeps_its_best_epoch_calibrated(dataset, tmp_path, shown, capsys):
     """Multiplied by its temperature again, the model has the validation loss of its best row."""
     chosen = Train(epochs=6, warmup_epochs=0, learning_rate=0.1, batch_size=15, schedule="constant")
     wanted = tiny.recipe(dataset, train=chosen, data={"outliers": 0.1})
     _, validation = tiny.splits(wanted)
     summary = train.run(tiny.context(wanted, tmp_path))
-    said = " ".join(capfd.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
     assert "device: CPU" in said
     assert "train epoch 1/6: loss" in said
     names = {"augmentation.png", "checkpoint.npz", "example.png", "history.csv", "model.keras"}
