@@ -80,7 +80,7 @@ def main() -> None:
             assert process.finish() == 0, process.stderr
             found = differences(contents(run), expected.contents)
             assert not found, f"differ from the uninterrupted run: {found}"
-    print(dict(where))
+    print(*(f"{count} in {stage}" for stage, count in where.most_common()), sep=", ")
     row("SIGKILL at a random moment", kills, f"{folders} runs end with every byte, lost: none")
     row("SIGINT, SIGTERM", polite, "one line that says where, status 130 or 143, lost: none")
 
