@@ -19,6 +19,7 @@ from keras_lenet.errors import Error
 
 RECORD = "stage.json"
 IDENTITY = "identity.json"
+SUMS = "SHA256SUMS"
 CHECKPOINT = "checkpoint.npz"
 """What an unfinished fit goes on from; it goes only once the stage's result is in its place."""
 HISTORY = "history.csv"
@@ -191,6 +192,14 @@ def hash_files(folder: Path) -> dict[str, str]:
     }
 
 
+def write_sums(folder: Path) -> None:
+    """Write the SHA-256 of every other file below `folder`, for `sha256sum -c SHA256SUMS`."""
+    digests = hash_files(folder)
+    digests.pop(SUMS, None)
+    lines = (f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    write_bytes(folder / SUMS, "".join(lines).encode())
+
+
 def damaged(folder: Path, expected: dict[str, str]) -> str | None:
     """The first file of `expected` that is missing from `folder` or has other bytes."""
     for name, digest in expected.items():
@@ -276,6 +285,12 @@ def begin(folder: Path, identity: dict[str, Any], resume: bool = True) -> Path:
     return partial
 
 
+def copy_partial(folder: Path, scratch: Path) -> Path:
+    """Copy the working folder that another process has begun for `folder`; return the copy."""
+    ignored = shutil.ignore_patterns(f"{TEMPORARY}*")  # what it is writing at this moment
+    return Path(shutil.copytree(_partial(folder), scratch / folder.name, ignore=ignored))
+
+
 def commit(folder: Path) -> None:
     """Put the finished working folder in the place of `folder`; one of both always stands.
 
@@ -358,9 +373,9 @@ def _held(lock_file: Path, folder: Path, advice: str | None) -> Iterator[None]:
         holder = _first_line(named) or "another process"
         if advice:
             raise Error(f"{folder} is in use by {holder}; wait for it, or {advice}") from None
-        from keras_lenet import terminal  # slow to import, and seldom needed
+        from keras_lenet import console  # slow to import, and seldom needed
 
-        terminal.say(f"waiting for {holder}, which uses {folder}")
+        console.say(f"waiting for {holder}, which uses {folder}")
         held.acquire()
     try:
         named.write_text(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")

@@ -6,30 +6,36 @@ import contextlib
 import datetime
 import importlib
 import importlib.util
-import io
 import itertools
 import json
 import os
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from keras_lenet import artifacts, results, streams, terminal
+from keras_lenet import artifacts, console
 from keras_lenet.artifacts import Record
-from keras_lenet.cluster import Cluster
-from keras_lenet.data import datasets
+from keras_lenet.data import catalogue, download
 from keras_lenet.errors import Error
-from keras_lenet.recipe import Recipe
+from keras_lenet.evaluation import results
+from keras_lenet.recipe import (
+    DistillSettings,
+    EvaluateSettings,
+    ExportSettings,
+    QuantizeSettings,
+    Recipe,
+    TrainSettings,
+)
 from keras_lenet.stages import Context
+from keras_lenet.training import cluster
 
 NOT_RUN = "not run yet"
 TENSORFLOW = "tensorflow"
 BACKENDS = (TENSORFLOW, "jax")
-"""Of Keras, on which the stages that train run; the others need TensorFlow."""
+"""Of Keras, on which the stages that train run."""
 
 
 def keras_backend() -> str:
@@ -43,20 +49,19 @@ class Stage:
 
     Attributes:
         name: of its module in `keras_lenet.stages` and of its folder.
-        sections: the recipe's keys that it is the first to read: it may also read those of the
-            stages before it.
+        settings: the settings that decide its result, and the only ones that it is given.
         inputs: the earlier stages whose files it reads.
         splits: the dataset's splits that it reads.
         optional: the section without which a recipe doesn't have this stage.
         shared: runs of any seed share its result: the run's seed is not among its sections.
         trains: on any number of hosts, and on any of Keras' backends; the others run on one host
-            and on TensorFlow.
+            and on TensorFlow alone.
     """
 
     name: str
-    sections: tuple[str, ...]
+    settings: type[DistillSettings]
     inputs: tuple[str, ...] = ()
-    splits: tuple[datasets.Split, ...] = ()
+    splits: tuple[catalogue.Split, ...] = ()
     optional: str | None = None
     shared: bool = False
     trains: bool = False
@@ -65,33 +70,23 @@ class Stage:
         """Whether the recipe has this stage."""
         return self.optional is None or getattr(recipe, self.optional) is not None
 
-    def decisive(self) -> set[str]:
-        """Return the recipe's keys that decide its result, by itself or through earlier stages."""
-        return set(self.sections).union(*(STAGES[name].decisive() for name in self.inputs))
-
 
 STAGES = {
     stage.name: stage
     for stage in (
         Stage(
-            "teach",
-            ("devices", "data", "augment", "distill"),
+            "distill",
+            DistillSettings,
             splits=("train",),
             optional="distill",
             shared=True,
             trains=True,
         ),
-        Stage(
-            "train",
-            ("seed", "degrade", "model", "train"),
-            ("teach",),
-            splits=("train",),
-            trains=True,
-        ),
-        Stage("quantize", ("quantize",), ("teach", "train"), splits=("train",)),
-        Stage("export", ("export",), ("train", "quantize"), splits=("train",)),
-        Stage("evaluate", ("evaluate",), ("train", "quantize", "export"), splits=("test",)),
-        Stage("report", ("name", "origin", "report"), ("train", "quantize", "export", "evaluate")),
+        Stage("train", TrainSettings, ("distill",), splits=("train",), trains=True),
+        Stage("quantize", QuantizeSettings, ("distill", "train"), splits=("train",)),
+        Stage("export", ExportSettings, ("train", "quantize"), splits=("train",)),
+        Stage("evaluate", EvaluateSettings, ("train", "quantize", "export"), splits=("test",)),
+        Stage("report", Recipe, ("train", "quantize", "export", "evaluate")),
     )
 }
 
@@ -101,14 +96,14 @@ class Run:
     """A recipe, the folder its results go to, and the dataset it really uses.
 
     Attributes:
-        cluster: the hosts that train together, if there are several.
+        hosts: those that train together, if there are several.
     """
 
     recipe: Recipe
     folder: Path
     dataset: str
     data_dir: Path | None
-    cluster: Cluster | None = None
+    hosts: cluster.Cluster | None = None
 
     def stage_folder(self, stage: str) -> Path:
         """Where a stage's finished files are."""
@@ -127,7 +122,7 @@ class Run:
 
     def watched(self) -> contextlib.AbstractContextManager[None]:
         """While in it, a host of the cluster that is gone becomes an `Error`."""
-        return self.cluster.watched() if self.cluster else contextlib.nullcontext()
+        return self.hosts.watched() if self.hosts else contextlib.nullcontext()
 
     def inputs(self, stage: Stage) -> dict[str, Path]:
         """The folders of the earlier stages whose files it reads, by name."""
@@ -137,18 +132,17 @@ class Run:
         return self.having(STAGES[name] for name in stage.inputs)
 
     def settings(self, stage: Stage) -> dict[str, Any]:
-        """Return the resolved settings that decide a stage's result, in the recipe's order.
+        """Return the settings that decide a stage's result, as a record has them.
 
         Those of earlier stages are among them: a stage may record them, and the same files of an
         earlier stage may come from other settings.
         """
-        resolved, decisive = self.recipe.model_dump(mode="json"), stage.decisive()
-        return {key: value for key, value in resolved.items() if key in decisive}
+        return self.recipe.only(stage.settings).model_dump(mode="json")
 
     def input_digests(self, stage: Stage) -> dict[str, str]:
         """What identifies everything a stage reads; empty while an earlier stage lacks a record."""
         digests = {
-            f"{self.dataset}/{split}": datasets.identity(self.dataset, split, self.data_dir)
+            f"{self.dataset}/{split}": catalogue.identity(self.dataset, split, self.data_dir)
             for split in stage.splits
         }
         for name, folder in self.inputs(stage).items():
@@ -193,11 +187,11 @@ def open_run(recipe: Recipe, runs: Path, data_dir: Path | None) -> Run:
     """Decide on the dataset, without downloading: an earlier run's fallback is stayed with.
 
     Raises:
-        Error: the recipe names a dataset that there isn't.
+        Error: the recipe names a dataset that there isn't, or TF_CONFIG is not what it should be.
     """
     for name in (recipe.data.dataset, recipe.data.fallback):
-        if name not in (None, datasets.DIGITS):
-            datasets.find(name)
+        if name not in (None, catalogue.DIGITS):
+            catalogue.find(name)
     folder = runs / recipe.name
     wanted, fallback = recipe.data.dataset, recipe.data.fallback
     record = Record.read(folder / "train")
@@ -206,10 +200,11 @@ def open_run(recipe: Recipe, runs: Path, data_dir: Path | None) -> Run:
         fallback
         and record is not None
         and record.dataset == fallback
-        and not datasets.is_here(wanted, "train", data_dir)
+        and not catalogue.is_here(wanted, "train", data_dir)
     ):
         dataset = fallback
-    return Run(recipe, folder, dataset, data_dir)
+    hosts = cluster.of_environment() if recipe.devices == "all" else None
+    return Run(recipe, folder, dataset, data_dir, hosts)
 
 
 def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
@@ -217,8 +212,8 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
 
     Raises:
         Error: the recipe names a model that there isn't, an earlier stage is missing or stale, the
-            data can't be had, the folder is in use, a stage isn't for this backend of Keras, or a
-            stage fails.
+            data can't be had, the folder is in use, a stage isn't for this backend of Keras or for
+            several hosts, one of these is gone, or a stage fails.
     """
     earlier = run.having(list(STAGES.values())[: list(STAGES).index(stages[0].name)])
     if not run.having(stages):
@@ -227,16 +222,14 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
             f"is nothing to {stages[0].name}"
         )
     stages = run.having(stages)
-    if keras_backend() != TENSORFLOW and not all(stage.trains for stage in stages):
-        raise Error(
-            f"KERAS_BACKEND={keras_backend()} is for training alone: unset it, or go by "
-            "`keras-lenet run`, which leaves the other stages to TensorFlow"
-        )
+    _check_backend(run, stages)
+    if run.hosts and not run.hosts.is_chief:
+        return _follow(run, run.hosts)
     if not force and _all_up_to_date(run, earlier + stages):
-        terminal.say(f"{run.recipe.name}: everything is up to date in {run.folder}")
+        console.say(f"{run.recipe.name}: everything is up to date in {run.folder}")
         _say_fallback(run)
-        if run.cluster:
-            run.cluster.part()
+        if run.hosts:
+            run.hosts.part()
         return run
     from keras_lenet import models  # slow to import, and what is up to date needs none
 
@@ -250,112 +243,80 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
         stale = itertools.dropwhile(lambda stage: not force and not run.why_stale(stage), stages)
         run = _obtain_data(run, list(stale), force)
         for stage in stages:
-            _execute_stage(run, stage, force)
-    if run.cluster:
-        run.cluster.part()
+            with _alone(run, stage):  # whoever had it may have made what this run needs
+                _execute_stage(run, stage, force)
+    if run.hosts:
+        run.hosts.part()
     return run
 
 
-def execute_training(run: Run, stages: list[Stage], force: bool = False) -> list[str]:
-    """Run those of `stages` that train, with all hosts of the run's cluster and on any backend.
-
-    Returns:
-        The names of those that are left for this host, for a process that has neither: none but on
-        the chief.
+def _check_backend(run: Run, stages: list[Stage]) -> None:
+    """Refuse what only one host on TensorFlow can do where there are several, or another backend.
 
     Raises:
-        Error: as `execute` and `follow`; or there is no such backend, or it isn't for several
-            hosts.
+        Error: as the summary says.
     """
-    training = [stage for stage in stages if stage.trains]
     backend = keras_backend()
-    if run.cluster and backend != TENSORFLOW:
-        raise Error(
-            f"KERAS_BACKEND={backend} trains on one host alone: unset it, or unset TF_CONFIG"
-        )
-    if training and (backend not in BACKENDS or not importlib.util.find_spec(backend)):
+    if backend not in BACKENDS or not importlib.util.find_spec(backend):
         raise Error(
             f"KERAS_BACKEND={backend} is not installed here; expected one of "
             f"{', '.join(BACKENDS)}, and for jax: pip install 'keras-lenet[jax]'"
         )
-    if run.cluster and not run.cluster.is_chief:
-        if run.having(training):
-            follow(run)
-        terminal.say("this host has done its part; the chief goes on")
-        return []
-    if training:
-        execute(run, training, force)
-    return [stage.name for stage in stages if not stage.trains]
+    if run.hosts and backend != TENSORFLOW:
+        raise Error(
+            f"KERAS_BACKEND={backend} trains on one host alone: unset it, or unset TF_CONFIG"
+        )
+    if (run.hosts or backend != TENSORFLOW) and not all(stage.trains for stage in stages):
+        variable = "TF_CONFIG" if run.hosts else f"KERAS_BACKEND={backend}"
+        raise Error(
+            f"{variable} is for training alone: run with --until train, then unset it for the rest"
+        )
 
 
-_ORDER, _OUT = "order.json", "out"
-"""In what the chief sends: what is to be trained, and what it has of that already."""
+def _follow(run: Run, hosts: cluster.Cluster) -> Run:
+    """Train along with the chief of the run's hosts, until it has no more to train.
 
-
-def _message(run: Run, stage: Stage, out: Path) -> bytes:
-    """A stage's inputs, and what `out` has of it: a zip."""
-    message = io.BytesIO()
-    with zipfile.ZipFile(message, "w") as archive:
-        archive.writestr(_ORDER, json.dumps(_order(run, stage)))
-        for name, folder in (run.inputs(stage) | {_OUT: out}).items():
-            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-                archive.write(path, f"{name}/{path.relative_to(folder).as_posix()}")
-    return message.getvalue()
-
-
-def _order(run: Run, stage: Stage) -> dict[str, Any]:
-    """What has to be the same on every host."""
-    return {
-        "stage": stage.name,
-        "dataset": run.dataset,
-        "data": [datasets.identity(run.dataset, split, run.data_dir) for split in stage.splits],
-        "recipe": run.settings(stage),
-    }
-
-
-def follow(run: Run) -> None:
-    """Train along with the chief of the run's cluster, until it has no more to train.
-
-    The results are the chief's; nothing is left on this host.
+    What the chief has of each stage is read from the runs folder, which all hosts see; this host
+    writes nothing there.
 
     Raises:
         Error: the data can't be had, the recipe or the data isn't the chief's, a host is gone, or a
             stage fails.
     """
-    assert run.cluster is not None
+    training = run.having(stage for stage in STAGES.values() if stage.trains)
+    run = _obtain_data(run, training, force=False)
     with run.watched():
-        while message := run.cluster.broadcast():
+        while number := hosts.agree():
+            chosen = [stage for stage in training if _number(run, stage) == number]
+            if not chosen:
+                raise Error(
+                    "this host has another recipe or other data than the chief, or sees another "
+                    "runs folder; give every host the same recipe, --set, --runs and data"
+                )
             with tempfile.TemporaryDirectory(prefix="keras-lenet-") as scratch:
-                _train_along(run, message, Path(scratch))
-    run.cluster.part()
+                out = artifacts.copy_partial(run.stage_folder(chosen[0].name), Path(scratch))
+                _run_module(run, chosen[0], out)
+    hosts.part()
+    console.say("this host has done its part")
+    return run
 
 
-def _train_along(run: Run, message: bytes, scratch: Path) -> None:
-    out = scratch / _OUT
-    out.mkdir()
-    with zipfile.ZipFile(io.BytesIO(message)) as archive:
-        archive.extractall(scratch)
-    wanted = json.loads((scratch / _ORDER).read_text(encoding="utf-8"))
-    stage = STAGES[wanted["stage"]]
-    run = _obtain_data(replace(run, dataset=wanted["dataset"]), [stage], force=False)
-    found = json.loads(json.dumps(_order(run, stage)))
-    different = [key for key, value in wanted.items() if found[key] != value]
-    if different:
-        raise Error(
-            f"{stage.name}: this host does not have the chief's {' and '.join(different)}; give "
-            "every host the same recipe, the same --set and the same data"
-        )
-    inputs = {name: scratch / name for name in run.inputs(stage)}
-    _run_module(run, stage, inputs, out)
+def _number(run: Run, stage: Stage) -> int:
+    """Return a number that says what is to be trained, from what: 24 bits, which a float32 holds.
+
+    It is never 0.
+    """
+    what = json.dumps([stage.name, run.settings(stage), run.input_digests(stage)])
+    return int(artifacts.digest(what.encode())[:6], 16) or 1
 
 
-def _run_module(run: Run, stage: Stage, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+def _run_module(run: Run, stage: Stage, out: Path) -> dict[str, Any]:
     """Run a stage into its working folder; returns its summary."""
     _at_work.append((stage.name, out))
-    with streams.without_information():
+    with console.without_information():
         module = importlib.import_module(f"keras_lenet.stages.{stage.name}")
-    settings = run.settings(stage)
-    context = Context(run.recipe, run.dataset, run.data_dir, inputs, out, run.cluster, settings)
+    settings = run.recipe.only(stage.settings)
+    context = Context(settings, run.dataset, run.data_dir, run.inputs(stage), out, run.hosts)
     summary: dict[str, Any] = module.run(context)
     return summary
 
@@ -421,11 +382,11 @@ def _obtain_data(run: Run, stages: list[Stage], force: bool) -> Run:
     splits = {split for stage in stages for split in stage.splits}
     dataset = run.recipe.data.dataset if force and trains else run.dataset
     run = replace(run, dataset=dataset)
-    here = all(datasets.is_here(dataset, split, run.data_dir) for split in splits)
-    if not here and dataset in datasets.DATASETS:
-        terminal.say(f"{dataset} is not on this machine: downloading it to {datasets.cache_dir()}")
+    here = all(catalogue.is_here(dataset, split, run.data_dir) for split in splits)
+    if not here and dataset in catalogue.DATASETS:
+        console.say(f"{dataset} is not on this machine: downloading it to {catalogue.cache_dir()}")
         try:
-            datasets.download(dataset)
+            download.download(dataset)
         except Error as error:
             run = _fall_back(run, error)
     _say_fallback(run)
@@ -440,21 +401,23 @@ def _fall_back(run: Run, error: Error) -> Run:
     trained_on_it = trained.exists() and (record is None or record.dataset == dataset)
     if fallback is None or trained_on_it:
         looked = ", ".join(
-            str(root / dataset) for root in (run.data_dir, datasets.cache_dir()) if root is not None
+            str(root / dataset)
+            for root in (run.data_dir, catalogue.cache_dir())
+            if root is not None
         )
         raise Error(
             f"{dataset} cannot be had. Looked in {looked}; then {error}. Ways out: connect to the "
             f"network; put the IDX files in FOLDER/{dataset} and give --data-dir FOLDER; or use "
-            f"another dataset, --set data.dataset={datasets.DIGITS} --set name=NEW"
+            f"another dataset, --set data.dataset={catalogue.DIGITS} --set name=NEW"
         ) from error
-    terminal.say(f"{dataset}: {error}")
+    console.say(f"{dataset}: {error}")
     return replace(run, dataset=fallback)
 
 
 def _say_fallback(run: Run) -> None:
     wanted = run.recipe.data.dataset
     if run.dataset != wanted:
-        terminal.say(
+        console.say(
             f"WARNING: {wanted} could not be had. Using {run.dataset} instead: every figure of "
             f"this run is for {run.dataset}, not for {wanted}. To try again: --force",
             style="bold red",
@@ -469,28 +432,23 @@ def _alone(run: Run, stage: Stage) -> contextlib.AbstractContextManager[None]:
 
 
 def _execute_stage(run: Run, stage: Stage, force: bool) -> None:
-    with _alone(run, stage):  # whoever had it may have made what this run needs
-        reason = "forced" if force else run.why_stale(stage)
-        if reason is None:
-            terminal.say(f"{stage.name}: up to date")
-            return
-        terminal.say(f"{stage.name}: running ({reason})", style="bold")
-        _make(run, stage, force)
-
-
-def _make(run: Run, stage: Stage, force: bool) -> None:
+    reason = "forced" if force else run.why_stale(stage)
+    if reason is None:
+        console.say(f"{stage.name}: up to date")
+        return
+    console.say(f"{stage.name}: running ({reason})", style="bold")
     settings, inputs = run.settings(stage), run.input_digests(stage)
     folder = run.stage_folder(stage.name)
     if not force and artifacts.is_complete(folder, settings, inputs):
         artifacts.commit(folder)
-        terminal.say(f"{stage.name}: was done, now in {folder}")
+        console.say(f"{stage.name}: was done, now in {folder}")
         return
     identity = {"settings": settings, "inputs": inputs}
     out = artifacts.begin(folder, identity, resume=not force)
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
-    if run.cluster is not None:
-        run.cluster.broadcast(_message(run, stage, out))
-    summary = _run_module(run, stage, run.inputs(stage), out)
+    if run.hosts:
+        run.hosts.agree(_number(run, stage))
+    summary = _run_module(run, stage, out)
     if run.input_digests(stage) != inputs:
         raise Error(
             f"{stage.name}: the files that it reads were changed while it ran; run the same "
@@ -510,4 +468,4 @@ def _make(run: Run, stage: Stage, force: bool) -> None:
     ).write(out)
     artifacts.commit(folder)
     _at_work.clear()
-    terminal.say(f"{stage.name}: done in {time.monotonic() - clock:.0f} s, in {folder}")
+    console.say(f"{stage.name}: done in {time.monotonic() - clock:.0f} s, in {folder}")

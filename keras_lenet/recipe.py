@@ -7,7 +7,7 @@ import reprlib
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -38,7 +38,8 @@ class Data(Section):
     """Which images.
 
     Attributes:
-        dataset: a dataset's name, or a folder of IDX files named as MNIST's, whole or in shards.
+        dataset: a dataset's name, or a folder of IDX files named as MNIST's; of any size, where
+            they are not compressed.
         fallback: the dataset to use, with a warning, where the first can't be had.
         validation_split: share of every class of the training set that choices are made on.
         split_seed: decides which images those are; apart from the run's seed, so that several
@@ -125,9 +126,6 @@ class Train(Section):
         weight_averaging: momentum of the exponential moving average of the weights, which is
             what is validated and kept; 0 turns it off.
         label_smoothing: share of the target spread evenly over the classes.
-        temperature: by which the model's logits and its teachers' are divided, if it has any
-            (Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015,
-            section 2).
         precision: dtype policy; the mixed ones are for GPUs.
         tensorboard: also write event files.
     """
@@ -144,7 +142,6 @@ class Train(Section):
     step_factor: Share = 0.1
     weight_averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    temperature: Positive = 3.0
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     tensorboard: bool = False
 
@@ -169,6 +166,8 @@ class Distill(Section):
         seed: of the first; apart from the run's, so that runs of several seeds share them.
         rounds: how many times the training set is warped and answered; after so many epochs the
             model sees the same warps again.
+        temperature: by which the model's logits and its teachers' are divided (Hinton, Vinyals and
+            Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2).
         augment: the warps that the teachers are trained on; left out, the recipe's own.
         train: how they are trained.
     """
@@ -177,6 +176,7 @@ class Distill(Section):
     teachers: Count = 1
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     rounds: Count = 20
+    temperature: Positive = 3.0
     augment: Augment | None = None
     train: Train = Train()
 
@@ -264,31 +264,69 @@ class Origin(Section):
     note: str = ""
 
 
-class Recipe(Section):
-    """A whole run.
+class DistillSettings(Section):
+    """What the distill stage may read, and so what decides its result.
 
     Attributes:
-        name: of the folder below `runs/`; by default the recipe file's own.
-        seed: decides the initial weights, the order and every warp.
         devices: what to train on: "all", every GPU of this host and of the others that TF_CONFIG
             names, each on a share of every batch; or "one".
-        origin: left out, the recipe is our own.
         distill: left out, the model is trained on labels.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     devices: Literal["all", "one"] = "all"
-    origin: Origin | None = None
     data: Data = Data()
     augment: Augment = Augment()
+    distill: Distill | None = None
+
+    def only(self, kind: type[S]) -> S:
+        """Return the settings that a stage may read, `kind` being one of the classes here."""
+        return kind.model_construct(**{name: getattr(self, name) for name in kind.model_fields})
+
+
+S = TypeVar("S", bound=DistillSettings)
+
+
+class TrainSettings(DistillSettings):
+    """What the train stage may read.
+
+    Attributes:
+        seed: decides the initial weights, the order and every warp.
+    """
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     degrade: Degrade = Degrade()
     model: Model = Model()
-    distill: Distill | None = None
     train: Train = Train()
+
+
+class QuantizeSettings(TrainSettings):
+    """What the quantize stage may read."""
+
     quantize: Quantize = Quantize()
+
+
+class ExportSettings(QuantizeSettings):
+    """What the export stage may read."""
+
     export: Export = Export()
+
+
+class EvaluateSettings(ExportSettings):
+    """What the evaluate stage may read."""
+
     evaluate: Evaluate = Evaluate()
+
+
+class Recipe(EvaluateSettings):
+    """A whole run; the report stage may read all of it.
+
+    Attributes:
+        name: of the folder below `runs/`; by default the recipe file's own.
+        origin: left out, the recipe is our own.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    origin: Origin | None = None
     report: Report = Report()
 
 

@@ -1,11 +1,13 @@
 """Synthetic digits as IDX files, and one run of every stage that many tests look at."""
 
+import contextlib
 import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,11 @@ import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw, ImageFont
+from waitress import wasyncore
 
-from keras_lenet.data import datasets, idx
+from keras_lenet.data import catalogue, idx
+from keras_lenet.draw.server import listen
+from keras_lenet.edge.classifier import Classifier
 
 # No deadline: a busy machine is no failure.
 settings.register_profile(
@@ -95,7 +100,7 @@ def _isolated(monkeypatch, tmp_path_factory, request):
 def mnist_dir():
     """The folder that holds the real MNIST."""
     folder = Path(os.environ.get("KERAS_LENET_DATA", ""))
-    if not datasets.is_here("mnist", "train", folder) or not os.environ.get("KERAS_LENET_DATA"):
+    if not catalogue.is_here("mnist", "train", folder) or not os.environ.get("KERAS_LENET_DATA"):
         pytest.skip("the real MNIST is not here: set KERAS_LENET_DATA to a folder with mnist/")
     return folder
 
@@ -123,16 +128,6 @@ def write_dataset(folder: Path, train: int = 400, test: int = 100) -> Path:
     return folder
 
 
-def write_shards(folder: Path, whole: Path, splits: tuple[int, ...] = (7, 3)) -> Path:
-    """Write the dataset in the folder `whole` as so many shards of training and of test images."""
-    for split, prefix, count in zip(("train", "test"), ("train", "t10k"), splits, strict=True):
-        data = datasets.load(str(whole), split)
-        for kind, array in (("images-idx3", data.images), ("labels-idx1", data.labels)):
-            for number, part in enumerate(np.array_split(array, count)):
-                idx.write(folder / f"{prefix}-{kind}-ubyte-{number:05}-of-{count:05}", part)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory) -> Path:
     """A folder that all processes of this test run share."""
@@ -141,9 +136,12 @@ def shared_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sharded(tmp_path_factory, synthetic) -> Path:
-    """The images of `synthetic`, in shards; not to be changed."""
-    return write_shards(tmp_path_factory.mktemp("sharded"), synthetic)
+def mapped(tmp_path_factory, synthetic) -> Path:
+    """The images of `synthetic` in uncompressed files, which are mapped; not to be changed."""
+    folder = tmp_path_factory.mktemp("mapped")
+    for path in synthetic.iterdir():
+        (folder / path.name.removesuffix(".gz")).write_bytes(idx.read_bytes(path))
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -187,6 +185,20 @@ class Finished:
         """Copy the run below `runs`; returns the arguments that continue it there."""
         shutil.copytree(self.folder, runs / self.folder.name)
         return tuple(runs if item == self.folder.parent else item for item in self.arguments)
+
+
+@contextlib.contextmanager
+def serving(path: Path, classifier: Classifier):
+    """The drawing page's server of a model file, on a port of its own."""
+    server = listen("127.0.0.1", 0, path, classifier)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
+        thread.join(30)
+        server.task_dispatcher.shutdown()
 
 
 WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror")

@@ -15,8 +15,6 @@ FAULTS = (
     "has nothing",
     "hangs up",
     "sends no number",
-    "ignores ranges",
-    "sends another range",
 )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import filelock  # noqa: F401 - once, instead of in every child
 
-from keras_lenet import artifacts, models, pipeline, recipe, terminal  # noqa: F401
+from keras_lenet import artifacts, console, models, pipeline, recipe  # noqa: F401
 
 EPOCHS = 2
 CHANGES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod"}
@@ -32,7 +32,7 @@ def work(context):
         with log.open("a") as file:
             file.write(f"{epoch}\n")
         artifacts.write_bytes(checkpoint, str(epoch).encode())
-    artifacts.write_json(context.out / "sub" / "result.json", context.recipe.train.epochs)
+    artifacts.write_json(context.out / "sub" / "result.json", context.settings.train.epochs)
     return {}
 
 
@@ -83,7 +83,7 @@ def check(folder, epochs):
 
 def main():
     root = Path(sys.argv[1])
-    terminal.console.quiet = True
+    console.console.quiet = True
     importlib.import_module = lambda name: types.SimpleNamespace(run=work)
     places, wrong = 0, []
     for replacing in (False, True):

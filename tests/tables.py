@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from keras_lenet import checksums
+from keras_lenet import artifacts
 
 ROOT = Path(__file__).parents[1]
 READMES = [*ROOT.glob("README.md"), *sorted(ROOT.glob("[ept]*/README.md"))]
@@ -25,7 +25,7 @@ def main() -> None:
     """Write every table of every README."""
     for path in READMES:
         path.write_text(render(path.read_text()))
-    checksums.write(ROOT / "exported")  # the card is among the files that it lists
+    artifacts.write_sums(ROOT / "exported")  # the card is among the files that it lists
 
 
 def render(text: str, root: Path = ROOT) -> str:

@@ -255,10 +255,10 @@ def test_an_attempt_that_does_not_say_for_what_is_not_kept(tmp_path):
 
 
 def test_a_finished_result_keeps_nothing_to_resume_from(tmp_path):
-    folder = tmp_path / "teach"
+    folder = tmp_path / "distill"
     (artifacts.begin(folder, {}) / "teacher-0").mkdir()
     for name in (artifacts.CHECKPOINT, "teacher-0/checkpoint.npz", "teacher-0/model"):
-        (tmp_path / ".teach.partial" / name).touch()
+        (tmp_path / ".distill.partial" / name).touch()
     artifacts.commit(folder)
     assert [path.name for path in sorted(folder.rglob("*"))] == ["teacher-0", "model"]
 
@@ -498,6 +498,7 @@ keras_lenet.cli.main()
 """
 
 
+@pytest.mark.slow
 def test_no_module_needs_what_windows_lacks():
     command = [sys.executable, "-W", "ignore", "-c", WINDOWS]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

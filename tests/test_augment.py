@@ -370,6 +370,7 @@ def test_clouds_are_smooth_with_a_fine_grain():
         assert between - within == pytest.approx(2 * 0.3**2, rel=0.1)
 
 
+@pytest.mark.slow
 def test_an_image_is_changed_alike_in_any_batch_and_compiled():
     draws = drawn(3)
     alone = np.concatenate([changed(row[np.newaxis], EVERYTHING, size=32) for row in draws])

@@ -21,9 +21,9 @@ from small_nets import (
     reference,
 )
 
-from keras_lenet.data import datasets
-from keras_lenet.edge import microcontroller
-from keras_lenet.edge.c import arithmetic, folder, graph, measure, source
+from keras_lenet.data import catalogue, reading
+from keras_lenet.deploy import tflm
+from keras_lenet.deploy.c import arithmetic, folder, graph, measure, source
 from keras_lenet.errors import Error
 
 EXPORTED = PIPELINES.parent / "exported"
@@ -297,7 +297,7 @@ def test_the_reference_model_answers_as_the_reference_kernels(flags, tmp_path):
 @pytest.mark.needs("gcc")
 @pytest.mark.mnist
 def test_the_reference_model_on_the_test_set(mnist_dir, tmp_path):
-    images = datasets.load("mnist", "test", mnist_dir).images[:]
+    images = reading.load("mnist", "test", mnist_dir).images[:]
     ((classes, found),) = answers([REFERENCE], images, tmp_path, ("-O3",))
     np.testing.assert_array_equal(found, reference(REFERENCE, images))
     np.testing.assert_array_equal(classes, found[1].argmax(axis=1))
@@ -332,8 +332,8 @@ def test_classify_returns_minus_one_below_the_threshold(saved, tmp_path):
 def exported_c(tmp_path_factory):
     """The folder of the reference model's C; not to be changed."""
     target = tmp_path_factory.mktemp("c")
-    digits = datasets.load(datasets.DIGITS, "train")
-    golden = microcontroller.golden_images(digits.images[:], digits.labels)
+    digits = reading.load(catalogue.DIGITS, "train")
+    golden = tflm.golden_images(digits.images[:], digits.labels)
     folder.write(REFERENCE, *golden, target)
     return target
 
@@ -448,11 +448,13 @@ def refused(model, tmp_path):
     return lines[0]
 
 
+@pytest.mark.slow
 def test_a_float_file_is_refused(tmp_path):
     model = EXPORTED / "lenet5_float32.tflite"
     assert "C is generated from an int8 file, this one is float32" in refused(model, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_truncated_file_is_refused(tmp_path):
     model = tmp_path / "half.tflite"
     model.write_bytes(REFERENCE.read_bytes()[:20_000])
@@ -567,6 +569,7 @@ def test_scales_per_channel_that_are_too_few_are_refused(saved):
         graph.read(change(saved, cut))
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_folder(tmp_path, exported_c):
     result = keras_lenet("export-c", REFERENCE, "-o", tmp_path / "c")
     assert result.returncode == 0, result.stderr

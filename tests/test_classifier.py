@@ -5,11 +5,11 @@ import pytest
 import tensorflow as tf
 from conftest import draw_digits
 
-from keras_lenet.data import datasets, shards
-from keras_lenet.edge import classifier, metadata, metadata_writer
+from keras_lenet.edge import classifier, metadata
 from keras_lenet.edge.classifier import BROWSER, Classifier, Tensor, reference_model
 from keras_lenet.edge.prepare import Prepared
 from keras_lenet.errors import Error
+from keras_lenet.tflite import metadata_writer
 
 VARIANTS = ("lenet5_float32.tflite", "lenet5_int8_ptq.tflite", "lenet5_int8.tflite", BROWSER)
 IMAGES, LABELS = draw_digits(40, 3)
@@ -35,17 +35,6 @@ def test_batches_answer_as_single_images_do(name):
     probabilities = model.predict(IMAGES)
     assert (probabilities.shape, probabilities.dtype) == ((40, 10), np.float32)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=0.05)
-
-
-def test_shards_are_read_a_batch_at_a_time(synthetic, sharded, monkeypatch):
-    whole, parts = (datasets.load(str(one), "test").images for one in (synthetic, sharded))
-    expected, read = Classifier().raw(whole), shards.Shards.__getitem__
-    batches = []
-    monkeypatch.setattr(
-        shards.Shards, "__getitem__", lambda *call: batches.append(read(*call)) or batches[-1]
-    )
-    np.testing.assert_array_equal(Classifier().raw(parts, batch_size=30), expected)
-    assert [len(batch) for batch in batches] == [30, 30, 30, 10]
 
 
 def test_int8_and_uint8_files_are_one_model():

@@ -18,11 +18,13 @@ import numpy as np
 import pytest
 from conftest import SMOKE
 
-from keras_lenet import artifacts, cluster, pipeline, recipe
+from keras_lenet import artifacts, pipeline, recipe
 from keras_lenet.errors import Error
+from keras_lenet.training import cluster
 
 pytestmark = pytest.mark.slow
 
+COMMAND = sys.executable, "-m", "keras_lenet"
 PATIENCE = 900
 """Seconds, on a machine however busy, after which a process hangs."""
 
@@ -38,28 +40,26 @@ def addresses(count):
 
 
 class Hosts:
-    """The same command on several hosts, each with its own folder for runs."""
+    """The same command on several hosts, which see one folder for runs."""
 
-    def __init__(self, folders, *arguments):
-        self.folders = folders
-        hosts = addresses(len(folders))
-        self.processes = [
-            self._start(folder, index, hosts, arguments) for index, folder in enumerate(folders)
-        ]
-
-    def _start(self, folder, index, hosts, arguments):
+    def __init__(self, folder, *arguments):
+        self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        hosts = addresses(2)
+        self.processes = [self._start(index, hosts, arguments) for index in range(2)]
+
+    def _start(self, index, hosts, arguments):
         task = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}
         with self.log(index).open("w") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "keras_lenet", *map(str, arguments), "--runs", str(folder)],
+                [*COMMAND, *map(str, arguments), "--runs", str(self.folder)],
                 env=os.environ | {"TF_CONFIG": json.dumps(task)},
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )
 
     def log(self, index):
-        return self.folders[index].parent / f"host-{index}.log"
+        return self.folder.parent / f"host-{index}.log"
 
     def said(self, index):
         return self.log(index).read_text()
@@ -95,7 +95,7 @@ def arguments(synthetic):
 def together(tmp_path_factory, arguments):
     """Two hosts that share one folder for runs."""
     folder = tmp_path_factory.mktemp("together") / "runs"
-    hosts = Hosts([folder, folder], *arguments)
+    hosts = Hosts(folder, *arguments)
     assert hosts.wait() == [0, 0], hosts.said(0) + hosts.said(1)
     return hosts
 
@@ -109,107 +109,115 @@ def test_two_hosts_train_as_one(together, tmp_path, arguments):
         check=False,
     )
     assert alone.returncode == 0, alone.stderr
-    found, expected = history(together.folders[0]), history(tmp_path)
+    found, expected = history(together.folder), history(tmp_path)
     assert len(found) == len(expected) == 8
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     assert "done" in together.said(0)
     assert "this host has done its part" in together.said(1)
     assert "done in" not in together.said(1)
-    names = [
-        sorted(p.name for p in (f / "smoke").iterdir()) for f in (together.folders[0], tmp_path)
-    ]
+    names = [sorted(p.name for p in (f / "smoke").iterdir()) for f in (together.folder, tmp_path)]
     assert names[0] == names[1]
 
 
 def test_a_host_that_dies_ends_the_rest_and_nothing_is_lost(together, tmp_path, arguments):
-    folders = [tmp_path / "chief", tmp_path / "other"]
-    hosts = Hosts(folders, *arguments)
+    folder = tmp_path / "runs"
+    hosts = Hosts(folder, *arguments)
     hosts.wait_for("train epoch 1/8")
     hosts.processes[1].send_signal(signal.SIGKILL)
     assert hosts.wait() == [1, -signal.SIGKILL], hosts.said(0)
     assert "keras-lenet: one of the 2 hosts of TF_CONFIG is gone: start" in hosts.said(0)
-    again = Hosts(folders, *arguments)
+    again = Hosts(folder, *arguments)
     assert again.wait() == [0, 0], again.said(0) + again.said(1)
     assert "train: resuming after epoch" in again.said(0)
     assert "train: resuming after epoch" in again.said(1)
-    assert history(folders[0]) == history(together.folders[0])
+    assert history(folder) == history(together.folder)
     weights = [
-        artifacts.sha256(folder / "smoke" / "train" / "model.keras")
-        for folder in (folders[0], together.folders[0])
+        artifacts.sha256(one / "smoke" / "train" / "model.keras")
+        for one in (folder, together.folder)
     ]
     assert weights[0] == weights[1]
-    assert not (folders[1] / "smoke").exists()
 
 
-def test_the_chief_goes_on_alone_on_what_is_trained(together, arguments):
-    settings = ("--until", "quantize", "--set", "quantize.epochs=1")
-    hosts = Hosts(together.folders, "run", *arguments[1:], *settings)
+def test_what_is_trained_is_up_to_date_on_every_host(together, arguments):
+    hosts = Hosts(together.folder, *arguments)
     assert hosts.wait() == [0, 0], hosts.said(0) + hosts.said(1)
     assert "smoke: everything is up to date" in hosts.said(0)
-    assert "quantize: done" in hosts.said(0)
-    assert "quantize" not in hosts.said(1)
+    assert "this host has done its part" in hosts.said(1)
 
 
 class Chief:
-    """Stands for the cluster, as one of its other hosts sees it: sends `messages`."""
+    """Stands for the hosts, as one that is not the chief sees them: they agree on `numbers`."""
 
     is_chief = False
 
-    def __init__(self, messages):
-        self.messages = messages
+    def __init__(self, *numbers):
+        self.numbers = [*numbers, 0]
 
-    def broadcast(self):
-        return self.messages.pop(0)
+    def agree(self):
+        return self.numbers.pop(0)
 
     def watched(self):
         return contextlib.nullcontext()
 
     def part(self):
-        assert not self.messages
+        assert not self.numbers
 
 
-def opened(folder, synthetic, *overrides):
+def opened(folder, synthetic, *overrides, hosts=None):
     loaded = recipe.load(SMOKE, [f"data.dataset={synthetic}", *overrides])
-    return pipeline.open_run(loaded, folder, None)
+    return replace(pipeline.open_run(loaded, folder, None), hosts=hosts)
 
 
-def message_of(run, out):
-    """What the chief sends of a stage that it has finished an epoch of."""
-    out.mkdir()
+TRAIN = pipeline.STAGES["train"]
+
+
+def begun(run):
+    """The chief has finished an epoch of training; returns what all agree on."""
+    out = artifacts.begin(run.stage_folder("train"), {})
     (out / "history.csv").write_text("epoch\n1\n")
-    return pipeline._message(run, pipeline.STAGES["train"], out)
+    return pipeline._number(run, TRAIN)
 
 
-def test_the_others_have_what_the_chief_has(tmp_path, synthetic, monkeypatch):
-    message = message_of(opened(tmp_path / "chief", synthetic), tmp_path / "out")
+def test_the_others_have_what_the_chief_has_and_leave_nothing(tmp_path, synthetic, monkeypatch):
+    number = begun(opened(tmp_path, synthetic))
     seen = []
-    stage = types.SimpleNamespace(run=lambda c: seen.append((c.out / "history.csv").read_text()))
-    monkeypatch.setattr(importlib, "import_module", lambda name: stage)
-    run = opened(tmp_path / "other", synthetic)
-    pipeline.follow(replace(run, cluster=Chief([message, message, b""])))
+
+    def run(context):
+        seen.append((context.out / "history.csv").read_text())
+        (context.out / "history.csv").write_text("another")
+
+    monkeypatch.setattr(importlib, "import_module", lambda name: types.SimpleNamespace(run=run))
+    before = sorted(tmp_path.rglob("*"))
+    pipeline.execute(opened(tmp_path, synthetic, hosts=Chief(number, number)), [TRAIN])
     assert seen == ["epoch\n1\n"] * 2
-    assert not (tmp_path / "other").exists()
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_host_with_another_recipe_is_refused(tmp_path, synthetic):
-    message = message_of(opened(tmp_path / "chief", synthetic), tmp_path / "out")
-    run = opened(tmp_path / "other", synthetic, "seed=1")
-    with pytest.raises(Error, match="train: this host does not have the chief's recipe; give"):
-        pipeline.follow(replace(run, cluster=Chief([message])))
+    number = begun(opened(tmp_path, synthetic))
+    run = opened(tmp_path, synthetic, "seed=1", hosts=Chief(number))
+    with pytest.raises(Error, match="this host has another recipe or other data than the chief"):
+        pipeline.execute(run, [TRAIN])
 
 
 def test_a_host_with_other_data_is_refused(tmp_path, synthetic):
     data = tmp_path / "data"
     shutil.copytree(synthetic, data)
     run = opened(tmp_path / "runs", data)
-    message = message_of(run, tmp_path / "out")
+    number = begun(run)
     labels = data / "train-labels-idx1-ubyte"
     content = bytearray(labels.read_bytes())
     content[-1] ^= 1
     labels.write_bytes(content)
-    with pytest.raises(Error, match="train: this host does not have the chief's data; give"):
-        pipeline.follow(replace(run, cluster=Chief([message])))
+    with pytest.raises(Error, match="this host has another recipe or other data than the chief"):
+        pipeline.execute(replace(run, hosts=Chief(number)), [TRAIN])
+
+
+def test_several_hosts_train_and_nothing_else(tmp_path, synthetic):
+    run = opened(tmp_path, synthetic, hosts=Chief())
+    with pytest.raises(Error, match="TF_CONFIG is for training alone: run with --until train"):
+        pipeline.execute(run, pipeline.select(None, None))
 
 
 CONFIG = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}}

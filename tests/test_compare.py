@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from conftest import keras_lenet
 
-from keras_lenet import artifacts, compare, results
+from keras_lenet import artifacts
 from keras_lenet.errors import Error
+from keras_lenet.evaluation import results
+from keras_lenet.reporting import compare
 
 TRUTH = np.array([0, 1, 0, 1], np.uint8)
 SETTINGS = {"seed": 0, "train": {"epochs": 3, "learning_rate": 0.01}}

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_lenet import artifacts
 from keras_lenet.edge.prepare import prepare
-from keras_lenet.stages import confidence
+from keras_lenet.evaluation import confidence
 
 
 def sure(*tops):

@@ -1,9 +1,9 @@
 import keras
 import pytest
 
-from keras_lenet import diagram, models
+from keras_lenet import models
 from keras_lenet.errors import Error
-from keras_lenet.models import summary
+from keras_lenet.models import diagram, summary
 from keras_lenet.recipe import Model
 
 

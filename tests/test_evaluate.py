@@ -11,21 +11,15 @@ from conftest import SMOKE
 from PIL import Image, ImageFont
 from typer.testing import CliRunner
 
-from keras_lenet import cli, pipeline, plots, results
+from keras_lenet import cli, pipeline
 from keras_lenet.data import loading, outliers
-from keras_lenet.edge import parity
 from keras_lenet.errors import Error, GateError
+from keras_lenet.evaluation import quantization_noise, results, robustness, scorers
+from keras_lenet.evaluation.scorers import Subject
 from keras_lenet.recipe import Evaluate, Recipe
-from keras_lenet.stages import (
-    Context,
-    evaluate,
-    export,
-    layers,
-    quantize,
-    robustness,
-    subjects,
-)
-from keras_lenet.stages.subjects import Subject
+from keras_lenet.reporting import plots
+from keras_lenet.stages import Context, evaluate, quantize
+from keras_lenet.tflite import convert, parity
 
 NUMBERED = np.zeros((5, 28, 28), np.uint8)
 NUMBERED[:, 0, 0] = range(5)
@@ -302,7 +296,7 @@ def opened(two, monkeypatch):
     third = two["int8"].path.with_name("third")
     third.touch()
     known = {model.path: model for model in two.values()} | {third: subject(third, says("01264"))}
-    monkeypatch.setattr(subjects, "open_file", lambda path, classes: known[path])
+    monkeypatch.setattr(scorers, "open_file", lambda path, classes: known[path])
     return list(known)
 
 
@@ -415,15 +409,15 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(keras.models, "load_model", lambda path, compile: load(path))
     monkeypatch.setattr(quantize, "load", load)
     monkeypatch.setattr(quantize, "unquantized", lambda model, settings: f"unquantized {model}")
-    monkeypatch.setattr(export, "convert", lambda model, size: model.encode())
+    monkeypatch.setattr(convert, "convert", lambda model, size: model.encode())
     for kind in ("of_keras", "of_saved_model", "of_tflite"):
-        monkeypatch.setattr(subjects, kind, opens)
+        monkeypatch.setattr(scorers, kind, opens)
 
     def losses(reference, quantized, images):
         source = reference.read_bytes().decode() if reference.stem == "float32" else reference.name
         return [{"op": f"{source} > {quantized.parent.name}/{quantized.name}", "of": len(images)}]
 
-    monkeypatch.setattr(layers, "losses", losses)
+    monkeypatch.setattr(quantization_noise, "losses", losses)
     monkeypatch.setattr(evaluate, "Classifier", Confident)
     monkeypatch.setattr(plots, "save", lambda figure, path: path.touch())
     monkeypatch.setattr(parity, "arena", lambda path: (77, path.parent.name))
@@ -432,8 +426,8 @@ def run(tmp_path, monkeypatch):
 
 
 def with_settings(context, **settings):
-    evaluation = context.recipe.evaluate.model_copy(update=settings)
-    updated = context.recipe.model_copy(update={"evaluate": evaluation})
+    evaluation = context.settings.evaluate.model_copy(update=settings)
+    updated = context.settings.model_copy(update={"evaluate": evaluation})
     return Context(updated, context.dataset, None, context.inputs, context.out)
 
 

@@ -15,12 +15,17 @@ from ai_edge_litert import schema_py_generated as schema
 from conftest import SMOKE, draw_digits, write_dataset
 
 from keras_lenet import __version__, artifacts, models, recipe
-from keras_lenet.data import datasets
-from keras_lenet.edge import budget, inspection, layout, metadata, metadata_writer, microcontroller
-from keras_lenet.edge.c import folder as generated
+from keras_lenet.data import catalogue, reading
+from keras_lenet.deploy import footprint, tflm
+from keras_lenet.deploy.c import folder as generated
+from keras_lenet.edge import metadata
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
-from keras_lenet.stages import Context, confidence, export, quantize, train
+from keras_lenet.evaluation import confidence
+from keras_lenet.recipe import ExportSettings
+from keras_lenet.stages import Context, export, quantize, train
+from keras_lenet.tflite import convert, inspection, layout, metadata_writer
+from keras_lenet.training import setup
 
 IMAGES = draw_digits(5, 1)[0]
 
@@ -52,14 +57,14 @@ def saved_model(network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "saved_model"
     (folder / "variables").mkdir(parents=True)
     (folder / "variables" / "of an earlier export").touch()
-    export.save_model(network, 32, folder)
+    convert.save_model(network, 32, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def float_file(network, tmp_path_factory):
     path = tmp_path_factory.mktemp("float") / "lenet5_float32.tflite"
-    path.write_bytes(export.convert(network, 32))
+    path.write_bytes(convert.convert(network, 32))
     return path
 
 
@@ -108,17 +113,17 @@ def test_saved_model_keeps_nothing_of_an_earlier_one(saved_model):
 
 
 def test_saved_model_has_the_same_bytes_whatever_was_traced_before(network, saved_model, tmp_path):
-    export.save_model(network, 32, tmp_path / "again")
+    convert.save_model(network, 32, tmp_path / "again")
     assert artifacts.hash_files(tmp_path / "again") == artifacts.hash_files(saved_model)
 
 
 def test_signature_is_the_one_that_the_manifest_has(saved_model):
-    serve = tf.saved_model.load(str(saved_model)).signatures[export.SIGNATURE["signature"]]
+    serve = tf.saved_model.load(str(saved_model)).signatures[convert.SIGNATURE["signature"]]
     _, inputs = serve.structured_input_signature
     for end, found in (("inputs", inputs), ("outputs", serve.structured_outputs)):
         assert {
             name: (promised["shape"], promised["dtype"])
-            for name, promised in export.SIGNATURE[end].items()
+            for name, promised in convert.SIGNATURE[end].items()
         } == {name: (spec.shape.as_list(), spec.dtype.name) for name, spec in found.items()}
 
 
@@ -148,7 +153,7 @@ def test_calibration_images_set_the_ranges(io_type, tmp_path):
     path = tmp_path / "calibrated.tflite"
     images = np.zeros((2, 28, 28), np.uint8)
     images[1, 0, :10] = 51
-    path.write_bytes(export.convert(corner, 28, io_type, images))
+    path.write_bytes(convert.convert(corner, 28, io_type, images))
     classifier = Classifier(path)
     assert classifier.input.dtype == classifier.output.dtype == io_type.as_numpy_dtype
     assert classifier.input.scale == pytest.approx(1 / 255 / 5)
@@ -160,7 +165,7 @@ def test_calibration_images_set_the_ranges(io_type, tmp_path):
 
 def test_a_file_takes_several_images(tmp_path):
     path = tmp_path / "float.tflite"
-    path.write_bytes(export.convert(corner, 28))
+    path.write_bytes(convert.convert(corner, 28))
     classifier = Classifier(path)
     together, apart = classifier.raw(IMAGES), classifier.raw(IMAGES, batch_size=1)
     np.testing.assert_array_equal(together, apart)
@@ -223,7 +228,7 @@ def tensor(name, shape, dtype, scale=0.0, zero_point=0):
 
 @pytest.mark.parametrize("variant", export.VARIANTS)
 def test_a_file_that_keeps_the_contract_passes(variant, tmp_path):
-    export.check(handmade(tmp_path, variant), variant)
+    convert.check(handmade(tmp_path, variant), variant)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +258,7 @@ def test_an_end_that_breaks_the_contract_is_named_with_both_values(
 ):
     path = handmade(tmp_path, variant, (end, what, value))
     with pytest.raises(Error) as raised:
-        export.check(path, variant)
+        convert.check(path, variant)
     found, expected = str(raised.value).split(", expected ")
     assert found.startswith(f"{variant}.tflite: its {end} is Tensor(")
     dtype, scale, zero_point = ENDS[variant][("input", "output").index(end)]
@@ -270,12 +275,12 @@ def test_an_end_that_breaks_the_contract_is_named_with_both_values(
 def test_a_tensor_left_in_float_fails_the_stage(variant, dtype, tmp_path):
     path = handmade(tmp_path, variant, more=("int32", dtype))
     with pytest.raises(Error, match=f"^{variant}.tflite: not integer .*: more {dtype} is {dtype}$"):
-        export.check(path, variant)
+        convert.check(path, variant)
 
 
 def test_integers_of_any_width_are_no_floats(tmp_path):
-    export.check(handmade(tmp_path, "int8", more=("int32", "int64", "int16", "bool")), "int8")
-    export.check(handmade(tmp_path, "float32", more=("float32",)), "float32")
+    convert.check(handmade(tmp_path, "int8", more=("int32", "int64", "int16", "bool")), "int8")
+    convert.check(handmade(tmp_path, "float32", more=("float32",)), "float32")
 
 
 # Layout
@@ -286,7 +291,8 @@ PLAIN = EXPORTED / "microcontroller" / "lenet5_int8.tflite"
 
 
 def test_an_optimized_layout_that_answers_alike_is_taken():
-    assert export.optimize_layout(PLAIN.read_bytes(), IMAGES) == layout.optimize(PLAIN.read_bytes())
+    content = PLAIN.read_bytes()
+    assert convert.optimize_layout(content, IMAGES) == layout.optimize(content)
 
 
 def test_an_optimized_layout_that_answers_otherwise_fails_the_stage(monkeypatch):
@@ -303,7 +309,7 @@ def test_an_optimized_layout_that_answers_otherwise_fails_the_stage(monkeypatch)
 
     monkeypatch.setattr(layout, "optimize", broken)
     with pytest.raises(Error, match=r"answers \d of 5 .* than the plain .*optimize_layout=false"):
-        export.optimize_layout(PLAIN.read_bytes(), IMAGES)
+        convert.optimize_layout(PLAIN.read_bytes(), IMAGES)
 
 
 # Bundles
@@ -313,7 +319,7 @@ def test_an_optimized_layout_that_answers_otherwise_fails_the_stage(monkeypatch)
 def written(monkeypatch):
     """What the writers of both bundles are called with, by folder."""
     calls = {}
-    for writer in (microcontroller, generated):
+    for writer in (tflm, generated):
         monkeypatch.setattr(
             writer, "write", lambda *arguments: calls.update({arguments[3].name: arguments})
         )
@@ -322,8 +328,8 @@ def written(monkeypatch):
 
 def test_bundles_show_digits_that_may_be_handed_on(written, tmp_path, capsys):
     export.write_bundles(PLAIN, tmp_path)
-    digits = datasets.load(datasets.DIGITS, "train")
-    expected, expected_names = microcontroller.golden_images(digits.images[:], digits.labels)
+    digits = reading.load(catalogue.DIGITS, "train")
+    expected, expected_names = tflm.golden_images(digits.images[:], digits.labels)
     assert list(written) == ["microcontroller", "c"]
     for name, (model, images, names, folder) in written.items():
         assert (model, folder) == (PLAIN, tmp_path / name)
@@ -335,7 +341,7 @@ def test_bundles_show_digits_that_may_be_handed_on(written, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("writer", "title", "left"),
-    [(microcontroller, "microcontroller bundle", ["c"]), (generated, "C", ["microcontroller"])],
+    [(tflm, "microcontroller bundle", ["c"]), (generated, "C", ["microcontroller"])],
 )
 def test_a_bundle_that_cannot_be_written_is_named_and_the_other_is_written(
     writer, title, left, written, monkeypatch, tmp_path, capsys
@@ -365,7 +371,7 @@ def context(network, tmp_path_factory):
     write_dataset(folder / "data", 200, 10)
     for path in (folder / "data").glob("t10k*"):
         path.unlink()  # the test set has no say
-    train.save(network, folder / "train" / train.MODEL)
+    setup.save(network, folder / "train" / train.MODEL)
     plain = quantize.to_tf_keras(untrained(1), recipe.Model())
     fake_quantized = quantize.fake_quantized(plain)
     images = tf.image.resize(IMAGES[..., np.newaxis] / 255, (32, 32))
@@ -378,9 +384,8 @@ def context(network, tmp_path_factory):
         ).write(folder / stage)
     loaded = recipe.load(SMOKE, [f"data.dataset={folder / 'data'}", "export.refuse=0.2"])
     inputs = {stage: folder / stage for stage in TEMPERATURES}
-    return Context(
-        loaded, str(folder / "data"), None, inputs, folder / "export", settings={"seed": 1}
-    )
+    settings = loaded.only(ExportSettings)
+    return Context(settings, str(folder / "data"), None, inputs, folder / "export")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -388,7 +393,7 @@ def _brief():
     """Without compilers and Vela, whose measurements other tests look at."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", "")
-        patch.setattr(budget, "write", lambda model, path: path.write_text(f"of {model.name}"))
+        patch.setattr(footprint, "write", lambda model, path: path.write_text(f"of {model.name}"))
         yield
 
 
@@ -400,20 +405,20 @@ def exported(context):
 
 @pytest.fixture(scope="module")
 def again(context, exported, tmp_path_factory):
-    """The folder of another export: the same, by another recipe's name and from another folder."""
+    """The folder of another export: the same, of data in another folder."""
     folder = tmp_path_factory.mktemp("again")
     shutil.copytree(context.dataset, folder / "data")
-    export_settings = context.recipe.export.model_copy(update={"optimize_layout": False})
-    renamed = context.recipe.model_copy(update={"name": "other", "export": export_settings})
+    export_settings = context.settings.export.model_copy(update={"optimize_layout": False})
+    changed = context.settings.model_copy(update={"export": export_settings})
     (folder / "export").mkdir()
     export.run(
-        replace(context, recipe=renamed, dataset=str(folder / "data"), out=folder / "export")
+        replace(context, settings=changed, dataset=str(folder / "data"), out=folder / "export")
     )
     return folder / "export"
 
 
 @pytest.mark.slow
-def test_recipes_name_and_folders_change_no_byte(exported, again):
+def test_folders_change_no_byte(exported, again):
     first, second = artifacts.hash_files(exported[0]), artifacts.hash_files(again)
     differ = {name for name in first if first[name] != second[name]}
     # The manifest says where the images came from, and `again` has the plain layout throughout.
@@ -424,6 +429,7 @@ def test_recipes_name_and_folders_change_no_byte(exported, again):
     assert second["lenet5_int8.tflite"] == second[plain] == first[plain]
 
 
+@pytest.mark.slow
 def test_layout_of_the_deployed_files_alone_is_optimized(exported):
     optimized = {
         path.relative_to(exported[0]).as_posix()
@@ -447,14 +453,14 @@ def test_each_file_has_the_weights_of_its_stage(variant, stage, exported, networ
     if stage == "train":
         expected = logits(network, IMAGES)
     else:
-        model = quantize.load(context.inputs["quantize"], context.recipe.model)
+        model = quantize.load(context.inputs["quantize"], context.settings.model)
         expected = logits(model, IMAGES)
     found = Classifier(exported[0] / f"lenet5_{variant}.tflite").predict(IMAGES)
     np.testing.assert_allclose(found, tf.nn.softmax(expected), atol=0.06)
 
 
 def test_thresholds_refuse_a_share_of_the_validation_images(exported, context):
-    splits = train.load_splits(context, batch_size=1)
+    splits = context.splits(1)
     manifest = json.loads((exported[0] / "manifest.json").read_text())
     files = [f"lenet5_{variant}.tflite" for variant in export.VARIANTS]
     for name in files:
@@ -470,8 +476,8 @@ def test_thresholds_refuse_a_share_of_the_validation_images(exported, context):
 
 def test_calibration_images_are_named_by_position_and_hash(exported, context):
     described = json.loads((exported[0] / "calibration.json").read_text())
-    training, _ = train.load_splits(context, batch_size=1)
-    images = datasets.load(context.dataset, "train").images
+    training, _ = context.splits(1)
+    images = reading.load(context.dataset, "train").images
     assert len(set(described["indices"])) == 50
     assert set(described["indices"]) <= set(training.indices.tolist())
     assert described["sha256"] == [
@@ -498,7 +504,12 @@ def test_manifest_is_written_with_what_the_files_and_stages_say(exported, contex
         for variant in export.VARIANTS
     }
     expected = export.manifest(
-        folder, "lenet5", context.dataset, context.settings, thresholds, TEMPERATURES
+        folder,
+        "lenet5",
+        context.dataset,
+        context.settings.model_dump(mode="json"),
+        thresholds,
+        TEMPERATURES,
     )
     assert json.loads((folder / "manifest.json").read_text()) == json.loads(json.dumps(expected))
 
@@ -592,5 +603,5 @@ def test_manifest_names_settings_model_dataset_classes_and_versions(manifest):
     assert (manifest["schema"], manifest["model"]) == (1, "lenet5")
     assert manifest["dataset"] == "fashion_mnist"
     assert manifest["image"] == "28×28 grey pixels, 0 = background, 255 = ink"
-    assert manifest["labels"] == list(datasets.classes("fashion_mnist"))
+    assert manifest["labels"] == list(catalogue.classes("fashion_mnist"))
     assert manifest["versions"] == artifacts.versions()

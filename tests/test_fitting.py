@@ -15,11 +15,12 @@ import tensorflow as tf
 import tf_keras
 from scipy.special import log_softmax, softmax
 
-from keras_lenet import artifacts, terminal
+from keras_lenet import artifacts, console
 from keras_lenet.data.loading import NO_CLASS
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Train
-from keras_lenet.stages import fitting, train
+from keras_lenet.training import losses, setup
+from keras_lenet.training.fit import State, fit
 
 BOTH = pytest.mark.parametrize("namespace", [keras, tf_keras], ids=["keras", "tf_keras"])
 STEPS = 2
@@ -68,7 +69,7 @@ def pairs(*targets):
     return tf.data.Dataset.from_tensor_slices((tf.ones(shape), tf.constant(targets, shape=shape)))
 
 
-def fit(model, out, epochs=3, stop_after=None, validation=2.0, targets=(100.0,) * 8, **settings):
+def fitted(model, out, epochs=3, stop_after=None, validation=2.0, targets=(100.0,) * 8, **settings):
     """Fit to far targets, one a step, so that w is 1, 2, 3 after the epochs; best where told."""
     namespace = keras if isinstance(model, keras.Model) else tf_keras
     asked = []
@@ -81,7 +82,7 @@ def fit(model, out, epochs=3, stop_after=None, validation=2.0, targets=(100.0,) 
         if epoch + 1 == stop_after:
             raise InterruptedFitError
 
-    state = fitting.fit(
+    state = fit(
         namespace,
         model,
         batches,
@@ -108,7 +109,7 @@ def column(state, name):
 @BOTH
 def test_fit_keeps_the_weights_of_its_best_epoch_not_of_its_last(tmp_path, namespace, capsys):
     model = one_weight(namespace)
-    state, asked = fit(model, tmp_path)
+    state, asked = fitted(model, tmp_path)
     assert asked == [range(3)]
     assert weight(model) == 2.0
     assert state.summary() == {"epochs": 3, "best_epoch": 2, "validation_accuracy": 1.0}
@@ -132,16 +133,16 @@ def test_fit_keeps_the_weights_of_its_best_epoch_not_of_its_last(tmp_path, names
 @pytest.mark.parametrize(("by_loss", "kept"), [(False, 1.0), (True, 2.0)])
 def test_fit_ranks_epochs_by_loss_alone_where_told(tmp_path, by_loss, kept):
     model = one_weight(keras, accuracy=below)
-    fit(model, tmp_path, by_loss=by_loss)
+    fitted(model, tmp_path, by_loss=by_loss)
     assert weight(model) == kept
 
 
 @BOTH
 def test_a_resumed_fit_remembers_its_best_epoch(tmp_path, namespace, capsys):
     with pytest.raises(InterruptedFitError):
-        fit(one_weight(namespace), tmp_path, epochs=4, stop_after=3)
+        fitted(one_weight(namespace), tmp_path, epochs=4, stop_after=3)
     model = one_weight(namespace)
-    state, asked = fit(model, tmp_path, epochs=4)
+    state, asked = fitted(model, tmp_path, epochs=4)
     assert asked == [range(3, 4)]
     assert column(state, "val_loss") == [1.0, 0.0, 1.0, 2.0]
     assert state.best == 1
@@ -152,16 +153,16 @@ def test_a_resumed_fit_remembers_its_best_epoch(tmp_path, namespace, capsys):
 
 def test_a_resumed_fit_by_loss_goes_on_by_loss(tmp_path):
     with pytest.raises(InterruptedFitError):
-        fit(one_weight(keras, accuracy=rising), tmp_path, stop_after=2, by_loss=True)
+        fitted(one_weight(keras, accuracy=rising), tmp_path, stop_after=2, by_loss=True)
     model = one_weight(keras, accuracy=rising)
-    fit(model, tmp_path, by_loss=True)
+    fitted(model, tmp_path, by_loss=True)
     assert weight(model) == 2.0
 
 
 def test_a_finished_fit_takes_no_further_step(tmp_path):
-    fit(one_weight(keras), tmp_path)
+    fitted(one_weight(keras), tmp_path)
     model = one_weight(keras)
-    state, asked = fit(model, tmp_path)
+    state, asked = fitted(model, tmp_path)
     assert asked == []
     assert (state.best, weight(model)) == (1, 2.0)
 
@@ -185,7 +186,7 @@ def classifier(settings):
     keras.config.set_dtype_policy(settings.precision)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(10)])
     keras.config.set_dtype_policy("float32")
-    train.compile_model(model, settings, STEPS, fitting.cross_entropy)
+    setup.compile_model(model, settings, STEPS, losses.cross_entropy)
     return model, [variable.numpy() for variable in (*model.weights, *model.optimizer.variables)]
 
 
@@ -194,20 +195,20 @@ def test_a_resumed_fit_ends_where_an_uninterrupted_one_does(tmp_path, settings):
     settings = Train(epochs=4, learning_rate=0.1, **settings)
     averaged = settings.weight_averaging > 0
 
-    def fitted(folder, stop_after=None):
+    def run(folder, stop_after=None):
         model, begin = classifier(settings)
         for variable, value in zip(
             (*model.weights, *model.optimizer.variables), begin, strict=True
         ):
             variable.assign(value)
         labels = (5.0, 1.0, 3.0, 4.0, 2.0, 6.0, 1.0, 2.0)
-        state, _ = fit(model, tmp_path / folder, 4, stop_after, 3.0, labels, averaged=averaged)
+        state, _ = fitted(model, tmp_path / folder, 4, stop_after, 3.0, labels, averaged=averaged)
         return state, model.get_weights()
 
-    whole, expected = fitted("whole")
+    whole, expected = run("whole")
     with pytest.raises(InterruptedFitError):
-        fitted("parts", stop_after=2)
-    resumed, weights = fitted("parts")
+        run("parts", stop_after=2)
+    resumed, weights = run("parts")
     assert resumed.history == whole.history
     assert len({row["val_loss"] for row in whole.history}) == 4
     for found, wanted in zip(weights, expected, strict=True):
@@ -219,7 +220,7 @@ def test_a_resumed_fit_ends_where_an_uninterrupted_one_does(tmp_path, settings):
 def test_averaged_weights_are_validated_and_kept(tmp_path):
     """They lag: 0.5, (0.5 + 1)/2 = 0.75; (0.75 + 1.5)/2 = 1.125, (1.125 + 2)/2 = 1.5625; ..."""
     model = one_weight(keras, averaging=0.5)
-    state, _ = fit(model, tmp_path, validation=1.5625, averaged=True)
+    state, _ = fitted(model, tmp_path, validation=1.5625, averaged=True)
     assert column(state, "val_loss") == [0.8125, 0.0, 0.953125]
     assert weight(model) == 1.5625
     # It is trained on from the weights themselves, as without averages.
@@ -228,7 +229,7 @@ def test_averaged_weights_are_validated_and_kept(tmp_path):
 
 def test_averages_of_the_last_epoch_are_kept_where_it_is_the_best(tmp_path):
     model = one_weight(keras, averaging=0.5)
-    fit(model, tmp_path, validation=50.0, averaged=True)
+    fitted(model, tmp_path, validation=50.0, averaged=True)
     assert weight(model) == 2.515625
 
 
@@ -238,9 +239,9 @@ def test_a_loss_that_is_no_number_stops_the_fit_with_advice(tmp_path):
         r" the warm-up$"
     )
     with pytest.raises(Error, match=complaint):
-        fit(one_weight(keras), tmp_path, targets=(100.0, 100.0, 100.0, NAN))
+        fitted(one_weight(keras), tmp_path, targets=(100.0, 100.0, 100.0, NAN))
     with pytest.raises(Error, match="the loss became inf in epoch 1"):
-        fit(one_weight(keras), tmp_path / "infinite", targets=(float("inf"),) * 6)
+        fitted(one_weight(keras), tmp_path / "infinite", targets=(float("inf"),) * 6)
 
 
 def damages():
@@ -272,9 +273,9 @@ def damages():
 @damages()
 def test_a_damaged_checkpoint_is_said_and_not_used(tmp_path, damage, capsys):
     with pytest.raises(InterruptedFitError):
-        fit(one_weight(keras), tmp_path, stop_after=1)
+        fitted(one_weight(keras), tmp_path, stop_after=1)
     damage(tmp_path / artifacts.CHECKPOINT)
-    state, asked = fit(one_weight(keras), tmp_path, by_loss=True)
+    state, asked = fitted(one_weight(keras), tmp_path, by_loss=True)
     said = "".join(capsys.readouterr().err.split("\n"))
     assert "is damaged; starting again from the first epoch" in said
     assert asked == [range(3)]
@@ -293,10 +294,10 @@ def test_progress_counts_steps_and_goes_on_where_it_was(tmp_path, monkeypatch):
         def update(self, task, completed):
             told.append((task, completed))
 
-    monkeypatch.setattr(terminal, "progress", lambda: contextlib.nullcontext(Bar()))
+    monkeypatch.setattr(console, "progress", lambda: contextlib.nullcontext(Bar()))
     with pytest.raises(InterruptedFitError):
-        fit(one_weight(keras), tmp_path, stop_after=1)
-    fit(one_weight(keras), tmp_path)
+        fitted(one_weight(keras), tmp_path, stop_after=1)
+    fitted(one_weight(keras), tmp_path)
     assert told == [
         ("train", {"total": 6, "completed": 0}),
         ("task", 2),
@@ -308,7 +309,7 @@ def test_progress_counts_steps_and_goes_on_where_it_was(tmp_path, monkeypatch):
 
 def ranked(rows, by_loss=False):
     """Which of epochs with such (accuracy, loss) is the best; its weights are its number."""
-    state = fitting.State(by_loss)
+    state = State(by_loss)
     for number, (accuracy, loss) in enumerate(rows):
         state.add({"val_accuracy": accuracy, "val_loss": loss}, [np.array(number)])
     assert state.best_weights == [np.array(state.best)]
@@ -348,7 +349,7 @@ def test_a_validation_loss_that_is_no_number_at_first_is_not_kept_for_ever(tmp_p
     shape = tf.TensorSpec((1, 1))
     validation = tf.data.Dataset.from_generator(changing, output_signature=(shape, shape))
     model = one_weight(keras)
-    state, _ = fit(model, tmp_path, validation=validation, by_loss=True)
+    state, _ = fitted(model, tmp_path, validation=validation, by_loss=True)
     assert [str(loss) for loss in column(state, "val_loss")] == ["nan", "0.0", "1.0"]
     assert (state.best, weight(model)) == (1, 2.0)
 
@@ -357,26 +358,26 @@ def test_a_validation_loss_that_is_no_number_at_first_is_not_kept_for_ever(tmp_p
 def test_a_fit_without_one_finite_epoch_is_refused(tmp_path, attempt):
     if attempt == "resumed":
         with pytest.raises(InterruptedFitError):
-            fit(one_weight(keras), tmp_path, validation=NAN, stop_after=2)
+            fitted(one_weight(keras), tmp_path, validation=NAN, stop_after=2)
     complaint = (
         r"^train: the validation loss was not finite after any of 3 epochs; lower the learning"
         r" rate or lengthen the warm-up$"
     )
     with pytest.raises(Error, match=complaint):
-        fit(one_weight(keras), tmp_path, validation=NAN)
+        fitted(one_weight(keras), tmp_path, validation=NAN)
 
 
 def test_cross_entropy_of_a_class_and_of_none():
     logits = np.random.default_rng(0).normal(0, 3, (6, 10)).astype(np.float32)
     labels = np.array([0, 3, 9, 9, 1, NO_CLASS])
-    found = np.array(fitting.cross_entropy(labels, logits))
+    found = np.array(losses.cross_entropy(labels, logits))
     log_probabilities = log_softmax(logits, axis=1)
     expected = [-row[label] for row, label in zip(log_probabilities[:5], labels[:5], strict=True)]
     np.testing.assert_allclose(found[:5], expected, rtol=1e-5)
     np.testing.assert_allclose(found[5], -log_probabilities[5].mean(), rtol=1e-5)
-    column = np.array(fitting.cross_entropy(labels[:, np.newaxis], logits))
+    column = np.array(losses.cross_entropy(labels[:, np.newaxis], logits))
     np.testing.assert_array_equal(column, found)
-    smoothed = np.array(fitting.cross_entropy(labels, logits, label_smoothing=0.2))
+    smoothed = np.array(losses.cross_entropy(labels, logits, label_smoothing=0.2))
     np.testing.assert_allclose(smoothed, 0.8 * found - 0.2 * log_probabilities.mean(1), rtol=1e-5)
 
 
@@ -386,10 +387,10 @@ def with_teachers(labels, logits):
 
 def test_distillation_is_the_softened_divergence():
     teachers, logits = np.random.default_rng(0).normal(0, 3, (2, 5, 10)).astype(np.float32)
-    found = np.array(fitting.distillation(with_teachers(np.zeros(5), teachers), logits, 4.0))
+    found = np.array(losses.distillation(with_teachers(np.zeros(5), teachers), logits, 4.0))
     p, q = softmax(teachers / 4, axis=1), softmax(logits / 4, axis=1)
     np.testing.assert_allclose(found, 16 * (p * np.log(p / q)).sum(1), rtol=1e-4)
-    same = np.array(fitting.distillation(with_teachers(np.ones(5), teachers), teachers + 5, 4.0))
+    same = np.array(losses.distillation(with_teachers(np.ones(5), teachers), teachers + 5, 4.0))
     np.testing.assert_allclose(same, 0, atol=1e-4)
 
 
@@ -397,8 +398,8 @@ def test_losses_of_half_precision_logits_are_computed_in_full():
     logits = np.random.default_rng(0).normal(0, 3, (5, 10)).astype(np.float16)
     teachers = with_teachers(np.ones(5), logits[::-1])
     for loss, targets in (
-        (fitting.cross_entropy, np.arange(5)),
-        (functools.partial(fitting.distillation, temperature=2.0), teachers),
+        (losses.cross_entropy, np.arange(5)),
+        (functools.partial(losses.distillation, temperature=2.0), teachers),
     ):
         found = np.array(loss(targets, logits))
         assert found.dtype == np.float32
@@ -407,7 +408,7 @@ def test_losses_of_half_precision_logits_are_computed_in_full():
 
 @BOTH
 def test_accuracy_leaves_out_what_has_no_class(namespace):
-    metric = fitting.accuracy(namespace)
+    metric = losses.accuracy(namespace)
     logits = np.eye(10, dtype=np.float32)[[0, 1, 2, 3]]
     metric.update_state(np.array([0, 1, 5, NO_CLASS]), logits)
     assert metric.name == "accuracy"
@@ -416,7 +417,7 @@ def test_accuracy_leaves_out_what_has_no_class(namespace):
 
 @BOTH
 def test_accuracy_goes_by_the_label_where_teachers_answer_too(namespace):
-    metric = fitting.accuracy(namespace)
+    metric = losses.accuracy(namespace)
     logits = np.eye(10, dtype=np.float32)[[0, 1, 2, 3]]
     metric.update_state(with_teachers([0, 1, 5, NO_CLASS], logits[::-1]), logits)
     assert float(metric.result()) == pytest.approx(2 / 3)

@@ -109,15 +109,20 @@ def test_the_largest_file_is_read_and_a_byte_more_is_not(tmp_path, monkeypatch):
         idx.read_bytes(path)
 
 
-def test_the_shape_of_a_file_is_read_from_its_header(tmp_path):
+def test_an_uncompressed_file_is_mapped(tmp_path):
     path = tmp_path / "images"
-    idx.write(path, np.zeros((2, 3, 4), np.uint8))
-    assert idx.shape(path, 3) == (2, 3, 4)
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    idx.write(path, array)
+    found = idx.read(path, 3)
+    assert isinstance(found, np.memmap)
+    np.testing.assert_array_equal(found, array)
+    with pytest.raises(ValueError, match="read-only"):
+        found[0] = 1
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(Error, match=f"{path}: truncated: its header declares 2×3×4 = 24 bytes of"):
-        idx.shape(path, 3)
+        idx.read(path, 3)
     with pytest.raises(Error, match=f"{tmp_path}/nowhere: cannot be read .No such file"):
-        idx.shape(tmp_path / "nowhere", 3)
+        idx.read(tmp_path / "nowhere", 3)
 
 
 def test_errors_name_what_was_expected_in_words():

@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 from conftest import PIPELINES, keras_lenet
 
-from keras_lenet.edge import inspection
 from keras_lenet.errors import Error
+from keras_lenet.tflite import inspection
 
 
 @pytest.fixture(scope="module")

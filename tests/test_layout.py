@@ -11,9 +11,8 @@ from conftest import PIPELINES
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from keras_lenet.edge import inspection, layout, metadata_writer
 from keras_lenet.edge.classifier import Classifier, Kernels, open_interpreter
-from keras_lenet.stages import export
+from keras_lenet.tflite import convert, inspection, layout, metadata_writer
 
 PLAIN = PIPELINES.parent / "exported" / "microcontroller" / "lenet5_int8.tflite"
 
@@ -105,7 +104,7 @@ def maximum(x, size=2, stride=2, padding="VALID"):
 
 def converted(network, size=28, io_type=tf.int8):
     calibration = None if io_type == tf.float32 else pictures(30)
-    return export.convert(lambda x, training: dense(network(x)), size, io_type, calibration)
+    return convert.convert(lambda x, training: dense(network(x)), size, io_type, calibration)
 
 
 SUITED = {

@@ -1,18 +1,16 @@
 """Splits, and batches in which every image names itself."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import write_dataset
 
-from keras_lenet import cli
-from keras_lenet.data import augment, datasets, idx, loading, outliers, philox
+from keras_lenet.data import augment, idx, loading, outliers, reading
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Augment, Degrade, Recipe
-from keras_lenet.stages import Context, train
+from keras_lenet.stages import Context
 
 # TensorFlow's warning that tf.data traces its functions nevertheless, which is what is wanted.
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the .tf.config")
@@ -191,7 +189,7 @@ def test_no_batches_wait_at_their_end_for_the_tuner(examples):
 
 
 def test_validation_is_stratified_disjoint_and_fixed_by_the_seed(synthetic):
-    data = datasets.load(str(synthetic), "train")
+    data = reading.load(str(synthetic), "train")
     training, validation = loading.load_training(str(synthetic), None, 0.1, seed=5)
     assert (training.split, validation.split) == ("train", "validation")
     assert np.bincount(validation.labels).tolist() == [4] * 10
@@ -213,7 +211,7 @@ def test_the_run_s_seed_does_not_move_the_validation_split(synthetic, tmp_path):
         seed = data.pop("seed", 0)
         recipe = Recipe.model_validate({"name": "one", "seed": seed, "data": data})
         context = Context(recipe, str(synthetic), None, {}, tmp_path)
-        training, validation = train.load_splits(context, 1)
+        training, validation = context.splits(1)
         assert len(training) + len(validation) == 400
         return validation.indices.tolist()
 
@@ -262,7 +260,7 @@ def test_calibration_images_are_balanced_and_a_random_choice_of_the_training_ima
     assert chosen.split == "train"
     assert set(chosen.indices) <= set(training.indices)
     assert chosen.indices.tolist() == sorted(set(chosen.indices))
-    data = datasets.load(str(synthetic), "train")
+    data = reading.load(str(synthetic), "train")
     np.testing.assert_array_equal(chosen.images, data.images[chosen.indices])
     np.testing.assert_array_equal(chosen.labels, data.labels[chosen.indices])
     again, other = (loading.calibration_examples(training, 57, seed) for seed in (0, 1))
@@ -275,8 +273,8 @@ def test_the_test_set_is_refused_for_training_and_calibration(synthetic):
     test = loading.load_test(str(synthetic), None)
     assert test.split == "test"
     assert test.indices.tolist() == list(range(100))
-    np.testing.assert_array_equal(test.images, datasets.load(str(synthetic), "test").images)
-    np.testing.assert_array_equal(test.labels, datasets.load(str(synthetic), "test").labels)
+    np.testing.assert_array_equal(test.images, reading.load(str(synthetic), "test").images)
+    np.testing.assert_array_equal(test.labels, reading.load(str(synthetic), "test").labels)
     for use in (
         lambda: batches(test, 2),
         lambda: loading.warped_in_order(test, WARPS, size=32, seed=0, epoch=0),
@@ -310,10 +308,10 @@ def test_an_empty_test_set_is_named(synthetic, tmp_path):
 
 
 @pytest.mark.slow
-def test_shards_give_the_batches_of_one_file(synthetic, sharded):
+def test_mapped_images_give_the_batches_of_those_in_memory(synthetic, mapped):
     """To the bit, every epoch, wherever a run resumes, and for every host."""
     whole, _ = loading.load_training(str(synthetic), None, 0.1, seed=5)
-    parts, _ = loading.load_training(str(sharded), None, 0.1, seed=5)
+    parts, _ = loading.load_training(str(mapped), None, 0.1, seed=5)
     np.testing.assert_array_equal(parts.indices, whole.indices)
     hosts = [tf.distribute.InputContext(2, host, 2) for host in range(2)]
     for epochs, context in [(range(2), None), (range(1, 2), None)] + [
@@ -324,25 +322,22 @@ def test_shards_give_the_batches_of_one_file(synthetic, sharded):
         np.testing.assert_array_equal(found[1], expected[1])
 
 
-def test_shards_give_the_validation_batches_of_one_file(synthetic, sharded):
+def test_mapped_images_give_the_validation_batches_of_those_in_memory(synthetic, mapped):
     found, expected = (
         loading.plain_batches(loading.load_training(str(one), None, 0.2, seed=0)[1], 32, 30)
-        for one in (sharded, synthetic)
+        for one in (mapped, synthetic)
     )
     for ours, theirs in zip(found, expected, strict=True):
         for part, other in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(part, other)
 
 
-def test_an_epoch_of_shards_has_each_image_once(tmp_path):
+def test_an_epoch_of_mapped_images_has_each_once(tmp_path):
     """Each image names itself, and is not warped."""
     images = np.zeros((60, 28, 28), np.uint8)
     images[:] = np.arange(60)[:, np.newaxis, np.newaxis]
-    for number in range(4):
-        part = slice(15 * number, 15 * number + 15)
-        end = f"ubyte-{number:05}-of-00004"
-        idx.write(tmp_path / f"train-images-idx3-{end}", images[part])
-        idx.write(tmp_path / f"train-labels-idx1-{end}", np.arange(60, dtype=np.uint8)[part] % 10)
+    idx.write(tmp_path / "train-images-idx3-ubyte", images)
+    idx.write(tmp_path / "train-labels-idx1-ubyte", np.arange(60, dtype=np.uint8) % 10)
     examples, held_out = loading.load_training(str(tmp_path), None, 1 / 3, seed=0)
     data = batches(examples, 20, range(2), warps=STILL)
     seen = [np.round(images[:, 9, 9, 0] * 255).astype(int) for images, _ in data]
@@ -351,21 +346,11 @@ def test_an_epoch_of_shards_has_each_image_once(tmp_path):
     assert list(first) != list(second)
 
 
-def test_what_does_not_go_with_shards_is_named(sharded):
-    examples, _ = loading.load_training(str(sharded), None, 0.1, seed=0)
-    assert loading.with_outliers(examples, 0, seed=0) is examples
-    with pytest.raises(Error, match=r"data\.outliers needs the training images in memory"):
-        loading.with_outliers(examples, 0.1, seed=0)
-    with pytest.raises(Error, match=r"\[distill\] needs the training images in memory"):
-        loading.warped_in_order(examples, WARPS, size=32, seed=0, epoch=0)
-
-
-@pytest.mark.parametrize("columns", [1, 2, 3, 4, 5, 12])
-def test_rows_of_draws_are_those_of_the_whole(columns):
-    chosen = np.array([0, 999, 17, 17, 500])
-    for seed in (tf.constant([3, 4], tf.int64), tf.constant([-(2**62), 2**63 - 1], tf.int64)):
-        whole = tf.random.stateless_uniform([1000, columns], seed, -1, 1, alg="philox").numpy()
-        np.testing.assert_array_equal(philox.uniform(chosen, columns, seed), whole[chosen])
+def test_mapped_images_go_with_outliers(mapped):
+    examples, _ = loading.load_training(str(mapped), None, 0.1, seed=0)
+    assert isinstance(examples.images, loading.Rows)
+    mixed = loading.with_outliers(examples, 0.1, seed=0)
+    np.testing.assert_array_equal(mixed.images[: len(examples)], examples.images[:])
 
 
 def lessons_for(examples, rounds=2, seed=7):
@@ -413,16 +398,3 @@ def test_lessons_are_read_round_by_round(tmp_path):
     assert lessons.training.shape == (11, 4, 10)
     assert lessons.training[:, 0, 0].tolist() == list(range(11))
     np.testing.assert_array_equal(lessons.validation, np.full((2, 10), -1))
-
-
-def test_a_shard_that_changes_while_in_training_is_named_in_one_line(tmp_path, sharded, capsys):
-    folder = Path(shutil.copytree(sharded, tmp_path / "copy"))
-    examples, _ = loading.load_training(str(folder), None, 0.1, seed=0)
-    path = folder / "train-images-idx3-ubyte-00002-of-00007"
-    path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(tf.errors.OpError) as raised:
-        stream(examples, 48)
-    with pytest.raises(SystemExit):
-        cli._explain(raised.value)
-    complaint = f"keras-lenet: {path}: has become shorter while it was in use\n"
-    assert capsys.readouterr().err == complaint

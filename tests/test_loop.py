@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from conftest import write_dataset
 
-from keras_lenet.stages import loop
+from keras_lenet.training.fit import take_steps
 
 BOTH = """
 import functools
@@ -33,7 +33,7 @@ import tiny
 from keras_lenet import models, recipe
 from keras_lenet.data import loading
 from keras_lenet.errors import Error
-from keras_lenet.stages import train
+from keras_lenet.training import devices, inputs, setup
 
 out, dataset, cases = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 trained = functools.partial(tiny.network, normalized=True)
@@ -44,14 +44,14 @@ training, validation = loading.load_training(dataset, None, 0.25, seed=0)
 
 def fit(folder, overrides, strategy, epochs=None):
     loaded = recipe.from_overrides("test", ["model.name=tiny", *overrides])
-    batches = train.augmented(loaded, training, loaded.train.batch_size, seed=0)
+    batches = inputs.augmented(loaded, training, loaded.train.batch_size, seed=0)
     steps = loading.steps_per_epoch(training, loaded.train.batch_size)
 
     def fewer(*asked):  # than asked for: then the fit is cut off
         return batches(*asked).take(epochs * steps * strategy.num_replicas_in_sync)
 
-    train.strategy = lambda *_: strategy
-    model, state = train.fit(
+    devices.strategy = lambda *_: strategy
+    model, state = setup.train_model(
         loaded, fewer if epochs else batches, training, validation, None, out / folder
     )
     return [list(row.values()) for row in state.history], model.layers[-1].get_weights()[0].tolist()
@@ -175,7 +175,7 @@ def compiled(xla=False, loss="sparse_categorical_crossentropy"):
 
 
 def by_ours(model, few, calls):
-    loop.fit(
+    take_steps(
         model,
         lambda epochs, _: few.repeat(len(epochs)),
         few.take(3),
@@ -240,5 +240,5 @@ def test_host_and_its_devices_are_told_to_what_makes_the_batches(few):
         told.append((epochs, context.num_replicas_in_sync, context.num_input_pipelines))
         return few
 
-    loop.fit(compiled(), batches, few, epochs=range(2, 3), steps=STEPS, callbacks=[])
+    take_steps(compiled(), batches, few, epochs=range(2, 3), steps=STEPS, callbacks=[])
     assert told == [(range(2, 3), 1, 1)]

@@ -10,9 +10,10 @@ from conftest import PIPELINES, draw_digits
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_lenet.edge import metadata, metadata_writer
+from keras_lenet.edge import metadata
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
+from keras_lenet.tflite import metadata_writer
 
 DESCRIBED = metadata.describe("lenet5", "Handwritten digits", "1.2.3", "someone", 0.5)
 

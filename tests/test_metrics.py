@@ -9,7 +9,7 @@ from conftest import SMOKE, keras_lenet
 from scipy.special import softmax
 
 from keras_lenet import recipe
-from keras_lenet.data import augment, datasets, loading
+from keras_lenet.data import augment, loading, reading
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.stages import quantize
 
@@ -23,7 +23,7 @@ def read(folder):
 
 
 def test_each_models_answers_are_those_of_its_own_file(finished, synthetic):
-    test = datasets.load(str(synthetic), "test")
+    test = reading.load(str(synthetic), "test")
     metrics, predictions = read(finished.folder)
     assert list(metrics["models"]) == ["keras", "saved_model", "qat", *FILES]
     np.testing.assert_array_equal(predictions["labels"], test.labels)

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lenet.stages.muon import Muon
+from keras_lenet.training.optimizer import Muon
 
 LEARNING_RATE, MOMENTUM = 0.1, 0.95
 

@@ -1,13 +1,11 @@
 """The drawing page in a real browser: drawn on, answered, and looked at by its words."""
 
-import contextlib
 import re
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_digits
+from conftest import draw_digits, serving
 from drawing import (
     DESKTOP,
     DIGITS,
@@ -24,10 +22,10 @@ from drawing import (
 )
 from PIL import Image
 
-from keras_lenet.edge import metadata, metadata_writer
+from keras_lenet.edge import metadata
 from keras_lenet.edge.classifier import Classifier, reference_model
 from keras_lenet.edge.prepare import load, prepare
-from keras_lenet.edge.server import Server
+from keras_lenet.tflite import metadata_writer
 
 pytestmark = IN_BROWSER
 
@@ -38,27 +36,15 @@ def browser():
         yield opened
 
 
-@contextlib.contextmanager
-def serving(path):
-    """A server of this model file."""
-    opened = Server("127.0.0.1", 0, path, Classifier(path))
-    threading.Thread(target=opened.serve_forever, daemon=True).start()
-    try:
-        yield opened
-    finally:
-        opened.shutdown()
-        opened.server_close()
-
-
 @pytest.fixture(scope="module")
 def server():
-    with serving(reference_model()) as opened:
+    with serving(reference_model(), Classifier()) as opened:
         yield opened
 
 
 @pytest.fixture
 def address(server):
-    return f"http://127.0.0.1:{server.server_port}/"
+    return f"http://127.0.0.1:{server.effective_port}/"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +224,10 @@ def test_no_digit_and_a_threshold(browser, tmp_path):
     described = metadata.describe("lenet5", "", "1", "", 1.0)
     path = tmp_path / "strict.tflite"
     path.write_bytes(metadata_writer.attach(reference_model().read_bytes(), described, {}))
-    with serving(path) as opened, visit(browser, f"http://localhost:{opened.server_port}/") as page:
+    with (
+        serving(path, Classifier(path)) as opened,
+        visit(browser, f"http://localhost:{opened.effective_port}/") as page,
+    ):
         assert draw(page, 6) == "none"
         assert page.locator("#verdict").inner_text() == "No digit"
         assert "none that is clear: at best" in page.locator("#note").inner_text()
@@ -246,10 +235,10 @@ def test_no_digit_and_a_threshold(browser, tmp_path):
 
 
 def test_a_server_that_has_gone(browser):
-    with serving(reference_model()) as opened:
+    with serving(reference_model(), Classifier()) as opened:
         context = browser.new_context()
         page = context.new_page()
-        page.goto(f"http://127.0.0.1:{opened.server_port}/")
+        page.goto(f"http://127.0.0.1:{opened.effective_port}/")
         rest(page, "[data-digit='']")
     page.locator("#paper").click()
     page.get_by_text("Is it still running?").first.wait_for(timeout=5000)

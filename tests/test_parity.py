@@ -8,9 +8,9 @@ import pytest
 from conftest import draw_digits, is_installed, keras_lenet, write_dataset
 from small_nets import Net
 
-from keras_lenet.edge import parity
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
+from keras_lenet.tflite import parity
 
 EXPORTED = Path(__file__).parents[1] / "exported"
 REFERENCE = EXPORTED / "microcontroller" / "lenet5_int8.tflite"

@@ -7,7 +7,7 @@ import pytest
 from conftest import draw_digits, keras_lenet
 from PIL import Image
 
-from keras_lenet.edge import pictures
+from keras_lenet.cli import pictures
 from keras_lenet.edge.classifier import Answer, Classifier
 from keras_lenet.edge.prepare import Prepared, load
 from keras_lenet.errors import Error

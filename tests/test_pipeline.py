@@ -15,9 +15,10 @@ from conftest import SMOKE, draw_digits, keras_lenet
 from keras_lenet import artifacts, models, pipeline, recipe
 from keras_lenet.artifacts import Record
 from keras_lenet.edge.classifier import Classifier
-from keras_lenet.stages import fitting, quantize
+from keras_lenet.stages import quantize
+from keras_lenet.training import losses
 
-STAGES = [name for name in pipeline.STAGES if name != "teach"]  # the recipe has no teachers
+STAGES = [name for name in pipeline.STAGES if name != "distill"]  # the recipe has no teachers
 
 
 def metrics_of(run):
@@ -144,13 +145,14 @@ def test_mnist_is_learnt_in_one_epoch_and_survives_quantization(mnist_dir, tmp_p
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_ranges_stand_still_in_the_last_epoch():
     """And move before it."""
     images, labels = draw_digits(64, 3)
     inputs = np.resize(images, (64, 32, 32))[..., np.newaxis].astype(np.float32) / 255
     float_model = models.build(tf_keras, recipe.Model())
     model = quantize.fake_quantized(float_model)
-    model.compile(tf_keras.optimizers.Adam(1e-2), fitting.cross_entropy)
+    model.compile(tf_keras.optimizers.Adam(1e-2), losses.cross_entropy)
     ranges = [variable for layer in model.layers for variable in quantize._activation_range(layer)]
     seen = []
     model.fit(

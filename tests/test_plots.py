@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from keras_lenet import plots
+from keras_lenet.reporting import plots
 
 DIGITS = list("0123456789")
 

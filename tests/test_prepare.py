@@ -363,6 +363,7 @@ def luma(colour):
     return np.dot(colour, placements.LUMA)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     shape=st.sampled_from(list(SHAPES)),

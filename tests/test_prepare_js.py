@@ -12,8 +12,8 @@ from drawing import DIGITS, STYLES, strokes
 from PIL import Image, ImageDraw
 from test_prepare import blank_pages
 
-from keras_lenet.data import datasets
-from keras_lenet.edge import page
+from keras_lenet.data import reading
+from keras_lenet.draw import page
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.edge.prepare import prepare
 
@@ -134,6 +134,7 @@ def test_transparent_pages():
     assert_alike(pictures)
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_a_thousand_test_images_are_answered_alike(mnist_dir):
-    assert_alike(list(datasets.load("mnist", "test", mnist_dir).images[:1000]))
+    assert_alike(list(reading.load("mnist", "test", mnist_dir).images[:1000]))

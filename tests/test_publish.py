@@ -10,12 +10,14 @@ import pytest
 from conftest import PIPELINES, SMOKE, draw_digits
 from typer.testing import CliRunner
 
-from keras_lenet import artifacts, checksums, cli, pipeline, publish, recipe, results
+from keras_lenet import artifacts, cli, pipeline, recipe
 from keras_lenet.artifacts import Record
-from keras_lenet.data import datasets, idx
-from keras_lenet.edge import metadata_writer
+from keras_lenet.data import catalogue, idx
 from keras_lenet.errors import Error, GateError
-from keras_lenet.publish import Finished
+from keras_lenet.evaluation import results
+from keras_lenet.reporting.card import card
+from keras_lenet.seeds import Finished, choose, publish, run_seeds, spread
+from keras_lenet.tflite import metadata_writer
 
 EXPORTED = PIPELINES.parent / "exported"
 OF_STAGES = {
@@ -76,12 +78,12 @@ def ours(tmp_path):
 @pytest.fixture
 def published(tmp_path, ours):
     seeds = [finished(tmp_path / "runs", 0, 0.98), finished(tmp_path / "runs", 7, 0.99)]
-    publish.write(seeds, ours, "smoke.toml --set train.epochs=3")
+    publish(seeds, ours, "smoke.toml --set train.epochs=3")
     return ours
 
 
 def test_the_chosen_seed_and_the_folder_are_said(published, capsys, tmp_path):
-    publish.write([finished(tmp_path / "again", 7, 0.99)], published, "smoke.toml")
+    publish([finished(tmp_path / "again", 7, 0.99)], published, "smoke.toml")
     said = " ".join(capsys.readouterr().err.split())
     assert f"publish: seed 7, the best on validation, to {published}" in said
 
@@ -95,13 +97,13 @@ def test_the_best_seed_on_validation_is_chosen(tmp_path):
         finished(tmp_path, 1, 0.996, int8=0.993),
         finished(tmp_path, 2, 0.995, int8=0.996),
     ]
-    assert publish.choose(seeds) is seeds[1]
-    assert publish.choose(seeds[::-1]) is seeds[1]
+    assert choose(seeds) is seeds[1]
+    assert choose(seeds[::-1]) is seeds[1]
 
 
 def test_the_first_of_seeds_that_tie_is_chosen(tmp_path):
     seeds = [finished(tmp_path, number, 0.99) for number in (0, 1)]
-    assert publish.choose(seeds) is seeds[0]
+    assert choose(seeds) is seeds[0]
 
 
 def test_a_release_that_misses_a_gate_is_refused_and_the_folder_stays(tmp_path, ours):
@@ -111,7 +113,7 @@ def test_a_release_that_misses_a_gate_is_refused_and_the_folder_stays(tmp_path, 
         finished(tmp_path / "runs", 1, 0.99, [gate(True), gate(False)]),
     ]
     with pytest.raises(GateError, match=r"min_accuracy: 0\.97, limit 0\.98"):
-        publish.write(seeds, ours, "smoke.toml")
+        publish(seeds, ours, "smoke.toml")
     assert artifacts.hash_files(ours) == before
 
 
@@ -120,7 +122,7 @@ def test_a_gate_that_another_seed_misses_is_no_obstacle(tmp_path, ours):
         finished(tmp_path / "runs", 0, 0.98, [gate(False)]),
         finished(tmp_path / "runs", 1, 0.99, [gate(True)]),
     ]
-    publish.write(seeds, ours, "smoke.toml")
+    publish(seeds, ours, "smoke.toml")
     assert "The published one is seed 1:" in (ours / "README.md").read_text()
 
 
@@ -132,7 +134,7 @@ def test_the_folder_holds_the_files_of_the_chosen_run_and_no_others(published):
 
 
 def test_every_file_of_the_folder_is_covered_by_a_hash(published):
-    names = artifacts.hash_files(published).keys() - {checksums.SUMS}
+    names = artifacts.hash_files(published).keys() - {artifacts.SUMS}
     listed = dict(
         reversed(line.split("  ")) for line in (published / "SHA256SUMS").read_text().splitlines()
     )
@@ -141,7 +143,7 @@ def test_every_file_of_the_folder_is_covered_by_a_hash(published):
 
 @pytest.mark.needs("sha256sum")
 def test_sha256sum_takes_the_list(published):
-    command = ["sha256sum", "--check", "--strict", "--quiet", checksums.SUMS]
+    command = ["sha256sum", "--check", "--strict", "--quiet", artifacts.SUMS]
     subprocess.run(command, cwd=published, check=True)
 
 
@@ -185,7 +187,7 @@ def test_the_card_shows_the_metrics_and_the_pictures(published):
 def test_the_card_says_where_layouts_differ(tmp_path):
     one = finished(tmp_path, 0, 0.99)
     one.metrics["layout"] |= {"unequal": 2, "largest": 5}
-    assert "its outputs differ on 2 images, by at most 5" in publish.card([one], "smoke.toml")
+    assert "its outputs differ on 2 images, by at most 5" in card([one], one, "", "smoke.toml")
 
 
 def test_the_spread_is_over_all_seeds(tmp_path):
@@ -194,8 +196,8 @@ def test_the_spread_is_over_all_seeds(tmp_path):
         for number, accuracy in enumerate((0.999, 0.993, 0.996))
     ]
     title = "lenet5_int8.tflite"
-    assert f"| {title} | 99.600 % | 0.300 | 99.30 % | 99.90 % |" in publish.spread(seeds)
-    assert f"| {title} | 99.900 % | – | 99.90 % | 99.90 % |" in publish.spread(seeds[:1])
+    assert f"| {title} | 99.600 % | 0.300 | 99.30 % | 99.90 % |" in spread(seeds)
+    assert f"| {title} | 99.900 % | – | 99.90 % | 99.90 % |" in spread(seeds[:1])
 
 
 # The runs
@@ -212,7 +214,7 @@ def test_seeds_are_run_upwards_from_the_recipes_own_each_in_a_folder_of_its_own(
 
     monkeypatch.setattr(pipeline, "execute", execute)
     loaded = recipe.load(SMOKE, ["seed=5"])
-    found = publish.run_seeds(loaded, 2, tmp_path / "runs", tmp_path)
+    found = run_seeds(loaded, 2, tmp_path / "runs", tmp_path)
     stages = pipeline.select(None, None)
     assert executed == [(f"smoke-seed{seed}", seed, tmp_path, stages) for seed in (5, 6)]
     assert [one.run.folder for one in found] == [
@@ -225,12 +227,12 @@ def test_seeds_are_run_upwards_from_the_recipes_own_each_in_a_folder_of_its_own(
 @pytest.fixture
 def clothing(tmp_path, monkeypatch):
     """Files named as Fashion-MNIST's, which show digits, taken for it: the folder of them."""
-    known = datasets.DATASETS["fashion_mnist"]
+    known = catalogue.DATASETS["fashion_mnist"]
     unverified = {
-        kind: {split: datasets.File(file.name) for split, file in getattr(known, kind).items()}
+        kind: {split: catalogue.File(file.name) for split, file in getattr(known, kind).items()}
         for kind in ("images", "labels")
     }
-    monkeypatch.setitem(datasets.DATASETS, "fashion_mnist", replace(known, **unverified))
+    monkeypatch.setitem(catalogue.DATASETS, "fashion_mnist", replace(known, **unverified))
     for part, count in (("train", 200), ("t10k", 60)):
         images, labels = draw_digits(count, count)
         idx.write(tmp_path / "fashion_mnist" / f"{part}-images-idx3-ubyte", images)
@@ -246,7 +248,7 @@ def test_the_classes_of_another_dataset_are_named_throughout(clothing, tmp_path)
     )  # fmt: skip
     result = CliRunner().invoke(cli.app, ["publish", str(SMOKE), *map(str, arguments)])
     assert result.exit_code == 0, result.output
-    folder, classes = tmp_path / "exported", datasets.classes("fashion_mnist")
+    folder, classes = tmp_path / "exported", catalogue.classes("fashion_mnist")
     assert tuple((folder / "labels.txt").read_text().splitlines()) == classes
     assert tuple(json.loads((folder / "manifest.json").read_text())["labels"]) == classes
     assert tuple(results.read(folder)["labels"]) == classes

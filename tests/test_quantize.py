@@ -12,12 +12,15 @@ from conftest import write_dataset
 from scipy.special import log_softmax, softmax
 
 from keras_lenet import models
-from keras_lenet.data import augment, datasets, loading
+from keras_lenet.data import augment, catalogue, loading, reading
 from keras_lenet.edge.classifier import Classifier
-from keras_lenet.edge.inspection import inspect
 from keras_lenet.errors import Error
+from keras_lenet.evaluation import confidence
 from keras_lenet.recipe import Distill, Model, Quantize, Train
-from keras_lenet.stages import confidence, export, quantize, train
+from keras_lenet.stages import export, quantize, train
+from keras_lenet.tflite import convert
+from keras_lenet.tflite.inspection import inspect
+from keras_lenet.training import inputs
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +31,7 @@ LEARNT, TOLD = slice(0, 300), slice(300, 500)
 
 @functools.cache
 def digits():
-    return datasets.load(datasets.DIGITS, "train")
+    return reading.load(catalogue.DIGITS, "train")
 
 
 def resized(name, which):
@@ -56,7 +59,7 @@ def quantized(name):
     model = quantize.fake_quantized(plain)
     quantize.set_ranges(model, plain, tf.data.Dataset.from_tensors((images, 0)))
     model(images[:1], training=True)  # the ranges of weights are those of the last step
-    return plain, model, export.convert(model, models.input_size(settings), tf.int8)
+    return plain, model, convert.convert(model, models.input_size(settings), tf.int8)
 
 
 @pytest.mark.parametrize("name", models.MODELS)
@@ -64,7 +67,7 @@ def test_every_model_survives_the_way_to_int8(name, tmp_path):
     plain, model, content = quantized(name)
     path = tmp_path / f"{name}_int8.tflite"
     path.write_bytes(content)
-    export.check(path, "int8")
+    convert.check(path, "int8")
     assert {op.name for op in inspect(path).ops}.isdisjoint(NOT_DEPLOYED)
     images, labels = resized(name, TOLD), digits().labels[TOLD]
     in_float, fake = np.array(plain(images)), np.array(model(images, training=False))
@@ -141,7 +144,7 @@ def fine_tuned(trained, out, monkeypatch, architecture=None, **sections):
     wanted = tiny.recipe(dataset, **sections)
     inputs = {"train": folder}
     if wanted.distill:
-        inputs["teach"] = out / "teach"
+        inputs["distill"] = out / "distill"
     summary = quantize.run(tiny.context(wanted, out, **inputs))
     return wanted, summary, quantize.load(out, wanted.model)
 
@@ -212,7 +215,7 @@ def test_ranges_begin_at_the_mean_of_the_first_batches_and_the_last_epoch_holds_
         trained, tmp_path / "one", monkeypatch, quantize=Quantize(epochs=1, **still)
     )
     mixed = loading.with_outliers(tiny.splits(wanted)[0], 0.1, 2)
-    batches = train.augmented(wanted, mixed, 1, 3)(range(1))
+    batches = inputs.augmented(wanted, mixed, 1, 3)(range(1))
     images = [images for images, _ in batches.take(20)]
     before = undivided(trained[1])
     outputs = [before.get_layer(name).output for name in ("dense1", "logits")]
@@ -250,12 +253,11 @@ def test_what_is_not_free_is_taken_back_after_every_step(trained, tmp_path, monk
 def test_fine_tuning_learns_from_the_teachers_too(trained, tmp_path, monkeypatch):
     generator = np.random.default_rng(0)
     teachers = generator.normal(0, 3, (10, 10)).astype(np.float16)
-    tiny.write_lessons(tmp_path / "teach", generator.normal(size=(1, 33, 10)), teachers)
+    tiny.write_lessons(tmp_path / "distill", generator.normal(size=(1, 33, 10)), teachers)
     wanted, summary, model = fine_tuned(
         trained, tmp_path, monkeypatch,
         quantize=Quantize(epochs=1, batch_size=30, learning_rate=1e-12),
-        distill=Distill(model="tiny", rounds=1, seed=5),
-        train=Train(temperature=2.0),
+        distill=Distill(model="tiny", rounds=1, seed=5, temperature=2.0),
     )  # fmt: skip
     logits = model.predict(unit(tiny.splits(wanted)[1]), verbose=0) * summary["temperature"]
     p, q = softmax(teachers.astype(np.float32) / 2, axis=1), softmax(logits / 2, axis=1)

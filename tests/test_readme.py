@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tflm
+import stub_tflm
 from conftest import CORTEX_M, WARNINGS, draw_digits
 from PIL import Image
 
-from keras_lenet.edge import microcontroller
+from keras_lenet.deploy import tflm
 from keras_lenet.edge.classifier import Classifier
 
 ROOT = Path(__file__).parents[1]
@@ -68,17 +68,17 @@ def sketch(request, tmp_path):
     folder = tmp_path / "bundle"
     folder.mkdir()
     model = ROOT / "exported" / "microcontroller" / "lenet5_int8.tflite"
-    microcontroller.write(model, np.zeros((1, 28, 28), np.uint8), ["blank"], folder)
+    tflm.write(model, np.zeros((1, 28, 28), np.uint8), ["blank"], folder)
     text = README if request.param == "README" else (folder / "README.md").read_text()
     (snippet,) = snippets("cpp", text)
     (folder / "sketch.cc").write_text(snippet + MAIN)
-    tflm.write(folder / "tflm")
+    stub_tflm.write(folder / "tflm")
     return folder
 
 
 def compiled(compiler, flags, folder, *output):
     options = [*flags, "-DTF_LITE_STATIC_MEMORY"]
-    for place in ("tflm", *(f"tflm/{tflm.DOWNLOADS}/{name}" for name in tflm.INCLUDED)):
+    for place in ("tflm", *(f"tflm/{stub_tflm.DOWNLOADS}/{name}" for name in stub_tflm.INCLUDED)):
         options += ["-isystem", place]
     run(compiler, *options, "sketch.cc", *output, cwd=folder)
 
@@ -86,7 +86,9 @@ def compiled(compiler, flags, folder, *output):
 @pytest.mark.needs("g++")
 def test_cpp_rejects_below_the_threshold(sketch):
     """The published file's threshold is 162/256."""
-    compiled("g++", WARNINGS, sketch, "lenet5_model.cc", f"tflm/{tflm.LIBRARY}", "-o", "sketch")
+    compiled(
+        "g++", WARNINGS, sketch, "lenet5_model.cc", f"tflm/{stub_tflm.LIBRARY}", "-o", "sketch"
+    )
     assert run(sketch / "sketch", cwd=sketch).split() == ["-1", "-1", "4", "4"]
 
 

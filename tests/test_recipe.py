@@ -221,6 +221,7 @@ def test_a_nasty_recipe_gets_one_short_line(tmp_path, content):
     assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),

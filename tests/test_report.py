@@ -12,9 +12,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from keras_lenet import artifacts, plots, results
+from keras_lenet import artifacts
+from keras_lenet.evaluation import confidence, results
 from keras_lenet.recipe import Recipe
-from keras_lenet.stages import confidence, report
+from keras_lenet.reporting import plots
+from keras_lenet.stages import report
 
 
 class Page(HTMLParser):

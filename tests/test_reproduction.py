@@ -3,9 +3,10 @@
 import pytest
 from conftest import PIPELINES, SMOKE, keras_lenet
 
-from keras_lenet import pipeline, recipe, reproduction
+from keras_lenet import pipeline, recipe
 from keras_lenet.artifacts import Record
-from keras_lenet.publish import Finished
+from keras_lenet.reporting import reproduction
+from keras_lenet.seeds import Finished
 
 ORIGIN = ("origin.title=Theirs", "origin.accuracy=0.98", "origin.note=Unsound")
 
@@ -55,6 +56,8 @@ def test_a_recipe_that_reproduces_nothing_is_refused_before_any_work(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("path", sorted((PIPELINES / "seeds").iterdir()), ids=lambda one: one.stem)
+@pytest.mark.parametrize(
+    "path", sorted((PIPELINES / "reproductions").iterdir()), ids=lambda one: one.stem
+)
 def test_every_recipe_among_the_seeds_reproduces_something(path):
     reproduction.check([recipe.load(path)])

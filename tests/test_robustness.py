@@ -7,7 +7,7 @@ import pytest
 
 from keras_lenet.data import corruptions
 from keras_lenet.edge.prepare import prepare
-from keras_lenet.stages import robustness
+from keras_lenet.evaluation import robustness
 
 
 def answers(digit_of):

@@ -17,11 +17,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from keras_lenet import artifacts, pipeline, recipe, results
+from keras_lenet import artifacts, pipeline, recipe
 from keras_lenet.artifacts import Record
-from keras_lenet.cluster import Cluster
-from keras_lenet.data import datasets
+from keras_lenet.data import catalogue, download
 from keras_lenet.errors import Error, GateError
+from keras_lenet.evaluation import results
+from keras_lenet.training.cluster import Cluster
 
 ALL = list(pipeline.STAGES)
 WITH_TEACHERS = ("data.dataset=digits", "distill.rounds=2")
@@ -38,7 +39,7 @@ def ran(monkeypatch):
         def run(context, name=name):
             log.append(name)
             (context.out / "result").write_text(name)
-            (context.out / "settings.json").write_text(json.dumps(context.settings))
+            (context.out / "settings.json").write_text(context.settings.model_dump_json())
             log.during.get(name, lambda context: None)(context)
             return {"accuracy": 0.5}
 
@@ -89,18 +90,18 @@ def changed(run, *overrides):
 RERUN_FROM = {
     "name=other": "report",
     "seed=1": "train",
-    "devices=one": "teach",
+    "devices=one": "distill",
     "origin.title=X": "report",
-    "data.outliers=0.5": "teach",
-    "data.split_seed=1": "teach",
-    "augment.rotate=5": "teach",
-    "augment.thickness=0.5": "teach",
+    "data.outliers=0.5": "distill",
+    "data.split_seed=1": "distill",
+    "augment.rotate=5": "distill",
+    "augment.thickness=0.5": "distill",
     "degrade.noise=0.5": "train",
     "model.initializer=fan_in": "train",
-    "distill.rounds=3": "teach",
-    "distill.seed=1": "teach",
-    "distill.train.epochs=3": "teach",
-    "distill.augment.rotate=5": "teach",
+    "distill.rounds=3": "distill",
+    "distill.seed=1": "distill",
+    "distill.train.epochs=3": "distill",
+    "distill.augment.rotate=5": "distill",
     "train.learning_rate=1.0": "train",
     "train.tensorboard=true": "train",
     "quantize.epochs=3": "quantize",
@@ -124,7 +125,7 @@ def test_a_changed_setting_makes_stale_what_depends_on_it_and_no_more(run, setti
     assert list(found) == ALL[ALL.index(first) :]
     # Teachers of other settings are in another folder, where they may be there already.
     expected = dict.fromkeys(found, "the recipe changed")
-    assert found == expected | ({"teach": pipeline.NOT_RUN} if first == "teach" else {})
+    assert found == expected | ({"distill": pipeline.NOT_RUN} if first == "distill" else {})
 
 
 @pytest.mark.parametrize("setting", ["devices=one", "data.outliers=0.5", "augment.rotate=5"])
@@ -173,7 +174,7 @@ def test_a_record_says_what_a_stage_was_made_from_and_what_it_made(run):
     assert record.outputs == artifacts.hash_files(run.stage_folder("evaluate"))
     assert set(record.outputs) == {"result", "settings.json"}
     assert record.inputs == {
-        "digits/test": datasets.identity("digits", "test", None),
+        "digits/test": catalogue.identity("digits", "test", None),
         **{
             f"{name}/{file}": artifacts.sha256(folder / file)
             for name, folder in folders.items()
@@ -185,9 +186,9 @@ def test_a_record_says_what_a_stage_was_made_from_and_what_it_made(run):
 @pytest.mark.parametrize(
     ("stage", "read"),
     [
-        ("teach", {"digits/train"}),
-        ("train", {"digits/train", "teach"}),
-        ("quantize", {"digits/train", "teach", "train"}),
+        ("distill", {"digits/train"}),
+        ("train", {"digits/train", "distill"}),
+        ("quantize", {"digits/train", "distill", "train"}),
         ("export", {"digits/train", "train", "quantize"}),
         ("evaluate", {"digits/test", "train", "quantize", "export"}),
         ("report", {"train", "quantize", "export", "evaluate"}),
@@ -200,15 +201,15 @@ def test_the_test_split_is_read_by_the_evaluation_alone(run, stage, read):
 
 @pytest.mark.parametrize(
     ("split", "first"),
-    [("train", ["teach", "train", "quantize", "export"]), ("test", ["evaluate"])],
+    [("train", ["distill", "train", "quantize", "export"]), ("test", ["evaluate"])],
 )
 def test_other_images_make_stale_what_reads_them(run, monkeypatch, split, first):
-    known = datasets.identity
+    known = catalogue.identity
 
     def identity(name, asked, data_dir):
         return "other images" if asked == split else known(name, asked, data_dir)
 
-    monkeypatch.setattr(datasets, "identity", identity)
+    monkeypatch.setattr(catalogue, "identity", identity)
     assert stale(run) == dict.fromkeys(first, "its inputs changed")
 
 
@@ -242,11 +243,11 @@ def test_what_has_not_run_is_told_from_what_has(tmp_path, ran, capsys):
     assert {first, *others} == {pipeline.NOT_RUN}
     execute(run, last="train")
     err = capsys.readouterr().err
-    assert "teach: running (not run yet)\n" in err
+    assert "distill: running (not run yet)\n" in err
     assert f"train: done in 0 s, in {tmp_path / 'mine' / 'train'}\n" in err
     execute(run, last="quantize")
     err = capsys.readouterr().err
-    assert "teach: up to date\ntrain: up to date\nquantize: running (not run yet)\n" in err
+    assert "distill: up to date\ntrain: up to date\nquantize: running (not run yet)\n" in err
 
 
 def test_a_finished_run_is_left_as_it_is(run, ran, capsys):
@@ -275,10 +276,12 @@ def test_a_stage_is_given_the_folders_of_those_before_it(tmp_path, ran):
     ran.during = {name: lambda context: given.update({context.out.name: context}) for name in ALL}
     execute(run)
     found = given[".quantize.partial"]
-    assert found.inputs == {name: run.stage_folder(name) for name in ("teach", "train")}
-    assert (found.recipe, found.dataset, found.data_dir) == (run.recipe, "digits", None)
+    assert found.inputs == {name: run.stage_folder(name) for name in ("distill", "train")}
+    assert (found.dataset, found.data_dir) == ("digits", None)
+    assert found.settings == run.recipe.only(recipe.QuantizeSettings)
+    assert not hasattr(found.settings, "export")
     assert run.stage_folder("train") == tmp_path / "mine" / "train"
-    assert run.stage_folder("teach").parent.parent == tmp_path / "shared"
+    assert run.stage_folder("distill").parent.parent == tmp_path / "shared"
 
 
 @pytest.mark.parametrize(
@@ -287,8 +290,8 @@ def test_a_stage_is_given_the_folders_of_those_before_it(tmp_path, ran):
         (None, None, ALL),
         ("quantize", "evaluate", ["quantize", "export", "evaluate"]),
         ("export", None, ["export", "evaluate", "report"]),
-        (None, "train", ["teach", "train"]),
-        ("teach", "teach", ["teach"]),
+        (None, "train", ["distill", "train"]),
+        ("distill", "distill", ["distill"]),
     ],
 )
 def test_stages_are_selected_from_the_first_to_the_last(first, last, names):
@@ -318,7 +321,7 @@ def test_a_stage_is_not_built_on_one_that_has_not_run(tmp_path, ran):
         f"export needs the quantize stage of 'mine', which has not been run in {run.folder}: run "
         "it first, or `keras-lenet run` for all"
     )
-    assert ran == ["teach", "train"]
+    assert ran == ["distill", "train"]
 
 
 def test_a_stage_is_not_built_on_a_stale_one(run, ran):
@@ -333,9 +336,9 @@ def test_a_stage_is_not_built_on_a_stale_one(run, ran):
 
 def test_teachers_need_their_section(tmp_path, ran):
     with pytest.raises(Error) as caught:
-        execute(opened(tmp_path, "data.dataset=digits"), "teach", "teach")
+        execute(opened(tmp_path, "data.dataset=digits"), "distill", "distill")
     assert str(caught.value) == (
-        "recipe mine has no [distill] section, without which there is nothing to teach"
+        "recipe mine has no [distill] section, without which there is nothing to distill"
     )
 
 
@@ -401,8 +404,8 @@ def test_a_finished_but_unplaced_result_of_other_settings_or_by_force_is_not(run
 
 
 def test_a_commit_that_was_cut_off_is_finished_first(run, ran):
-    folder = run.stage_folder("teach")
-    folder.rename(folder.with_name(".teach.previous"))
+    folder = run.stage_folder("distill")
+    folder.rename(folder.with_name(".distill.previous"))
     assert ran.of(lambda: execute(run)) == []
     assert stale(run) == {}
 
@@ -496,9 +499,9 @@ def test_a_run_waits_for_teachers_that_another_trains_and_takes_them(tmp_path, r
         at_work.set()
         assert waiting.wait(30)
 
-    ran.during["teach"] = teach
+    ran.during["distill"] = teach
     run = opened(tmp_path, *WITH_TEACHERS)
-    home = run.home(pipeline.STAGES["teach"])
+    home = run.home(pipeline.STAGES["distill"])
     with Elsewhere(lambda: execute(run, last="train")):
         assert at_work.wait(30)
         with Elsewhere(lambda: execute(other_seed(run), last="train")) as second:
@@ -506,7 +509,7 @@ def test_a_run_waits_for_teachers_that_another_trains_and_takes_them(tmp_path, r
             assert second.is_alive()
             said = capsys.readouterr().err
             waiting.set()
-    assert sorted(ran) == ["teach", "train", "train"]
+    assert sorted(ran) == ["distill", "train", "train"]
     assert f"waiting for process {os.getpid()} since" in said
     assert f", which uses {home}\n" in said
 
@@ -516,18 +519,18 @@ def test_teachers_are_not_touched_while_another_run_places_them(run, ran, monkey
     in_the_middle, rename = threading.Event(), Path.rename
 
     def slowly(path, target):
-        if path.name == ".teach.partial":
+        if path.name == ".distill.partial":
             in_the_middle.set()
             time.sleep(0.3)
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", slowly)
-    ran.during["teach"] = lambda context: (context.out / "result").write_text("new teachers")
-    with Elsewhere(lambda: execute(run, "teach", "teach", force=True)):
+    ran.during["distill"] = lambda context: (context.out / "result").write_text("new teachers")
+    with Elsewhere(lambda: execute(run, "distill", "distill", force=True)):
         assert in_the_middle.wait(30)
         execute(other_seed(run), last="train")
-    assert (run.stage_folder("teach") / "result").read_text() == "new teachers"
-    assert ran == ["teach", "train"]
+    assert (run.stage_folder("distill") / "result").read_text() == "new teachers"
+    assert ran == ["distill", "train"]
 
 
 @pytest.fixture
@@ -535,7 +538,7 @@ def no_mnist(monkeypatch):
     def refuse(name):
         raise Error("no mirror could be reached")
 
-    monkeypatch.setattr(datasets, "download", refuse)
+    monkeypatch.setattr(download, "download", refuse)
 
 
 FELL_BACK = (
@@ -549,7 +552,7 @@ def test_without_a_fallback_the_ways_out_are_listed(tmp_path, ran, no_mnist, mon
     with pytest.raises(Error) as caught:
         execute(run)
     assert str(caught.value) == (
-        f"mnist cannot be had. Looked in data/mnist, {datasets.cache_dir()}/mnist; then no mirror "
+        f"mnist cannot be had. Looked in data/mnist, {catalogue.cache_dir()}/mnist; then no mirror "
         "could be reached. Ways out: connect to the network; put the IDX files in FOLDER/mnist and "
         "give --data-dir FOLDER; or use another dataset, --set data.dataset=digits --set name=NEW"
     )
@@ -581,8 +584,8 @@ def test_a_forced_run_tries_again_and_falls_back_again(tmp_path, ran, no_mnist, 
 
 def test_data_is_looked_for_in_the_folder_that_is_given(tmp_path, ran, monkeypatch):
     asked = []
-    monkeypatch.setattr(datasets, "is_here", lambda *asks: asked.append(asks) or True)
-    monkeypatch.setattr(datasets, "identity", lambda *asks: asked.append(asks) or "images")
+    monkeypatch.setattr(catalogue, "is_here", lambda *asks: asked.append(asks) or True)
+    monkeypatch.setattr(catalogue, "identity", lambda *asks: asked.append(asks) or "images")
     loaded = recipe.from_overrides("mine", ["data.fallback=digits"])
     for _ in range(2):
         execute(pipeline.open_run(loaded, tmp_path, Path("data")))
@@ -599,7 +602,7 @@ def test_later_stages_never_change_the_dataset(tmp_path, ran, no_mnist, monkeypa
     given = []
     ran.during = dict.fromkeys(ALL, lambda context: given.append(context.dataset))
     run = opened(tmp_path, "data.fallback=digits")
-    monkeypatch.setattr(datasets, "is_here", lambda name, split, data_dir: True)
+    monkeypatch.setattr(catalogue, "is_here", lambda name, split, data_dir: True)
     assert execute(run, "quantize", "quantize", force=True).dataset == "digits"
     assert execute(run, "train", "train", force=True).dataset == "mnist"
     assert given == ["digits", "mnist"]
@@ -612,7 +615,7 @@ def test_a_fallback_does_not_replace_a_model_of_the_real_data(
 ):
     """Nor one of which the record can't be read, which may be."""
     with monkeypatch.context() as patch:
-        patch.setattr(datasets, "is_here", lambda name, split, data_dir: True)
+        patch.setattr(catalogue, "is_here", lambda name, split, data_dir: True)
         execute(opened(tmp_path, "data.fallback=digits"))
     if damage:
         (tmp_path / "mine" / "train" / artifacts.RECORD).write_text("{")
@@ -626,11 +629,11 @@ def test_a_fallback_does_not_replace_a_model_of_the_real_data(
 
 def test_data_is_downloaded_before_anything_runs(tmp_path, ran, monkeypatch, capsys):
     fetched = []
-    monkeypatch.setattr(datasets, "download", lambda name: fetched.append((name, list(ran))))
+    monkeypatch.setattr(download, "download", lambda name: fetched.append((name, list(ran))))
     execute(opened(tmp_path), last="train")
     assert fetched == [("mnist", [])]
     assert (
-        f"mnist is not on this machine: downloading it to {datasets.cache_dir()}\n"
+        f"mnist is not on this machine: downloading it to {catalogue.cache_dir()}\n"
         in capsys.readouterr().err
     )
 
@@ -643,7 +646,7 @@ def test_what_is_up_to_date_needs_no_data(run, ran, monkeypatch):
         asked.append(split)
         return True
 
-    monkeypatch.setattr(datasets, "is_here", is_here)
+    monkeypatch.setattr(catalogue, "is_here", is_here)
     execute(changed(run, "report.mistakes=5"))
     assert asked == []
     execute(changed(run, "evaluate.probes=5"))
@@ -667,11 +670,13 @@ def test_other_backends_of_keras_only_train_and_on_one_host(tmp_path, monkeypatc
     run = opened(tmp_path, "data.dataset=digits")
     stages = pipeline.select(None, None)
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    with pytest.raises(Error, match="KERAS_BACKEND=jax is for training alone: unset it, or"):
+    with pytest.raises(
+        Error, match="KERAS_BACKEND=jax is for training alone: run with --until train"
+    ):
         pipeline.execute(run, stages)
     hosts = Cluster(("a:1", "b:1"), index=1)
     with pytest.raises(Error, match="KERAS_BACKEND=jax trains on one host alone: unset it, or"):
-        pipeline.execute_training(replace(run, cluster=hosts), stages)
+        pipeline.execute(replace(run, hosts=hosts), stages)
     monkeypatch.setenv("KERAS_BACKEND", "theano")
     with pytest.raises(Error, match=r"theano is not installed here; expected one of .* jax, and"):
-        pipeline.execute_training(run, stages)
+        pipeline.execute(run, stages)

@@ -10,9 +10,9 @@ import pytest
 from conftest import draw_digits, keras_lenet
 from drawing import DIGITS, IN_BROWSER, chromium, draw, plain, rest, visit
 
-from keras_lenet.data import datasets
-from keras_lenet.edge import page as files
-from keras_lenet.edge import static
+from keras_lenet.data import reading
+from keras_lenet.draw import page as files
+from keras_lenet.draw import static
 from keras_lenet.edge.classifier import BROWSER, REFERENCE, Classifier, reference_model
 from keras_lenet.errors import Error
 
@@ -184,4 +184,4 @@ def test_the_browser_answers_as_python_does(browser, site):
 @in_the_browser
 @pytest.mark.mnist
 def test_a_thousand_test_images_get_the_same_class(browser, site, mnist_dir):
-    assert_browser_agrees(browser, site, datasets.load("mnist", "test", mnist_dir).images[:1000])
+    assert_browser_agrees(browser, site, reading.load("mnist", "test", mnist_dir).images[:1000])

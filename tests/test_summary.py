@@ -5,10 +5,10 @@ import pytest
 from conftest import keras_lenet
 
 from keras_lenet import models
-from keras_lenet.edge import inspection
 from keras_lenet.errors import Error
 from keras_lenet.models import summary
 from keras_lenet.recipe import Model
+from keras_lenet.tflite import inspection
 
 pytestmark = pytest.mark.slow
 

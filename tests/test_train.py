@@ -14,12 +14,17 @@ from conftest import SMOKE, keras_lenet, write_dataset
 from PIL import Image
 from scipy.special import log_softmax, softmax
 
-from keras_lenet import models, pipeline, plots, recipe
+from keras_lenet import models, pipeline, recipe
 from keras_lenet.artifacts import TEMPORARY
 from keras_lenet.data import idx, loading
 from keras_lenet.errors import Error
+from keras_lenet.evaluation import confidence
 from keras_lenet.recipe import Degrade, Distill, Model, Recipe, Train
-from keras_lenet.stages import confidence, fitting, train
+from keras_lenet.reporting import plots
+from keras_lenet.stages import train
+from keras_lenet.training import devices, inputs, losses, optimizer, setup
+
+pytestmark = pytest.mark.slow  # seconds each, for they train
 
 UNMOVED = {"learning_rate": 1e-30, "weight_decay": 0.0, "warmup_epochs": 0, "batch_size": 15}
 """What leaves the weights as they begin."""
@@ -57,7 +62,7 @@ def _tiny(monkeypatch):
 )
 def test_schedules_at_known_steps(settings, expected):
     settings = {"warmup_epochs": 1} | settings
-    schedule = train.Schedule(Train(epochs=10, learning_rate=2.0, **settings), steps=10)
+    schedule = optimizer.Schedule(Train(epochs=10, learning_rate=2.0, **settings), steps=10)
     found = {step: float(schedule(step)) for step in expected}
     assert found == pytest.approx(expected, abs=1e-6)
 
@@ -68,7 +73,7 @@ def test_schedules_at_known_steps(settings, expected):
 def stepped(settings, *gradients, steps=1):
     """The weights and the bias after one step for each gradient."""
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    train.compile_model(model, settings, steps, keras.losses.mean_squared_error)
+    setup.compile_model(model, settings, steps, keras.losses.mean_squared_error)
     model.set_weights([np.array([[1.0], [-2.0]]), np.array([3.0])])
     for first, second, third in gradients:
         gradient = [tf.constant([[first], [second]], tf.float32), tf.constant([third], tf.float32)]
@@ -127,7 +132,7 @@ def test_each_step_is_taken_at_its_own_rate_of_the_schedule():
 def test_weights_are_averaged_with_the_recipes_momentum(averaging):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     chosen = settings("adamw", weight_averaging=averaging)
-    train.compile_model(model, chosen, 1, keras.losses.mean_squared_error)
+    setup.compile_model(model, chosen, 1, keras.losses.mean_squared_error)
     assert model.optimizer.use_ema == (averaging > 0)
     assert not averaging or model.optimizer.ema_momentum == averaging
     assert model.optimizer.built  # its state can be set
@@ -137,7 +142,7 @@ def test_weights_are_averaged_with_the_recipes_momentum(averaging):
 def test_xla_is_for_a_single_gpu(monkeypatch, gpus, jit):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["GPU"] * gpus)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    train.compile_model(model, Train(), 64, keras.losses.mean_squared_error)
+    setup.compile_model(model, Train(), 64, keras.losses.mean_squared_error)
     assert model.jit_compile == jit
     assert model.steps_per_execution == 1
 
@@ -150,27 +155,29 @@ LABELS = np.array([0, 3, 9, 5])
 
 
 def test_labels_are_smoothed_by_the_recipes_share():
-    found = train.loss(Recipe(name="test", train=Train(label_smoothing=0.2)))(LABELS, LOGITS)
-    expected = fitting.cross_entropy(LABELS, LOGITS, label_smoothing=0.2)
+    found = losses.chosen(Recipe(name="test", train=Train(label_smoothing=0.2)))(LABELS, LOGITS)
+    expected = losses.cross_entropy(LABELS, LOGITS, label_smoothing=0.2)
     np.testing.assert_array_equal(found, expected)
-    plain = train.loss(Recipe(name="test"))(LABELS, LOGITS)
-    np.testing.assert_array_equal(plain, fitting.cross_entropy(LABELS, LOGITS))
+    plain = losses.chosen(Recipe(name="test"))(LABELS, LOGITS)
+    np.testing.assert_array_equal(plain, losses.cross_entropy(LABELS, LOGITS))
 
 
 @pytest.mark.parametrize("deployed", [False, True])
 def test_students_learn_at_the_recipes_temperature(deployed):
-    wanted = Recipe(name="test", distill=Distill(), train=Train(temperature=2.5))
+    wanted = Recipe(name="test", distill=Distill(temperature=2.5))
     targets = np.concatenate([LABELS[:, np.newaxis], TEACHERS], axis=1).astype(np.float32)
     p, q = softmax(TEACHERS / 2.5, axis=1), softmax(LOGITS / 2.5, axis=1)
     expected = 2.5**2 * (p * np.log(p / q)).sum(axis=1)
-    np.testing.assert_allclose(train.loss(wanted, deployed)(targets, LOGITS), expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        losses.chosen(wanted, deployed)(targets, LOGITS), expected, rtol=1e-4
+    )
 
 
 def test_an_architecture_is_trained_by_its_own_loss_and_fine_tuned_by_cross_entropy():
     wanted = Recipe(name="test", model=Model(name="lenet5_1998"))
-    assert train.loss(wanted) is models.find("lenet5_1998").loss
-    found = train.loss(wanted, deployed=True)(LABELS, LOGITS)
-    np.testing.assert_array_equal(found, fitting.cross_entropy(LABELS, LOGITS))
+    assert losses.chosen(wanted) is models.find("lenet5_1998").loss
+    found = losses.chosen(wanted, deployed=True)(LABELS, LOGITS)
+    np.testing.assert_array_equal(found, losses.cross_entropy(LABELS, LOGITS))
 
 
 @pytest.mark.parametrize("section", [{"train": Train(label_smoothing=0.1)}, {"distill": Distill()}])
@@ -181,7 +188,7 @@ def test_a_loss_of_its_own_takes_labels_as_they_are(section):
         r"train.label_smoothing and \[distill\]$"
     )
     with pytest.raises(Error, match=complaint):
-        train.loss(wanted)
+        losses.chosen(wanted)
 
 
 # A fit.
@@ -190,8 +197,8 @@ def test_a_loss_of_its_own_takes_labels_as_they_are(section):
 def fitted(wanted, out, lessons=None):
     training, validation = tiny.splits(wanted)
     mixed = loading.with_outliers(training, wanted.data.outliers, 0)
-    batches = train.augmented(wanted, mixed, wanted.train.batch_size, 0, lessons)
-    return train.fit(wanted, batches, mixed, validation, lessons, out)
+    batches = inputs.augmented(wanted, mixed, wanted.train.batch_size, 0, lessons)
+    return setup.train_model(wanted, batches, mixed, validation, lessons, out)
 
 
 @pytest.mark.usefixtures("_tiny")
@@ -333,7 +340,7 @@ def test_batches_are_augmented_degraded_and_answered_as_the_recipe_says(dataset)
     training, _ = tiny.splits(wanted)
     answers = np.random.default_rng(0).normal(size=(2, 30, 10)).astype(np.float16)
     lessons = loading.Lessons(7, answers, answers[0])
-    found = train.augmented(wanted, training, 15, 6, lessons)(range(1, 2))
+    found = inputs.augmented(wanted, training, 15, 6, lessons)(range(1, 2))
     expected = loading.training_batches(
         training, wanted.augment, wanted.degrade,
         size=28, batch_size=15, seed=6, epochs=range(1, 2), lessons=lessons,
@@ -347,14 +354,14 @@ def test_a_batch_larger_than_the_training_split_is_refused(dataset, tmp_path):
     wanted = tiny.recipe(dataset)
     complaint = rf"^batch_size = 31: {dataset} has only 30 training images; choose a smaller batch$"
     with pytest.raises(Error, match=complaint):
-        train.load_splits(tiny.context(wanted, tmp_path), 31)
-    assert len(train.load_splits(tiny.context(wanted, tmp_path), 30)[0]) == 30
+        tiny.context(wanted, tmp_path).splits(31)
+    assert len(tiny.context(wanted, tmp_path).splits(30)[0]) == 30
 
 
 def test_the_held_out_images_are_those_of_the_splits_own_seed(dataset, tmp_path):
     for seed in (0, 1):
         wanted = tiny.recipe(dataset, data={"split_seed": seed, "validation_split": 0.5}, seed=8)
-        found = train.load_splits(tiny.context(wanted, tmp_path), 1)
+        found = tiny.context(wanted, tmp_path).splits(1)
         for part, expected in zip(
             found, loading.load_training(str(dataset), None, 0.5, seed), strict=True
         ):
@@ -440,17 +447,17 @@ def test_the_contact_sheet_shows_64_images(synthetic, tmp_path, shown):
 @pytest.mark.usefixtures("_tiny")
 def test_a_student_is_judged_by_the_teachers_answers(dataset, tmp_path, shown):
     """And sees the outliers of their seed, in an order of its own."""
-    distill = Distill(model="tiny", seed=7, rounds=1)
-    chosen = Train(epochs=1, temperature=2.0, **(UNMOVED | {"batch_size": 30}))
+    distill = Distill(model="tiny", seed=7, rounds=1, temperature=2.0)
+    chosen = Train(epochs=1, **(UNMOVED | {"batch_size": 30}))
     wanted = tiny.recipe(dataset, distill=distill, data={"outliers": 0.5}, train=chosen)
     _, validation = tiny.splits(wanted)
     generator = np.random.default_rng(0)
     tiny.write_lessons(
-        tmp_path / "teach",
+        tmp_path / "distill",
         generator.normal(size=(1, 45, 10)),
         teachers := generator.normal(0, 3, (10, 10)).astype(np.float16),
     )
-    summary = train.run(tiny.context(wanted, tmp_path / "train", teach=tmp_path / "teach"))
+    summary = train.run(tiny.context(wanted, tmp_path / "train", distill=tmp_path / "distill"))
     np.testing.assert_array_equal(shown[0], first_batch(wanted, outlier_seed=7))
     kept = keras.models.load_model(tmp_path / "train" / "model.keras")
     logits = kept.predict(validation.images[..., np.newaxis] / 255, verbose=0)
@@ -464,16 +471,16 @@ def test_teachers_answers_are_read_with_their_seed_and_rounds(tmp_path):
     answers = np.arange(60).reshape(3, 2, 10)
     tiny.write_lessons(tmp_path, answers, answers[0] + 100)
     wanted = Recipe(name="test", seed=1, distill=Distill(seed=7, rounds=2))
-    found = train.read_lessons(tiny.context(wanted, tmp_path, teach=tmp_path))
+    found = tiny.context(wanted, tmp_path, distill=tmp_path).lessons()
     assert found.seed == 7
     np.testing.assert_array_equal(found.training, answers[:2])
     np.testing.assert_array_equal(found.validation, answers[0] + 100)
-    assert train.read_lessons(tiny.context(Recipe(name="test"), tmp_path)) is None
+    assert tiny.context(Recipe(name="test"), tmp_path).lessons() is None
 
 
 def test_outliers_are_those_that_the_teachers_answered():
-    assert train.outlier_seed(Recipe(name="test", seed=3)) == 3
-    assert train.outlier_seed(Recipe(name="test", seed=3, distill=Distill(seed=5))) == 5
+    assert inputs.outlier_seed(Recipe(name="test", seed=3)) == 3
+    assert inputs.outlier_seed(Recipe(name="test", seed=3, distill=Distill(seed=5))) == 5
 
 
 # Devices.
@@ -493,14 +500,14 @@ def on(monkeypatch, *names):
 
 def test_devices_are_named(monkeypatch):
     on(monkeypatch)
-    assert train.device() == "CPU"
+    assert devices.device() == "CPU"
     on(monkeypatch, "A100", "", "T4")
-    assert train.device() == "GPU: A100, , T4"
+    assert devices.device() == "GPU: A100, , T4"
 
 
 def test_memory_of_every_gpu_is_taken_as_needed(monkeypatch):
     told = on(monkeypatch, "A100", "T4")
-    train.prepare_devices()
+    devices.prepare_devices()
     assert told == [(0, True), (1, True)]
 
 
@@ -509,28 +516,28 @@ def test_all_devices_are_mirrored_and_one_is_not(monkeypatch):
     cluster = types.SimpleNamespace(strategy="of the cluster")
     plain = tf.distribute.get_strategy()
     on(monkeypatch, "A100")
-    assert train.strategy("all", None) is plain
+    assert devices.strategy("all", None) is plain
     on(monkeypatch, "A100", "T4")
-    assert train.strategy("all", None) == "mirrored"
-    assert train.strategy("all", cluster) == "of the cluster"
-    assert train.strategy("one", None) is train.strategy("one", cluster) is plain
+    assert devices.strategy("all", None) == "mirrored"
+    assert devices.strategy("all", cluster) == "of the cluster"
+    assert devices.strategy("one", None) is devices.strategy("one", cluster) is plain
 
 
 @pytest.mark.usefixtures("_tiny")
 def test_a_fit_goes_by_the_recipes_devices(dataset, tmp_path):
     """Which its batch has to divide among."""
     seven = types.SimpleNamespace(strategy=types.SimpleNamespace(num_replicas_in_sync=7))
-    for devices, refused in (("all", True), ("one", False)):
-        wanted = tiny.recipe(dataset, devices=devices, train=Train(epochs=1, **UNMOVED))
+    for kind, refused in (("all", True), ("one", False)):
+        wanted = tiny.recipe(dataset, devices=kind, train=Train(epochs=1, **UNMOVED))
         training, validation = tiny.splits(wanted)
-        batches = train.augmented(wanted, training, 15, 0)
+        batches = inputs.augmented(wanted, training, 15, 0)
         expected = (
             pytest.raises(Error, match="batch_size = 15 does not divide evenly among 7 devices")
             if refused
             else contextlib.nullcontext()
         )
         with expected:
-            train.fit(wanted, batches, training, validation, None, tmp_path, cluster=seven)
+            setup.train_model(wanted, batches, training, validation, None, tmp_path, cluster=seven)
 
 
 # Files.
@@ -539,7 +546,7 @@ def test_a_fit_goes_by_the_recipes_devices(dataset, tmp_path):
 def test_the_same_model_gives_the_same_file(tmp_path, monkeypatch):
     def saved(name):
         keras.utils.set_random_seed(0)
-        train.save(models.build(keras, Model(name="teacher")), tmp_path / name)
+        setup.save(models.build(keras, Model(name="teacher")), tmp_path / name)
         return (tmp_path / name).read_bytes()
 
     first = saved("first.keras")
@@ -554,7 +561,7 @@ def test_the_same_model_gives_the_same_file(tmp_path, monkeypatch):
         np.testing.assert_array_equal(found, value)
 
 
-# What goes with other backends and with images in shards.
+# What goes with other backends and with mapped images.
 
 
 def training(tmp_path, synthetic, *overrides):
@@ -565,7 +572,7 @@ def training(tmp_path, synthetic, *overrides):
 
 @pytest.mark.parametrize(("steps", "together"), [(1, 1), (5, 5), (64, 32), (210, 30), (211, 1)])
 def test_steps_that_keras_takes_together_make_up_an_epoch(steps, together):
-    assert train._in_one_go(steps) == together
+    assert setup._in_one_go(steps) == together
 
 
 @pytest.mark.slow
@@ -573,9 +580,12 @@ def test_steps_that_keras_takes_together_make_up_an_epoch(steps, together):
 def test_what_jax_trains_tensorflow_quantizes(tmp_path, synthetic, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     settings = ("--set", f"data.dataset={synthetic}", "--set", "train.optimizer=muon")
-    result = keras_lenet("run", SMOKE, "--runs", tmp_path, "--until", "quantize", *settings)
+    result = keras_lenet("train", SMOKE, "--runs", tmp_path, *settings)
     assert result.returncode == 0, result.stderr
     assert "device: jax" in result.stderr
+    monkeypatch.delenv("KERAS_BACKEND")
+    result = keras_lenet("quantize", SMOKE, "--runs", tmp_path, *settings)
+    assert result.returncode == 0, result.stderr
     for stage in ("train", "quantize"):
         record = json.loads((tmp_path / "smoke" / stage / "stage.json").read_text())
         assert record["summary"]["validation_accuracy"] > 0.8
@@ -583,23 +593,8 @@ def test_what_jax_trains_tensorflow_quantizes(tmp_path, synthetic, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_tiny")
-def test_shards_train_to_the_weights_of_one_file(tmp_path, synthetic, sharded):
-    whole = training(tmp_path / "whole", synthetic, "data.outliers=0", "model.name=tiny")
-    parts = training(tmp_path / "parts", sharded, "data.outliers=0", "model.name=tiny")
+def test_mapped_images_train_to_the_weights_of_those_in_memory(tmp_path, synthetic, mapped):
+    whole = training(tmp_path / "whole", synthetic, "model.name=tiny", "data.standardize=true")
+    parts = training(tmp_path / "parts", mapped, "model.name=tiny", "data.standardize=true")
     for name in ("model.keras", "history.csv", train.CONTACT_SHEET, train.EXAMPLE):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
-
-
-@pytest.mark.parametrize("setting", ["data.outliers=0.1", "data.standardize=true"])
-def test_what_does_not_go_with_shards_is_named(tmp_path, sharded, setting):
-    with pytest.raises(Error, match=f"{setting.split('=')[0]} needs the training images in memory"):
-        training(tmp_path, sharded, "data.outliers=0", setting, "model.pad=true")
-
-
-@pytest.mark.slow
-def test_a_run_from_shards_ends_with_its_report(tmp_path, sharded):
-    overrides = ("data.outliers=0", "train.epochs=2", f"data.dataset={sharded}")
-    settings = [word for each in overrides for word in ("--set", each)]
-    result = keras_lenet("run", SMOKE, "--runs", tmp_path, *settings)
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "smoke" / "report" / "report.html").exists()

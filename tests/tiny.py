@@ -69,7 +69,7 @@ def write_record(folder: Path, **summary):
 
 
 def write_lessons(folder: Path, training, validation):
-    """What a teach stage leaves: logits (rounds, N, 10) and (M, 10)."""
+    """What a distill stage leaves: logits (rounds, N, 10) and (M, 10)."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, logits in enumerate(training):
         np.save(folder / f"round-{number:03}.npy", logits.astype(np.float16))

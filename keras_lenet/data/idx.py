@@ -38,13 +38,26 @@ def read(path: Path, dims: int) -> NDArray[np.uint8]:
         dims: the number of dimensions expected: 3 for images, 1 for labels.
 
     Returns:
-        uint8 array of the shape that the header declares.
+        Read-only uint8 array of the shape that the header declares. An uncompressed file, which
+        may have any size, is mapped: its pages are read as they are indexed.
 
     Raises:
         Error: the file can't be read, isn't IDX, or holds less or more than its header declares.
             No more memory is taken than the file has bytes for.
     """
-    return parse(read_bytes(path), dims, path)
+    import numpy as np
+
+    try:
+        with path.open("rb") as file:
+            header = file.read(4 + 4 * dims)
+        if header[:2] == _GZIP_MAGIC:
+            return parse(read_bytes(path), dims, path)
+        shape = _declared(header, path.stat().st_size, dims, path)
+        if 0 in shape:  # nothing to map
+            return parse(header, dims, path)
+        return np.memmap(path, np.uint8, "r", len(header), shape)
+    except OSError as error:
+        raise Error(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def read_bytes(path: Path) -> bytes:
@@ -92,20 +105,6 @@ def parse(content: bytes, dims: int, source: object = "IDX data") -> NDArray[np.
     import numpy as np
 
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-
-
-def shape(path: Path, dims: int) -> tuple[int, ...]:
-    """The shape of an uncompressed IDX file of any size, of which the header alone is read.
-
-    Raises:
-        Error: it can't be read, isn't IDX of uint8 with `dims` dimensions, or is not as long as
-            its header declares.
-    """
-    try:
-        with path.open("rb") as file:
-            return _declared(file.read(4 + 4 * dims), path.stat().st_size, dims, path)
-    except OSError as error:
-        raise Error(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _declared(header: bytes, size: int, dims: int, source: object) -> tuple[int, ...]:

@@ -1,27 +1,25 @@
-"""From uint8 images in memory or in shards to batches: split, shuffle, gather, augment, prefetch.
+"""From uint8 images to batches: split, shuffle, gather, augment, prefetch.
 
 Nothing random is hidden: (seed, epoch, index) decides how an image is warped and when it comes,
-whatever the batch size, the number of threads, the epoch a run resumes at, or where the images lie.
+whatever the batch size, the number of threads, or the epoch a run resumes at.
 
-Of images in shards none stays in memory. What grows with their number: labels, positions and an
-epoch's order, some 36 bytes an image, where its pixels are 784.
+Of an uncompressed file of images nothing stays in memory. What grows with their number: labels,
+positions, an epoch's order and draws, some 110 bytes an image, where its pixels are 784.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_lenet.data import augment, datasets, outliers, philox
-from keras_lenet.data.shards import Pixels, Shards
+from keras_lenet.data import augment, outliers, reading
 from keras_lenet.errors import Error
 
 SIZE = 28
@@ -38,11 +36,35 @@ UNTUNED.autotune.enabled = False
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Some images of a mapped file, read each time that they are indexed.
+
+    Attributes:
+        images: uint8, (N, 28, 28).
+        positions: int64, (M,): which of them.
+    """
+
+    images: NDArray[np.uint8]
+    positions: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.positions)
+
+    def __getitem__(self, key: int | slice | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Read images: uint8, (28, 28) or (n, 28, 28)."""
+        return self.images[self.positions[key]]
+
+
+Pixels: TypeAlias = NDArray[np.uint8] | Rows
+
+
+@dataclass(frozen=True)
 class Examples:
     """Images and labels that know which split they belong to.
 
     Attributes:
-        images: uint8, (N, 28, 28), or in shards.
+        images: uint8, (N, 28, 28), in memory or in a mapped file.
         labels: uint8, (N,): 0 to 9, or `NO_CLASS`.
         indices: int64, (N,): the position of each in the dataset's file; -1 for outliers.
         split: where they come from; only "test" may be scored, only the others chosen by.
@@ -79,7 +101,7 @@ class Lessons:
 
     @classmethod
     def read(cls, folder: Path, seed: int, rounds: int) -> Lessons:
-        """What a finished teach stage left in `folder`."""
+        """What a finished distill stage left in `folder`."""
         training = [np.load(folder / ROUND.format(number)) for number in range(rounds)]
         return cls(seed, np.stack(training), np.load(folder / VALIDATION))
 
@@ -98,7 +120,7 @@ def load_training(
     Raises:
         Error: as `datasets.load`, or there are too few images to hold any out.
     """
-    data = datasets.load(dataset, "train", data_dir)
+    data = reading.load(dataset, "train", data_dir)
     held_out = stratified_mask(data.labels, validation_split, seed)
     if not held_out.any():
         raise Error(
@@ -108,24 +130,11 @@ def load_training(
 
     def part(mask: NDArray[np.bool_], split: Literal["train", "validation"]) -> Examples:
         indices = np.flatnonzero(mask)
-        if isinstance(data.images, Shards):
-            images: Pixels = dataclasses.replace(data.images, positions=indices)
-        else:
-            images = data.images[mask]
+        mapped = isinstance(data.images, np.memmap)
+        images = Rows(data.images, indices) if mapped else data.images[indices]
         return Examples(images, data.labels[mask], indices, split)
 
     return part(~held_out, "train"), part(held_out, "validation")
-
-
-def in_memory(images: Pixels, setting: str) -> NDArray[np.uint8]:
-    """Images that are an array.
-
-    Raises:
-        Error: they are in shards, with which `setting` of a recipe doesn't go.
-    """
-    if isinstance(images, Shards):
-        raise Error(f"{setting} needs the training images in memory; leave it out with shards")
-    return images
 
 
 def with_outliers(examples: Examples, share: float, seed: int) -> Examples:
@@ -135,16 +144,12 @@ def with_outliers(examples: Examples, share: float, seed: int) -> Examples:
         examples: training examples.
         share: how many outliers, as a fraction of the examples.
         seed: decides what is drawn.
-
-    Raises:
-        Error: there are to be some, and the examples are in shards.
     """
     count = round(share * len(examples))
     if not count:
         return examples
-    images = in_memory(examples.images, "data.outliers")
     return Examples(
-        np.concatenate([images, outliers.draw(count, seed)]),
+        np.concatenate([examples.images[:], outliers.draw(count, seed)]),
         np.concatenate([examples.labels, np.full(count, NO_CLASS, np.uint8)]),
         np.concatenate([examples.indices, np.full(count, -1)]),
         examples.split,
@@ -157,7 +162,7 @@ def load_test(dataset: str, data_dir: Path | None) -> Examples:
     Raises:
         Error: as `datasets.load`, or there are none.
     """
-    data = datasets.load(dataset, "test", data_dir)
+    data = reading.load(dataset, "test", data_dir)
     if not len(data.labels):
         raise Error(f"{dataset}: its test set is empty; expected at least one image to score")
     return Examples(data.images, data.labels, np.arange(len(data.labels)), "test")
@@ -227,9 +232,9 @@ def training_batches(
         shares = tf.reshape(order[: steps * batch_size], [steps, devices, share])
         batches = tf.reshape(shares[:, first : first + local], [steps * local, share])
         turn = epoch % len(lessons.training) if lessons else epoch
-        draws_at = _drawer(examples.images, lessons.seed if lessons else seed, turn)
+        draws = _draws(count, lessons.seed if lessons else seed, turn)
         chosen = tf.data.Dataset.from_tensor_slices(batches)
-        return chosen.map(lambda batch: (batch, draws_at(batch), turn))
+        return chosen.map(lambda batch: (batch, tf.gather(draws, batch), turn))
 
     def load(batch: tf.Tensor, draws: tf.Tensor, turn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         targets = tf.cast(tf.gather(labels, batch), tf.int32)
@@ -262,10 +267,10 @@ def warped_in_order(
     """
     _refuse_test(examples)
     change = augment.augmenter(warps, None, SIZE, size)
+    images_at = _reader(examples.images)
     draws = _draws(len(examples), seed, tf.constant(epoch, tf.int64))
-    images = in_memory(examples.images, "[distill]")
-    pairs = tf.data.Dataset.from_tensor_slices((images[..., np.newaxis], draws))
-    changed = pairs.batch(batch_size).map(change)
+    batches = tf.data.Dataset.range(len(examples)).batch(batch_size)
+    changed = batches.map(lambda batch: change(images_at(batch), tf.gather(draws, batch)))
     return changed.prefetch(tf.data.AUTOTUNE).with_options(UNTUNED)
 
 
@@ -276,14 +281,12 @@ def _seeds(seed: int, epoch: tf.Tensor) -> list[tf.Tensor]:
 
 
 def _reader(images: Pixels) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function that gives the images at positions (n,): uint8, (n, 28, 28, 1)."""
-    if not isinstance(images, Shards):
-        with tf.device("CPU"):
+    """Return a function that gives the images at positions (n,): uint8, (n, 28, 28, 1)."""
+    if not isinstance(images, Rows):
+        with tf.device("CPU"):  # tf.data runs there, whatever the model runs on
             held = tf.constant(images[..., np.newaxis])
         return functools.partial(tf.gather, held)
 
-    # By position, as from memory: order, warps and so weights are, to the bit, those of the same
-    # images in one file. Shard after shard through a buffer would shuffle less, and otherwise.
     def read(positions: tf.Tensor) -> tf.Tensor:
         found = tf.numpy_function(images.__getitem__, [positions], tf.uint8, stateful=False)
         return tf.ensure_shape(found, [*positions.shape, SIZE, SIZE])[..., tf.newaxis]
@@ -291,32 +294,13 @@ def _reader(images: Pixels) -> Callable[[tf.Tensor], tf.Tensor]:
     return read
 
 
-def _drawer(images: Pixels, seed: int, epoch: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function that gives what `_draws` has for images at positions (n,)."""
-    if not isinstance(images, Shards):
-        return functools.partial(tf.gather, _draws(len(images), seed, epoch))
-
-    def draws(positions: tf.Tensor) -> tf.Tensor:  # computed alone: all of them would be too many
-        return _of_streams(functools.partial(philox.uniform, positions), seed, epoch)
-
-    return draws
-
-
 def _draws(count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """What decides each image's change, by its index: float32, (count, PARAMETERS)."""
-
-    def uniform(numbers: int, stream: tf.Tensor) -> tf.Tensor:
-        return tf.random.stateless_uniform([count, numbers], stream, -1, 1, alg="philox")
-
-    return _of_streams(uniform, seed, epoch)
-
-
-def _of_streams(
-    uniform: Callable[[int, tf.Tensor], tf.Tensor], seed: int, epoch: tf.Tensor
-) -> tf.Tensor:
-    """Put together what `uniform` gives for how many numbers an image and which seed."""
+    """Return what decides each image's change, by its index: float32, (count, PARAMETERS)."""
     _, first = _seeds(seed, epoch)
-    parts = [uniform(numbers, first + stream) for stream, numbers in enumerate(augment.STREAMS)]
+    parts = [
+        tf.random.stateless_uniform([count, numbers], first + stream, -1, 1, alg="philox")
+        for stream, numbers in enumerate(augment.STREAMS)
+    ]
     return tf.concat(parts, axis=1)
 
 
@@ -357,7 +341,7 @@ def plain_batches(
         return augment.resize(unit, size), tf.gather(targets, batch)
 
     batches = tf.data.Dataset.range(len(examples)).batch(batch_size).map(load)
-    if not isinstance(examples.images, Shards):
+    if not isinstance(examples.images, Rows):
         batches = batches.cache()  # the same small set is scored every epoch
     return batches.prefetch(tf.data.AUTOTUNE).with_options(UNTUNED)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -14,9 +14,6 @@ from PIL import Image
 from keras_lenet.edge import metadata
 from keras_lenet.edge.prepare import Prepared, prepare
 from keras_lenet.errors import Error
-
-if TYPE_CHECKING:
-    from keras_lenet.data.shards import Pixels
 
 Kernels = Literal["xnnpack", "builtin", "reference"]
 """Which kernels compute: LiteRT's XNNPACK delegate, its own optimized kernels, or the reference."""
@@ -131,11 +128,11 @@ class Classifier:
         self._table = self.input.quantize(np.arange(256) / 255)
         self._batch = 1
 
-    def predict(self, images: Pixels, batch_size: int = 500) -> NDArray[np.float32]:
+    def predict(self, images: NDArray[np.uint8], batch_size: int = 500) -> NDArray[np.float32]:
         """Classify images.
 
         Args:
-            images: uint8, (N, 28, 28), 0 = background, 255 = ink; or in shards.
+            images: uint8, (N, 28, 28), 0 = background, 255 = ink.
             batch_size: how many to read and compute at a time; the results don't depend on it.
 
         Returns:
@@ -168,7 +165,7 @@ class Classifier:
         accepted = confidence >= self.threshold
         return Answer(first, confidence, second, other, probabilities, accepted, prepared)
 
-    def raw(self, images: Pixels, batch_size: int = 500) -> NDArray[Any]:
+    def raw(self, images: NDArray[np.uint8], batch_size: int = 500) -> NDArray[Any]:
         """The model's output before it is dequantized: (N, 10), in the output's dtype."""
         results = np.empty((len(images), 10), self.output.dtype)
         for start in range(0, len(images), batch_size):

@@ -2,34 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic
+
+from keras_lenet.errors import Error
+from keras_lenet.recipe import S
 
 if TYPE_CHECKING:
-    from keras_lenet.cluster import Cluster
-    from keras_lenet.recipe import Recipe
+    from keras_lenet.data.loading import Examples, Lessons
+    from keras_lenet.training.cluster import Cluster
 
 
 @dataclass(frozen=True)
-class Context:
+class Context(Generic[S]):
     """What a stage is given.
 
     Attributes:
-        recipe: the resolved recipe.
+        settings: those of the recipe that decide the stage's result; there are no others to read,
+            since any other may change without the stage running again.
         dataset: the dataset really used: the recipe's, or its fallback.
         data_dir: where to look for datasets before the user's cache.
         inputs: the finished folder of each earlier stage, by its name.
         out: the folder to write into; what an interrupted attempt left is still in it.
         cluster: the hosts that train together, if there are several.
-        settings: the resolved settings that decide the stage's result, and the only ones that it
-            may record: any other may change without the stage running again.
     """
 
-    recipe: Recipe
+    settings: S
     dataset: str
     data_dir: Path | None
     inputs: dict[str, Path]
     out: Path
     cluster: Cluster | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
+
+    def splits(self, batch_size: int) -> tuple[Examples, Examples]:
+        """Read the training and the validation examples.
+
+        Raises:
+            Error: the data can't be had, or there are too few training images for one batch.
+        """
+        from keras_lenet.data import loading  # slow to import, and what is up to date needs none
+
+        data = self.settings.data
+        training, validation = loading.load_training(
+            self.dataset, self.data_dir, data.validation_split, data.split_seed
+        )
+        if batch_size > len(training):
+            raise Error(
+                f"batch_size = {batch_size}: {self.dataset} has only {len(training)} training "
+                "images; choose a smaller batch"
+            )
+        return training, validation
+
+    def lessons(self) -> Lessons | None:
+        """Read what the distill stage left, where the recipe has one."""
+        from keras_lenet.data import loading
+
+        distill = self.settings.distill
+        if distill is None:
+            return None
+        return loading.Lessons.read(self.inputs["distill"], distill.seed, distill.rounds)

@@ -16,25 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
-from keras_lenet import artifacts, models, plots, results, streams, terminal
-from keras_lenet.data import datasets, loading, outliers
-from keras_lenet.data.shards import Pixels
-from keras_lenet.edge import parity
+from keras_lenet import artifacts, console, models
+from keras_lenet.data import catalogue, loading, outliers
+from keras_lenet.data.loading import Pixels
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
-from keras_lenet.recipe import Evaluate
-from keras_lenet.stages import (
-    Context,
-    comparison,
+from keras_lenet.evaluation import (
     confidence,
-    export,
-    layers,
-    quantize,
+    quantization_noise,
+    results,
     robustness,
-    subjects,
-    train,
+    scorers,
+    significance,
 )
-from keras_lenet.stages.subjects import Subject
+from keras_lenet.evaluation.scorers import Subject
+from keras_lenet.recipe import Evaluate, EvaluateSettings
+from keras_lenet.reporting import plots
+from keras_lenet.stages import Context, export, quantize, train
+from keras_lenet.tflite import convert, parity
+from keras_lenet.training import devices
 
 CONFUSION, REJECTION = "confusion.png", "rejection.png"
 FLOAT, FAKE_QUANTIZED, FLOAT_FILE = "keras", "qat", "float32"
@@ -44,13 +44,13 @@ TRACED = 500
 """Test images that go through the network tensor by tensor."""
 
 
-def run(context: Context) -> dict[str, Any]:
+def run(context: Context[EvaluateSettings]) -> dict[str, Any]:
     """Write `metrics.json`, `predictions.npz` and the pictures that a model card shows."""
-    train.prepare_devices()
-    settings, seed = context.recipe.evaluate, context.recipe.seed
+    devices.prepare_devices()
+    settings, seed = context.settings.evaluate, context.settings.seed
     test = loading.load_test(context.dataset, context.data_dir)
-    plain = export.plain_int8(context.inputs["export"], context.recipe.model.name)
-    with streams.without_information():
+    plain = export.plain_int8(context.inputs["export"], context.settings.model.name)
+    with console.without_information():
         scored = _subjects(context)
     probabilities = predict(scored, test)
     pairs = ((DEPLOYED, FLOAT), (POST_TRAINING, FLOAT), (DEPLOYED, POST_TRAINING))
@@ -87,16 +87,16 @@ def evaluate_files(
     for path in paths:
         if path.name in scored:
             raise Error(f"{path}: a second file called {path.name}; rename one of them")
-        scored[path.name] = subjects.open_file(path, datasets.classes(dataset))
+        scored[path.name] = scorers.open_file(path, catalogue.classes(dataset))
     first, last = paths[0].name, paths[-1].name
     probabilities = predict(scored, test)
     pairs = tuple((path.name, first) for path in paths[1:])
     metrics = measure(scored, probabilities, test, dataset, first, pairs)
     traced = test.images[:TRACED]
     metrics["layers"] = {
-        path.name: layers.losses(paths[0], path, traced)
+        path.name: quantization_noise.losses(paths[0], path, traced)
         for path in paths[1:]
-        if layers.comparable(paths[0], path)
+        if quantization_noise.comparable(paths[0], path)
     }
     metrics |= _behaviour(scored, probabilities, test, first, last, settings, seed=0)
     if paths[-1].suffix == ".tflite" and Classifier(paths[-1]).input.scale:
@@ -113,9 +113,9 @@ def predict(scored: dict[str, Subject], test: loading.Examples) -> dict[str, NDA
         Error: a subject's answers are no numbers.
     """
     probabilities = {}
-    with terminal.progress() as bar:
+    with console.progress() as bar:
         for key, subject in bar.track(scored.items(), description="evaluate"):
-            terminal.say(f"evaluate: {subject.title}, {len(test):,} images")
+            console.say(f"evaluate: {subject.title}, {len(test):,} images")
             probabilities[key] = subject.predict(test.images)
             if broken := int(np.isnan(probabilities[key]).any(axis=1).sum()):
                 raise Error(
@@ -146,15 +146,15 @@ def measure(
     answers = {key: found.argmax(axis=1) for key, found in probabilities.items()}
     compared = []
     for first, second in pairs:
-        pair = comparison.compare(answers[first], answers[second], test.labels)
+        pair = significance.compare(answers[first], answers[second], test.labels)
         titles = scored[first].title, scored[second].title
-        sentence = comparison.verdict(pair, *titles, len(test))
+        sentence = significance.verdict(pair, *titles, len(test))
         compared.append({"first": first, "second": second, **pair, "verdict": sentence})
     return {
         "schema": results.SCHEMA,
         "dataset": dataset,
         "images": len(test),
-        "labels": list(datasets.classes(dataset)),
+        "labels": list(catalogue.classes(dataset)),
         "reference": reference,
         "models": {
             key: score(subject, probabilities[key], probabilities[reference], test.labels)
@@ -163,7 +163,7 @@ def measure(
         "paired": compared,
         "timings": {
             "cpu": cpu_name(),
-            "device": train.device(),
+            "device": devices.device(),
             "threads": 1,
             "models": {key: _time(subject, test.images) for key, subject in scored.items()},
         },
@@ -191,7 +191,7 @@ def score(
         "correct": correct,
         "total": total,
         "accuracy": correct / total,
-        "interval": comparison.wilson_interval(correct, total),
+        "interval": significance.wilson_interval(correct, total),
         "difference": (correct - int((expected == labels).sum())) / total,
         "agreement": float((answers == expected).mean()),
         "bytes": subject.bytes,
@@ -214,7 +214,7 @@ def _behaviour(
     subject = scored[deployed]
     found: dict[str, Any] = {"deployed": deployed}
     if subject.path.suffix == ".tflite":
-        terminal.say("evaluate: what is no digit")
+        console.say("evaluate: what is no digit")
         classifier = Classifier(subject.path)
         pages = outliers.probes(settings.probes, seed)
         found["rejection"] = confidence.rejection(
@@ -244,13 +244,13 @@ def _layout(optimized: Path, plain: Path, images: Pixels) -> dict[str, Any]:
     Args:
         optimized: the int8 file.
         plain: the same as it was converted.
-        images: uint8, (N, 28, 28), or in shards.
+        images: uint8, (N, 28, 28).
     """
     if optimized.read_bytes() == plain.read_bytes():
         return {}
-    terminal.say(f"evaluate: {optimized.name} beside {plain.parent.name}/{plain.name}")
+    console.say(f"evaluate: {optimized.name} beside {plain.parent.name}/{plain.name}")
     found, expected = (
-        Classifier(path, kernels="reference").raw(images).astype(np.int16)
+        Classifier(path, kernels="reference").raw(images[:]).astype(np.int16)
         for path in (optimized, plain)
     )
     difference = np.abs(found - expected).max(axis=1)
@@ -265,19 +265,22 @@ def _layout(optimized: Path, plain: Path, images: Pixels) -> dict[str, Any]:
 
 
 def _layers(
-    context: Context, scored: dict[str, Subject], plain: Path, test: loading.Examples
+    context: Context[EvaluateSettings],
+    scored: dict[str, Subject],
+    plain: Path,
+    test: loading.Examples,
 ) -> dict[str, list[dict[str, Any]]]:
     """Each int8 file, as it was converted, beside what it was made from: the weights in float."""
-    settings, traced = context.recipe.model, test.images[:TRACED]
+    settings, traced = context.settings.model, test.images[:TRACED]
     fine_tuned = quantize.unquantized(quantize.load(context.inputs["quantize"], settings), settings)
-    with streams.without_information(), tempfile.TemporaryDirectory() as folder:
+    with console.without_information(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float32.tflite"
-        path.write_bytes(export.convert(fine_tuned, models.input_size(settings)))
+        path.write_bytes(convert.convert(fine_tuned, models.input_size(settings)))
         return {
-            POST_TRAINING: layers.losses(
+            POST_TRAINING: quantization_noise.losses(
                 scored[FLOAT_FILE].path, scored[POST_TRAINING].path, traced
             ),
-            DEPLOYED: layers.losses(path, plain, traced),
+            DEPLOYED: quantization_noise.losses(path, plain, traced),
         }
 
 
@@ -360,21 +363,21 @@ def write(
         plots.save(plots.rejection(metrics["rejection"]), out / REJECTION)
 
 
-def _subjects(context: Context) -> dict[str, Subject]:
-    name = context.recipe.model.name
+def _subjects(context: Context[EvaluateSettings]) -> dict[str, Subject]:
+    name = context.settings.model.name
     keras_path = context.inputs["train"] / train.MODEL
     qat_path = context.inputs["quantize"] / quantize.WEIGHTS
     trained = keras.models.load_model(keras_path, compile=False)
-    fake_quantized = quantize.load(context.inputs["quantize"], context.recipe.model)
+    fake_quantized = quantize.load(context.inputs["quantize"], context.settings.model)
     saved_model = context.inputs["export"] / export.SAVED_MODEL
     return {
-        FLOAT: subjects.of_keras(trained, keras_path, "Keras float32"),
-        "saved_model": subjects.of_saved_model(saved_model, "SavedModel"),
-        FAKE_QUANTIZED: subjects.of_keras(fake_quantized, qat_path, "Keras QAT"),
+        FLOAT: scorers.of_keras(trained, keras_path, "Keras float32"),
+        "saved_model": scorers.of_saved_model(saved_model, "SavedModel"),
+        FAKE_QUANTIZED: scorers.of_keras(fake_quantized, qat_path, "Keras QAT"),
     } | {
-        variant: subjects.of_tflite(
+        variant: scorers.of_tflite(
             context.inputs["export"] / export.file_name(name, variant),
-            datasets.classes(context.dataset),
+            catalogue.classes(context.dataset),
         )
         for variant in export.VARIANTS
     }
@@ -389,7 +392,7 @@ def _time(subject: Subject, images: Pixels) -> dict[str, Any]:
         subject.predict(image)
         seconds.append(time.perf_counter() - start)
     low, high = np.percentile(seconds[20:], [50, 95]) * 1e6  # the first ones warm up
-    batch = images[: subjects.BATCH]
+    batch = images[: scorers.BATCH]
     subject.predict(batch)
     start = time.perf_counter()
     subject.predict(batch)

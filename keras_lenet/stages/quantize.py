@@ -20,26 +20,30 @@ from tensorflow_model_optimization.python.core.quantization.keras.default_8bit i
     default_8bit_quantize_registry,
 )
 
-from keras_lenet import models, terminal
+from keras_lenet import console, models
 from keras_lenet.artifacts import replacing
 from keras_lenet.data import loading
-from keras_lenet.stages import Context, confidence, fitting, train
+from keras_lenet.evaluation import confidence
+from keras_lenet.recipe import QuantizeSettings
+from keras_lenet.stages import Context, train
+from keras_lenet.training import devices, inputs, losses
+from keras_lenet.training.fit import fit
 
 WEIGHTS = "qat.h5"  # the legacy format, by its suffix: one file, the same bytes every time
 CALIBRATION_BATCHES = 20
 
 
-def run(context: Context) -> dict[str, Any]:
+def run(context: Context[QuantizeSettings]) -> dict[str, Any]:
     """Write `qat.h5`, the fake-quantized model's weights and ranges, and `history.csv`."""
-    recipe, settings = context.recipe, context.recipe.quantize
+    recipe, settings = context.settings, context.settings.quantize
     size = models.input_size(recipe.model)
-    train.prepare_devices()
-    terminal.say(f"device: {train.device()}")
-    training, validation = train.load_splits(context, settings.batch_size)
-    mixed = loading.with_outliers(training, recipe.data.outliers, train.outlier_seed(recipe))
-    lessons = train.read_lessons(context)
+    devices.prepare_devices()
+    console.say(f"device: {devices.device()}")
+    training, validation = context.splits(settings.batch_size)
+    mixed = loading.with_outliers(training, recipe.data.outliers, inputs.outlier_seed(recipe))
+    lessons = context.lessons()
     # Its own order, and without teachers its own warps, not those of training's first epochs again.
-    batches = train.augmented(recipe, mixed, settings.batch_size, recipe.seed + 1, lessons)
+    batches = inputs.augmented(recipe, mixed, settings.batch_size, recipe.seed + 1, lessons)
     steps = loading.steps_per_epoch(mixed, settings.batch_size)
     tf_keras.utils.set_random_seed(recipe.seed)
     trained = keras.models.load_model(context.inputs["train"] / train.MODEL, compile=False)
@@ -54,12 +58,12 @@ def run(context: Context) -> dict[str, Any]:
     )
     model.compile(
         optimizer=tf_keras.optimizers.Adam(schedule),
-        loss=train.loss(recipe, deployed=True),
-        metrics=[fitting.accuracy(tf_keras)],
+        loss=losses.chosen(recipe, deployed=True),
+        metrics=[losses.accuracy(tf_keras)],
     )
     model.optimizer.build(model.trainable_variables)
     plain = loading.plain_batches(validation, size, lessons=lessons)
-    state = fitting.fit(
+    state = fit(
         tf_keras,
         model,
         batches,

@@ -19,9 +19,11 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from PIL import Image
 
-from keras_lenet import artifacts, plots, results, streams
+from keras_lenet import artifacts, console
+from keras_lenet.evaluation import quantization_noise, results, significance
 from keras_lenet.recipe import Recipe, Report
-from keras_lenet.stages import Context, comparison, layers
+from keras_lenet.reporting import plots
+from keras_lenet.stages import Context
 
 PAGE, TEMPLATE = "report.html", "report.html.j2"
 CURVES = "training.png"
@@ -68,7 +70,7 @@ class Picture(NamedTuple):
     answers: list[Answer]
 
 
-def run(context: Context) -> dict[str, Any]:
+def run(context: Context[Recipe]) -> dict[str, Any]:
     """Write `report.html`, and some of its pictures as files: curves, filters and feature maps."""
     inputs = context.inputs
     histories = {stage: _history(inputs[stage] / "history.csv") for stage in ("train", "quantize")}
@@ -81,7 +83,7 @@ def run(context: Context) -> dict[str, Any]:
     seen = _inside(inputs["train"], manifest["labels"], context.out)
     written = page(
         *_evaluation(inputs["evaluate"]),
-        recipe=context.recipe,
+        recipe=context.settings,
         histories=histories,
         kept=kept,
         contact_sheet=(inputs["train"] / CONTACT_SHEET).read_bytes(),
@@ -94,17 +96,17 @@ def run(context: Context) -> dict[str, Any]:
 
 def _inside(trained: Path, labels: list[str], out: Path) -> dict[str, bytes]:
     """Draw the first layer's weights, and a validation image on its way; captions and PNG files."""
-    with streams.without_information():  # slow to import, and for these pictures alone
+    with console.without_information():  # slow to import, and for these pictures alone
         import keras
 
-        from keras_lenet.stages import inside
+        from keras_lenet.reporting import feature_maps
 
     model = keras.models.load_model(trained / MODEL, compile=False)
-    caption, kernels = inside.first_filters(model)
+    caption, kernels = feature_maps.first_filters(model)
     plots.save(plots.filters(kernels), out / FILTERS)
     drawn = {f"{caption}. Red adds where there is ink, blue takes away": FILTERS}
     if (trained / EXAMPLE).exists():  # a run of an earlier version has none
-        outputs = inside.feature_maps(model, np.asarray(Image.open(trained / EXAMPLE)))
+        outputs = feature_maps.feature_maps(model, np.asarray(Image.open(trained / EXAMPLE)))
         plots.save(plots.feature_maps(outputs, labels), out / FEATURE_MAPS)
         drawn["A validation image, and what each layer makes of it"] = FEATURE_MAPS
     return {caption: (out / name).read_bytes() for caption, name in drawn.items()}
@@ -355,7 +357,7 @@ def _layers(metrics: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
     tables, sentences = [], []
     for key, rows in traced.items():
-        names, position = layers.numbered(rows), layers.worst(rows)
+        names, position = quantization_noise.numbered(rows), quantization_noise.worst(rows)
         sentences.append(
             f"Along {titles[key]} nothing is lost."
             if position is None
@@ -377,7 +379,7 @@ def _layers(metrics: dict[str, Any]) -> dict[str, Any]:
         tables.append(Table(titles[key], header, cells))
     # Only files of one architecture are traced: they have the same ops.
     first = next(iter(traced.values()))
-    names = layers.numbered(first)
+    names = quantization_noise.numbered(first)
     ratios = {titles[key]: [row["sqnr_db"] for row in rows] for key, rows in traced.items()}
     weighted = [position for position, row in enumerate(first) if row["channels"]]
     extremes = {
@@ -401,7 +403,12 @@ def _layers(metrics: dict[str, Any]) -> dict[str, Any]:
             (4, 3.8),
         ),
     ]
-    return {"sentences": sentences, "plots": drawn, "tables": tables, "bits": layers.EIGHT_BITS}
+    return {
+        "sentences": sentences,
+        "plots": drawn,
+        "tables": tables,
+        "bits": quantization_noise.EIGHT_BITS,
+    }
 
 
 def _decibels(value: float | None) -> str:
@@ -437,7 +444,7 @@ def _confidence(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _interval(one: dict[str, Any]) -> tuple[float, float]:
-    return comparison.wilson_interval(round(one["accuracy"] * one["count"]), one["count"])
+    return significance.wilson_interval(round(one["accuracy"] * one["count"]), one["count"])
 
 
 def _rejection(metrics: dict[str, Any]) -> dict[str, Any]:

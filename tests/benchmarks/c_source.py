@@ -16,8 +16,8 @@ import numpy as np
 from measure import EXPORTED, Row
 from numpy.typing import NDArray
 
-from keras_lenet.data import datasets
-from keras_lenet.edge.c import folder, measure
+from keras_lenet.data import reading
+from keras_lenet.deploy.c import folder, measure
 from keras_lenet.edge.classifier import Classifier
 
 RANDOM, EMULATED, QUICK = 100_000, 1_000, 100
@@ -37,7 +37,7 @@ void many(const uint8_t *images, int8_t *probabilities, int count)
 def rows(quick: bool) -> list[Row]:
     """Return the rows of different bytes, and of the costs on a Cortex-M and on AArch64."""
     data = os.environ.get("KERAS_LENET_DATA")
-    test = datasets.load("mnist", "test", Path(data) if data else None).images
+    test = reading.load("mnist", "test", Path(data) if data else None).images
     images = np.ascontiguousarray(test[: QUICK if quick else None])
     noise = np.random.default_rng(1).integers(
         0, 256, (QUICK if quick else RANDOM, 28, 28), np.uint8

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keras_lenet.data import reading
+
 ROOT = Path(__file__).parents[2]
 EXPORTED = ROOT / "exported"
 RECORD = Path(__file__).with_name("clients.json")
@@ -101,11 +103,9 @@ def write_images() -> None:
     """Write the test images where every client's process finds them."""
     import numpy as np
 
-    from keras_lenet.data import datasets
-
     FOLDER.mkdir(parents=True, exist_ok=True)
     data = os.environ.get("KERAS_LENET_DATA")
-    test = datasets.load("mnist", "test", Path(data) if data else None)
+    test = reading.load("mnist", "test", Path(data) if data else None)
     np.save(FOLDER / "images.npy", test.images[:])
 
 

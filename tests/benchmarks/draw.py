@@ -18,9 +18,9 @@ import numpy as np
 from measure import Row
 from PIL import Image, ImageDraw
 
-from keras_lenet import streams
+from keras_lenet import console
+from keras_lenet.draw.server import listen
 from keras_lenet.edge.classifier import Classifier, reference_model
-from keras_lenet.edge.server import Server
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from drawing import DIGITS, STYLES, strokes
@@ -53,10 +53,10 @@ def ask(port, body, kind):
 
 def rows(quick):
     """Return rows of medians, with quartiles and the 95th percentile."""
-    with streams.without_information():
+    with console.without_information():
         path = reference_model()
-        server = Server("127.0.0.1", 0, path, Classifier(path))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+        serving = listen("127.0.0.1", 0, path, Classifier(path))
+    threading.Thread(target=serving.run, daemon=True).start()
     pictures = [drawn(digit, style) for style in STYLES for digit in range(len(DIGITS))]
     taken = {
         "a picture: preparation": [],
@@ -66,9 +66,9 @@ def rows(quick):
         "784 pixels: until the answer is there": [],
     }
     for number in range(QUICK if quick else COUNT):
-        answer, whole = ask(server.server_port, pictures[number % len(pictures)], "image/png")
+        answer, whole = ask(serving.effective_port, pictures[number % len(pictures)], "image/png")
         pixels = json.dumps({"pixels": answer["pixels"]})
-        again, short = ask(server.server_port, pixels, "application/json")
+        again, short = ask(serving.effective_port, pixels, "application/json")
         split = answer["milliseconds"]
         times = (
             split["preparation"],
@@ -79,7 +79,7 @@ def rows(quick):
         )
         for row, value in zip(taken.values(), times, strict=True):
             row.append(value)
-    server.shutdown()
+    serving.close()
     return [
         Row("drawing", name, "ms", *measure.spread(row), note=f"95 % within {high:.2f} ms")
         for name, row in taken.items()

@@ -20,6 +20,7 @@ import numpy as np
 from measure import EXPORTED, Peer
 from numpy.typing import NDArray
 
+from keras_lenet.data import reading
 from keras_lenet.edge.classifier import Classifier
 
 PLAIN = "microcontroller/lenet5_int8.tflite"
@@ -165,10 +166,9 @@ def floats(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def calibration_images() -> NDArray[np.uint8]:
     """Return training images, for ranges."""
-    from keras_lenet.data import datasets
 
     folder = os.environ.get("KERAS_LENET_DATA")
-    return datasets.load("mnist", "train", Path(folder) if folder else None).images[:CALIBRATION]
+    return reading.load("mnist", "train", Path(folder) if folder else None).images[:CALIBRATION]
 
 
 def weights() -> list[NDArray[np.float32]]:

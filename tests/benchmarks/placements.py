@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from keras_lenet.data import datasets
+from keras_lenet.data import reading
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.edge.prepare import prepare
 
@@ -107,7 +107,7 @@ def rows(quick):
     from measure import Row, cores
 
     folder = os.environ.get("KERAS_LENET_DATA")
-    test = datasets.load("mnist", "test", Path(folder) if folder else None)
+    test = reading.load("mnist", "test", Path(folder) if folder else None)
     images, labels = (part[: QUICK if quick else None] for part in (test.images, test.labels))
     plain = 100 * np.mean(Classifier().predict(images).argmax(axis=1) == labels)
     case = f"{len(images):,} test images"

@@ -32,12 +32,12 @@ ONE_THREAD = "OPENBLAS_NUM_THREADS=1"  # as the command sets it for itself
 
 # In the order in which the command comes to them.
 STEPS = {
-    "the command line, with Typer": "from keras_lenet import cli, streams",
+    "the command line, with Typer": "from keras_lenet import cli, console",
     "NumPy": "import numpy",
     "LiteRT's interpreter": "import ai_edge_litert.interpreter",
     "Pillow": "from PIL import Image, ImageOps",
-    "`keras_lenet.edge`": "from keras_lenet.edge import classifier, pictures, prepare",
-    "open the model": "with streams.without_information(): opened = classifier.Classifier()",
+    "`keras_lenet.edge`": "from keras_lenet.edge import classifier, prepare",
+    "open the model": "with console.without_information(): opened = classifier.Classifier()",
     "read the picture": "picture = prepare.load(path)",
     "prepare and classify": "opened.classify(picture)",
 }

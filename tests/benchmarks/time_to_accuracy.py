@@ -94,16 +94,16 @@ def ours(goal: float, patience: float) -> measure.Repetition:
     import training
 
     from keras_lenet.recipe import load
-    from keras_lenet.stages import train
+    from keras_lenet.training import inputs, setup
 
     recipe = load(FAST)
     examples = splits(recipe)
 
     def attempt(seed: int, deadline: float) -> bool:
         seeded = recipe.model_copy(update={"seed": seed})
-        batches = train.augmented(seeded, examples[0], recipe.train.batch_size, seed)
+        batches = inputs.augmented(seeded, examples[0], recipe.train.batch_size, seed)
         with tempfile.TemporaryDirectory() as folder, training.silence():
-            _, state = train.fit(seeded, batches, *examples, None, Path(folder))
+            _, state = setup.train_model(seeded, batches, *examples, None, Path(folder))
         return state.summary()["validation_accuracy"] >= goal
 
     return repeated(attempt, patience)

@@ -85,11 +85,12 @@ def fitted(batches: Callable[..., Any], batch: int, steps: int) -> measure.Repet
     from keras_lenet import models
     from keras_lenet.data import loading
     from keras_lenet.recipe import Recipe, Train
-    from keras_lenet.stages import fitting, train
+    from keras_lenet.training import losses, optimizer, setup
+    from keras_lenet.training.fit import fit
 
     recipe = Recipe(name="bench", train=Train(batch_size=batch))
     model = models.build_trained(keras, recipe.model)
-    train.compile_model(model, recipe.train, steps, train.loss(recipe))
+    setup.compile_model(model, recipe.train, steps, losses.chosen(recipe))
     few = np.zeros((10, 28, 28), np.uint8)
     labels = np.arange(10, dtype=np.uint8)
     validation = loading.plain_batches(
@@ -98,7 +99,7 @@ def fitted(batches: Callable[..., Any], batch: int, steps: int) -> measure.Repet
 
     def epoch() -> None:
         with tempfile.TemporaryDirectory() as folder, silence():
-            fitting.fit(
+            fit(
                 keras,
                 model,
                 batches,
@@ -107,7 +108,7 @@ def fitted(batches: Callable[..., Any], batch: int, steps: int) -> measure.Repet
                 steps=steps,
                 out=Path(folder),
                 title="bench",
-                schedule=train.Schedule(recipe.train, steps),
+                schedule=optimizer.Schedule(recipe.train, steps),
             )
 
     return lambda: measure.wall(epoch)
@@ -116,10 +117,10 @@ def fitted(batches: Callable[..., Any], batch: int, steps: int) -> measure.Repet
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
     """Print nothing on each epoch."""
-    from keras_lenet import terminal
+    from keras_lenet import console
 
-    terminal.console.quiet = True
+    console.console.quiet = True
     try:
         yield
     finally:
-        terminal.console.quiet = False
+        console.console.quiet = False

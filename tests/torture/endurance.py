@@ -18,7 +18,8 @@ from pathlib import Path
 from common import arguments, row
 from PIL import Image
 
-from keras_lenet.edge import pictures, server
+from keras_lenet.cli import pictures
+from keras_lenet.draw import server
 from keras_lenet.edge.classifier import Classifier, reference_model
 
 GROWTH = 16 << 20  # bytes: fragmentation, not a leak of every picture
@@ -53,8 +54,8 @@ def classify_stream(count, folder):
 
 
 def session(count):
-    opened = server.Server("127.0.0.1", 0, reference_model(), Classifier())
-    threading.Thread(target=opened.serve_forever, daemon=True).start()
+    opened = server.listen("127.0.0.1", 0, reference_model(), Classifier())
+    threading.Thread(target=opened.run, daemon=True).start()
     pixels = json.dumps({"pixels": [0] * 400 + [255] * 20 + [0] * 364}).encode()
     bodies = (
         (pixels, "application/json"),
@@ -66,7 +67,7 @@ def session(count):
     def ask(number):
         for i in range(number):
             body, kind = bodies[i % len(bodies)]
-            connection = http.client.HTTPConnection("127.0.0.1", opened.server_port, timeout=60)
+            connection = http.client.HTTPConnection("127.0.0.1", opened.effective_port, timeout=60)
             connection.request("POST", "/classify", body, {"Content-Type": kind})
             assert connection.getresponse().read()
             connection.close()
@@ -75,8 +76,7 @@ def session(count):
     memory, files = resident(), open_files()
     ask(count)
     grown = resident() - memory, open_files() - files
-    opened.shutdown()
-    opened.server_close()
+    opened.close()
     return count, *grown
 
 

@@ -30,11 +30,14 @@ from pathlib import Path
 
 from common import ROOT, arguments, row
 
-from keras_lenet import artifacts, compare, recipe, results
+from keras_lenet import artifacts, recipe
 from keras_lenet.data import idx
-from keras_lenet.edge import decoding, inspection, metadata, metadata_writer, prepare
+from keras_lenet.edge import decoding, metadata, prepare
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
+from keras_lenet.evaluation import results
+from keras_lenet.reporting import compare
+from keras_lenet.tflite import inspection, metadata_writer
 
 HANG = 20  # seconds
 MEMORY = 2 << 30  # bytes of address space that a parser may add to the process

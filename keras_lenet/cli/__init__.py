@@ -1,0 +1,21 @@
+"""The command line: parses, calls, prints. Results go to stdout, everything else to stderr."""
+
+import os
+
+# Silence TensorFlow's start-up chatter; set before anything imports it. Errors still show.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from keras_lenet.cli import deploy, draw, evaluate, failures, run
+from keras_lenet.cli.options import app
+
+__all__ = ["deploy", "draw", "evaluate", "main", "run"]
+
+
+def main() -> None:
+    """Entry point: errors that the user can put right become one line and an exit status."""
+    failures.handle_signals()
+    try:
+        app()
+    except BaseException as error:  # what a signal interrupts may raise anything, or an exit
+        failures.explain(error)
+        raise

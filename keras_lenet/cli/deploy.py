@@ -1,0 +1,139 @@
+"""Commands for files that go to devices."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from keras_lenet.cli.options import DataDir, Overrides, RecipeFile, Runs, app
+from keras_lenet.cli.tables import plain, print_table
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@app.command("inspect")
+def inspect_file(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Any .tflite file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what is in a .tflite file.
+
+    Its tensors, ops, parameters, arithmetic and memory, and whether it keeps the contract.
+
+    Example: keras-lenet inspect exported/lenet5_int8.tflite
+    """
+    from keras_lenet import console
+    from keras_lenet.tflite import inspection
+
+    with console.without_information():
+        report = inspection.inspect(file)
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
+        return
+    for end, tensors in (("input", report.inputs), ("output", report.outputs)):
+        for tensor in tensors:
+            typer.echo(plain(f"{end:9} {tensor}"))
+    print_table(inspection.HEADER, inspection.rows(report), right_aligned=inspection.RIGHT_ALIGNED)
+    typer.echo(
+        f"{report.bytes:,} bytes; {report.parameters:,} parameters; "
+        f"{report.weight_bytes:,} bytes of weights; {report.macs:,} multiply-accumulates; "
+        f"{report.peak_activation_bytes:,} bytes of activations at the peak"
+    )
+    if report.metadata:
+        description = report.metadata.get("description")
+        typer.echo(plain(f"described as {report.metadata.get('name')!r}: {description}"))
+    contract = report.contract_problem or "met: a digit classifier as exported here"
+    typer.echo(plain(f"contract  {contract}"))
+
+
+@app.command("parity")
+def compare_kernels(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An int8 or uint8 .tflite file.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="Whose test images to run.")] = "mnist",
+    data_dir: DataDir = None,
+) -> None:
+    """Compare a file's outputs on every kernel set.
+
+    XNNPACK, TFLite's own kernels, and TensorFlow Lite Micro where tflite-micro is installed.
+
+    Example: keras-lenet parity exported/lenet5_int8.tflite
+    """
+    from keras_lenet import console
+    from keras_lenet.data import download, reading
+    from keras_lenet.tflite import parity
+
+    download.obtain(dataset, "test", data_dir)
+    images = reading.load(dataset, "test", data_dir).images
+    with console.without_information():
+        found = parity.compare(file, images)
+        bound = parity.softmax_bound(file)
+    typer.echo(f"{file.name}, {len(images):,} test images of {dataset}, against XNNPACK\n")
+    typer.echo(parity.markdown(found))
+    if bound is not None:
+        typer.echo(f"\nOne unit in the logits can make {bound} after the softmax.")
+
+
+@app.command("export-c")
+def export_c(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An int8 .tflite file.")],
+    folder: Annotated[Path, typer.Option("-o", "--to", help="Folder to write to.")],
+) -> None:
+    """Generate C from a file: integers only, no interpreter.
+
+    With a test, a Makefile, an Arduino sketch, and what it takes of a microcontroller.
+
+    Example: keras-lenet export-c exported/microcontroller/lenet5_int8.tflite -o c/
+    """
+    from keras_lenet import console
+    from keras_lenet.deploy import tflm
+    from keras_lenet.deploy.c.folder import write
+
+    with console.without_information():
+        images, names = tflm.golden_images(*_digits())
+        write(file, images, names, folder)
+    typer.echo(f"C: {folder}")
+
+
+def _digits() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the digits that scikit-learn carries, and their labels; none where it is missing."""
+    import numpy as np
+
+    from keras_lenet.data import catalogue, reading
+
+    if not importlib.util.find_spec("sklearn"):
+        return np.empty((0, 28, 28), np.uint8), np.empty(0, np.uint8)
+    digits = reading.load(catalogue.DIGITS, "train")
+    return digits.images, digits.labels
+
+
+@app.command("publish")
+def publish_best(
+    recipe: RecipeFile,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds to run.")] = 1,
+    folder: Annotated[Path, typer.Option("--to", help="Folder to replace.")] = Path("exported"),
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    data_dir: DataDir = None,
+) -> None:
+    """Run several seeds and publish the best.
+
+    The best on the validation split, with a model card.
+
+    Example: keras-lenet publish pipelines/mnist.toml --seeds 3
+    """
+    from keras_lenet import artifacts
+    from keras_lenet.recipe import load
+    from keras_lenet.seeds import MANIFEST, publish, run_seeds, spread
+
+    loaded = load(recipe, overrides or ())
+    folder = artifacts.replaceable(folder, MANIFEST)  # before the work, not after it
+    finished = run_seeds(loaded, seeds, runs, data_dir)
+    typer.echo(spread(finished))
+    settings = "".join(f" --set {setting}" for setting in overrides or ())
+    publish(finished, folder, f"{recipe}{settings}")

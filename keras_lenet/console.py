@@ -1,0 +1,87 @@
+"""Messages and progress on stderr (stdout is for results), and keeping native libraries quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+console = Console(stderr=True, highlight=False)
+
+
+def say(message: str, style: str | None = None) -> None:
+    """Print one message, as it is, without markup."""
+    console.print(message, style=style, markup=False, soft_wrap=True)
+
+
+def progress(*, of_bytes: bool = False) -> Progress:
+    """A progress bar with a count, the time taken and the time left; used as a context manager.
+
+    Where stderr is no terminal, nothing is drawn: messages tell the story there.
+    """
+    from rich import progress  # slow to import, and only work needs it
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.DownloadColumn() if of_bytes else progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+_INFORMATION = re.compile(
+    r"I\d{4} |INFO: |WARNING: All log messages before absl|To enable the following|fully_quantize: "
+)
+
+
+@contextlib.contextmanager
+def captured(*descriptors: int) -> Iterator[list[str]]:
+    """Divert stdout (1) or stderr (2), what C++ writes there too; yields a list, filled at the end.
+
+    C++ knows nothing of `sys.stderr`, so the file descriptors are what has to be moved.
+    """
+    lines: list[str] = []
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with tempfile.TemporaryFile("w+", errors="replace") as held:
+        saved = [os.dup(descriptor) for descriptor in descriptors]
+        for descriptor in descriptors:
+            os.dup2(held.fileno(), descriptor)
+        try:
+            yield lines
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, copy in zip(descriptors, saved, strict=True):
+                os.dup2(copy, descriptor)
+                os.close(copy)
+            held.seek(0)
+            lines += held
+
+
+@contextlib.contextmanager
+def without_information() -> Iterator[None]:
+    """Hold back what TensorFlow's C++ logs to stderr as information; warnings and errors show.
+
+    It logs before any setting of its own is read.
+    """
+    lines: list[str] = []
+    try:
+        with captured(2) as lines:
+            yield
+    finally:
+        sys.stderr.writelines(line for line in lines if not _INFORMATION.match(line))

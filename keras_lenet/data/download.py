@@ -1,0 +1,135 @@
+"""Datasets that are not on this machine: downloaded from the first mirror that serves them."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pooch
+import requests
+
+from keras_lenet import artifacts, console
+from keras_lenet.data import catalogue, reading
+from keras_lenet.errors import Error
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+TIMEOUT = 5.0, 20.0
+"""Seconds until a mirror answers, and between two pieces of what it sends."""
+ATTEMPTS = 3
+"""Of each mirror."""
+
+pooch.get_logger().setLevel(logging.WARNING)
+
+
+def obtain(name: str, split: catalogue.Split, data_dir: Path | None = None) -> None:
+    """Download a dataset, unless it is here, or none of the known ones.
+
+    Raises:
+        Error: as `download`.
+    """
+    if name in catalogue.DATASETS and not catalogue.is_here(name, split, data_dir):
+        download(name)
+
+
+def download(name: str) -> None:
+    """Fetch the files of a dataset that the cache lacks, each verified before it counts.
+
+    Raises:
+        Error: no mirror can be reached, or none serves the published bytes. What the cache held
+            before is untouched.
+    """
+    dataset, folder = catalogue.find(name), catalogue.cache_dir() / name
+    files = [*dataset.images.values(), *dataset.labels.values()]
+    with artifacts.lock(folder, wait=True):  # another process may be fetching the same
+        missing = [file for file in files if catalogue.locate(name, file, None) is None]
+        if missing and dataset.archive:
+            _download_archive(dataset.archive, missing, folder)
+            return
+        for file in missing:
+            urls = [f"{mirror}{file.name}.gz" for mirror in dataset.mirrors]
+            fetch(urls, folder / f"{file.name}.gz", functools.partial(reading.verified, file=file))
+
+
+def _download_archive(
+    archive: catalogue.Archive, files: list[catalogue.File], folder: Path
+) -> None:
+    def verify(path: Path) -> None:
+        if artifacts.sha256(path) != archive.sha256:
+            raise Error("its checksum is not the published one")
+
+    with tempfile.TemporaryDirectory(dir=folder, prefix=artifacts.TEMPORARY) as scratch:
+        whole = Path(scratch) / "archive.zip"
+        fetch(archive.urls, whole, verify)
+        with zipfile.ZipFile(whole) as members:
+            for file in files:
+                with (
+                    members.open(f"{archive.folder}{file.name}.gz") as source,
+                    artifacts.replacing(folder / f"{file.name}.gz") as temporary,
+                    temporary.open("wb") as target,
+                ):
+                    shutil.copyfileobj(source, target)
+
+
+def fetch(urls: Iterable[str], path: Path, verify: Callable[[Path], object]) -> None:
+    """Download `path` from the first of `urls` whose bytes pass `verify`.
+
+    Raises:
+        Error: there is none. What `path` held before is untouched.
+        OSError: the disk is full, or not to be written to.
+    """
+    problems = []
+    for url in urls:
+        with (
+            tempfile.TemporaryDirectory(dir=path.parent, prefix=artifacts.TEMPORARY) as scratch,
+            console.progress(of_bytes=True) as progress,
+        ):
+            bar = _Bar(progress, progress.add_task(f"Downloading {path.name}", total=None))
+            try:
+                found = pooch.create(
+                    scratch,
+                    url,
+                    registry={path.name: None},
+                    urls={path.name: url},
+                    retry_if_failed=ATTEMPTS - 1,
+                ).fetch(path.name, downloader=pooch.HTTPDownloader(bar, 1 << 16, timeout=TIMEOUT))
+                verify(Path(found))
+            except (requests.RequestException, ValueError, Error) as error:
+                problems.append(f"{url} ({error})")
+                continue
+            artifacts.sync(Path(found))
+            Path(found).replace(path)
+            artifacts.sync(path.parent)
+            return
+    raise Error(f"{path.name} could not be downloaded: " + "; ".join(problems))
+
+
+class _Bar:
+    """What pooch reports to, as Rich shows it."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    @property
+    def total(self) -> float | None:
+        return self._progress.tasks[self._task].total
+
+    @total.setter
+    def total(self, value: int) -> None:
+        self._progress.update(self._task, total=value or None)
+
+    def update(self, count: int) -> None:
+        self._progress.advance(self._task, count)
+
+    def reset(self) -> None:
+        self._progress.reset(self._task)
+
+    def close(self) -> None:
+        self._progress.stop_task(self._task)

@@ -1,0 +1,100 @@
+"""A recipe run from several seeds: how far they spread, and the best one's files to hand out."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_lenet import artifacts, console, pipeline
+from keras_lenet.artifacts import Record
+from keras_lenet.evaluation import results
+from keras_lenet.recipe import Recipe
+from keras_lenet.reporting.card import card
+
+CARD, MANIFEST = "README.md", "manifest.json"
+FILES = {
+    "train": ("model.keras",),
+    "evaluate": ("metrics.json", "confusion.png", "rejection.png"),
+    "report": ("training.png",),  # the page itself shows the dataset's images
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One seed's finished run.
+
+    Attributes:
+        run: the run.
+        metrics: what its evaluation found.
+        validation_accuracy: of the fake-quantized model, which is what seeds are chosen by.
+    """
+
+    run: pipeline.Run
+    metrics: dict[str, Any]
+    validation_accuracy: float
+
+
+def run_seeds(recipe: Recipe, count: int, runs: Path, data_dir: Path | None) -> list[Finished]:
+    """Run the recipe with `count` seeds, from its own upwards, each in a folder of its own.
+
+    What is up to date is not run again.
+    """
+    finished = []
+    for seed in range(recipe.seed, recipe.seed + count):
+        seeded = recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-seed{seed}"})
+        stages = pipeline.select(None, None)
+        run = pipeline.execute(pipeline.open_run(seeded, runs, data_dir), stages)
+        record = Record.of_finished(run.stage_folder("quantize"))
+        metrics = results.read(run.stage_folder("evaluate"))
+        finished.append(Finished(run, metrics, record.summary["validation_accuracy"]))
+    return finished
+
+
+def choose(finished: list[Finished]) -> Finished:
+    """The seed to publish: the best on the validation split; the test set has no say."""
+    return max(finished, key=lambda one: one.validation_accuracy)
+
+
+def publish(finished: list[Finished], folder: Path, source: str) -> None:
+    """Replace `folder` by the chosen seed's files and the model card.
+
+    Args:
+        finished: the runs of all seeds.
+        folder: the folder to replace.
+        source: what the runs are of, as on the command line: the recipe's file and its overrides.
+
+    Raises:
+        GateError: the chosen seed misses a limit of the recipe; `folder` stays as it is.
+    """
+    chosen = choose(finished)
+    results.check_gates(chosen.metrics)
+    console.say(f"publish: seed {chosen.run.recipe.seed}, the best on validation, to {folder}")
+    exported = Record.of_finished(chosen.run.stage_folder("export"))
+    files = FILES | {"export": tuple(exported.outputs)}
+    with artifacts.replacement(folder) as out:
+        for stage, names in files.items():
+            for name in names:
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(chosen.run.stage_folder(stage) / name, out / name)
+        text = card(finished, chosen, spread(finished), source)
+        artifacts.write_bytes(out / CARD, text.encode())
+        artifacts.write_sums(out)
+
+
+def spread(finished: list[Finished]) -> str:
+    """Each model's test accuracy over the seeds, as a Markdown table."""
+    lines = [
+        "| model | mean | standard deviation | lowest | highest |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for key, model in finished[0].metrics["models"].items():
+        scores = [100 * one.metrics["models"][key]["accuracy"] for one in finished]
+        deviation = f"{statistics.stdev(scores):.3f}" if len(scores) > 1 else "–"
+        lines.append(
+            f"| {model['title']} | {statistics.mean(scores):.3f} % | {deviation} | "
+            f"{min(scores):.2f} % | {max(scores):.2f} % |"
+        )
+    return "\n".join(lines)

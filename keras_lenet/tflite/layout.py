@@ -1,0 +1,262 @@
+"""Lays out what a converted .tflite computes: for any batch, and for fast kernels.
+
+Nothing is computed otherwise: every output stays what it was, bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+from keras_lenet.tflite import inspection, metadata_writer
+
+ROWS, COLUMNS = 2, 4
+"""The block of pixels that becomes the channels of one."""
+PLACES = ROWS * COLUMNS
+WINDOW = 4
+"""Pixels that a pooling of 2×2 takes the greatest of: a block has two such windows."""
+_IMAGES_AND_CHANNELS = (3, 1, 2, 0)
+"""The permutation that makes channels of images, and images of channels."""
+
+
+def any_batch(content: bytes) -> bytes:
+    """Let the RESHAPE ops of a .tflite take several images, where they were told to expect one.
+
+    Interpreters can resize the input to any batch, as every evaluation here does; but a shape that
+    is a constant stays what it is.
+    """
+    graph = _Graph(content)
+    reshapes = [operator for operator in graph.operators if graph.name(operator) == "RESHAPE"]
+    for operator in reshapes:
+        shape = graph.values(operator.inputs[1])
+        graph.set_values(operator.inputs[1], np.array([-1, *shape[1:]], np.int32))
+    return graph.pack() if reshapes else content
+
+
+def optimize(content: bytes) -> bytes:
+    """Lay an int8 or uint8 .tflite of one-channel images out for kernels that work on channels.
+
+    XNNPACK computes several channels at a time and pads what has fewer, so that an image of one
+    channel is most of a LeNet's time. Here channels are made of what there is more than one of:
+
+    - Images. RESIZE_BILINEAR takes (1, 28, 28, N) instead of (N, 28, 28, 1), between two TRANSPOSE.
+    - Pixels (space to depth), where the first CONV_2D, of F filters, and its MAX_POOL_2D of 2×2
+      suit. Blocks of 2×4 pixels become channels: (N, 32, 32, 1) becomes (N, 16, 8, 8). A filter of
+      5×5 becomes eight of 3×2×8, one for each place in a block that it can begin at, and is 0 in
+      the other taps. Of their outputs, (N, 14, 7, 8·F), the pooling takes the greatest of the four
+      that lie side by side, and leaves (N, 14, 14, F).
+
+    A tap of 0 adds nothing, whatever the zero point of the input, and weights, scales and biases
+    are repeated, so every sum is rounded as before. The convolution multiplies twice as often: this
+    is not for processors that compute one product at a time, such as microcontrollers.
+
+    Args:
+        content: the .tflite; what is appended to it is left out.
+
+    Returns:
+        The new .tflite; the same bytes where nothing suits, as with another channel count, padding,
+        stride or pooling, or with float.
+    """
+    graph = _Graph(content)
+    done = [_resize_as_channels(graph), _space_to_depth(graph)]
+    return graph.pack() if any(done) else content
+
+
+class _Graph:
+    """The main graph of a .tflite, to be changed."""
+
+    def __init__(self, content: bytes) -> None:
+        self._model = schema.ModelT.InitFromPackedBuf(content, 0)
+        self.tensors: list[Any] = self._model.subgraphs[0].tensors
+        self.operators: list[Any] = self._model.subgraphs[0].operators
+
+    def pack(self) -> bytes:
+        return metadata_writer.pack(self._model)
+
+    def name(self, operator: Any) -> str:
+        return inspection.op_name(self._model.operatorCodes[operator.opcodeIndex])
+
+    def find(self, name: str) -> int | None:
+        """The position of the first op of a name."""
+        names = [self.name(operator) for operator in self.operators]
+        return names.index(name) if name in names else None
+
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        return tuple(int(side) for side in self.tensors[tensor].shape)
+
+    def is_int8(self, tensor: int) -> bool:
+        return bool(self.tensors[tensor].type == schema.TensorType.INT8)
+
+    def values(self, tensor: int) -> NDArray[Any]:
+        """A constant of int8 or int32."""
+        data = self._model.buffers[self.tensors[tensor].buffer].data
+        dtype = np.int8 if self.is_int8(tensor) else np.dtype("<i4")
+        return np.asarray(data, np.uint8).view(dtype).reshape(self.shape(tensor))
+
+    def set_values(self, tensor: int, values: NDArray[Any]) -> None:
+        buffer = self._model.buffers[self.tensors[tensor].buffer]
+        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+        self.tensors[tensor].shape = np.array(values.shape, np.int32)
+
+    def tensor_like(self, tensor: int, shape: Sequence[int]) -> int:
+        """A new tensor of another shape, of the same type and quantization."""
+        return self._add(copy.copy(self.tensors[tensor]), shape)
+
+    def rearrange(
+        self, kind: str, source: int, how: Sequence[int], target: int | None = None
+    ) -> Any:
+        """A new RESHAPE to the shape `how`, or TRANSPOSE by the permutation `how`.
+
+        Its output is a new tensor where none is given. The first side of a shape becomes as many
+        as there are.
+        """
+        operator, argument = schema.OperatorT(), schema.TensorT()
+        if kind == "RESHAPE":
+            shape, values = tuple(how), np.array([-1, *how[1:]], np.int32)
+            operator.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions
+            operator.builtinOptions = schema.ReshapeOptionsT()
+            operator.builtinOptions.newShape = values
+        else:
+            shape, values = tuple(self.shape(source)[i] for i in how), np.array(how, np.int32)
+            operator.builtinOptionsType = schema.BuiltinOptions.TransposeOptions
+            operator.builtinOptions = schema.TransposeOptionsT()
+        if target is None:
+            target = self.tensor_like(source, shape)
+        argument.type = schema.TensorType.INT32
+        constant = self._add(argument, values.shape)
+        self.set_values(constant, values)
+        operator.opcodeIndex = self._code(kind)
+        operator.inputs, operator.outputs = _indices(source, constant), _indices(target)
+        return operator
+
+    def _add(self, tensor: Any, shape: Sequence[int]) -> int:
+        tensor.shape, tensor.name = np.array(shape, np.int32), f"layout/{len(self.tensors)}"
+        tensor.buffer = len(self._model.buffers)
+        self._model.buffers.append(schema.BufferT())
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def _code(self, name: str) -> int:
+        codes = self._model.operatorCodes
+        names = [inspection.op_name(code) for code in codes]
+        if name not in names:
+            code = schema.OperatorCodeT()
+            code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
+            code.version = {"RESHAPE": 1, "TRANSPOSE": 2}[name]  # the first ones for int8
+            codes.append(code)
+            return len(codes) - 1
+        return names.index(name)
+
+
+def _indices(*tensors: int) -> NDArray[np.int32]:
+    return np.array(tensors, np.int32)
+
+
+def _resize_as_channels(graph: _Graph) -> bool:
+    """Resize images as the channels of one; returns whether there is such a resize."""
+    position = graph.find("RESIZE_BILINEAR")
+    if position is None:
+        return False
+    resize = graph.operators[position]
+    (source, size), target = map(int, resize.inputs), int(resize.outputs[0])
+    done = position > 0 and graph.name(graph.operators[position - 1]) == "TRANSPOSE"
+    if done or not graph.is_int8(source) or graph.shape(source)[3] != 1:
+        return False
+    before = graph.rearrange("TRANSPOSE", source, _IMAGES_AND_CHANNELS)
+    resized = graph.tensor_like(target, graph.shape(target))
+    after = graph.rearrange("TRANSPOSE", resized, _IMAGES_AND_CHANNELS, target)
+    resize.inputs, resize.outputs = _indices(before.outputs[0], size), _indices(resized)
+    graph.operators[position : position + 1] = [before, resize, after]
+    return True
+
+
+def _space_to_depth(graph: _Graph) -> bool:
+    """Make blocks of pixels the channels of the first convolution; returns whether it suits."""
+    position = graph.find("CONV_2D")
+    if position is None or not _suits(graph, graph.operators[position]):
+        return False
+    convolution, pooling = graph.operators[position : position + 2]
+    (image, weights, bias), convolved = map(int, convolution.inputs), int(convolution.outputs[0])
+    target = int(pooling.outputs[0])
+    _, height, width, _ = graph.shape(image)
+    _, pooled_height, pooled_width, filters = graph.shape(target)
+    _repeat_filters(graph, weights, bias)
+
+    rows, columns = height // ROWS, width // COLUMNS
+    split = graph.rearrange("RESHAPE", image, (rows, ROWS, columns, COLUMNS))
+    gathered = graph.rearrange("TRANSPOSE", split.outputs[0], (0, 2, 1, 3))
+    depth = graph.rearrange("RESHAPE", gathered.outputs[0], (1, rows, columns, PLACES))
+    convolution.inputs = _indices(depth.outputs[0], weights, bias)
+
+    windows = PLACES // WINDOW  # of one block, side by side
+    blocks = (pooled_height, pooled_width // windows)
+    graph.tensors[convolved].shape = np.array((1, *blocks, PLACES * filters), np.int32)
+    spread = (1, math.prod(blocks), WINDOW, windows * filters)
+    side_by_side = graph.rearrange("RESHAPE", convolved, spread)
+    greatest = graph.tensor_like(target, (1, math.prod(blocks), 1, windows * filters))
+    pooling.inputs, pooling.outputs = side_by_side.outputs, _indices(greatest)
+    options = pooling.builtinOptions
+    options.filterHeight = options.strideH = 1
+    options.filterWidth = options.strideW = WINDOW
+    together = graph.rearrange("RESHAPE", greatest, graph.shape(target), target)
+
+    graph.operators[position : position + 2] = [
+        split, gathered, depth, convolution, side_by_side, pooling, together,
+    ]  # fmt: skip
+    return True
+
+
+def _suits(graph: _Graph, convolution: Any) -> bool:
+    """Whether it is what `optimize` describes, with a size that blocks divide."""
+    options, operators = convolution.builtinOptions, graph.operators
+    image, weights = map(int, convolution.inputs[:2])
+    readers = [operator for operator in operators if convolution.outputs[0] in operator.inputs]
+    following = operators[operators.index(convolution) + 1 :][:1]
+    if not readers or readers != following or graph.name(following[0]) != "MAX_POOL_2D":
+        return False
+    pooling = following[0].builtinOptions
+    steps = [options.strideH, options.strideW, options.dilationHFactor, options.dilationWFactor]
+    sides = [pooling.filterHeight, pooling.filterWidth, pooling.strideH, pooling.strideW]
+    _, height, width, channels = graph.shape(image)
+    _, target_height, target_width, _ = graph.shape(int(convolution.outputs[0]))
+    return (
+        graph.is_int8(image)
+        and graph.is_int8(weights)
+        and len(convolution.inputs) == 3
+        and channels == 1
+        and steps == [1, 1, 1, 1]
+        and sides == [2, 2, 2, 2]
+        and options.padding == pooling.padding == schema.Padding.VALID
+        and not (height % ROWS or width % COLUMNS or target_height % ROWS or target_width % COLUMNS)
+    )
+
+
+def _repeat_filters(graph: _Graph, weights: int, bias: int) -> None:
+    """Repeat each filter for every place in a block that it can begin at.
+
+    Weights become (8·F, blocks down, blocks across, 8), of which the places of one window's pixels
+    come first, then the window, then the filter.
+    """
+    filters = graph.values(weights)[..., 0]
+    count, down, across = filters.shape
+    shape = (ROWS, 2, COLUMNS // 2, count, down + ROWS - 1, across + COLUMNS - 1)
+    begun = np.zeros(shape, np.int8)
+    for row in range(ROWS):
+        for column in range(COLUMNS):
+            place = begun[row, column % 2, column // 2]
+            place[:, row : row + down, column : column + across] = filters
+    blocks = begun.reshape(PLACES * count, shape[-2] // ROWS, ROWS, shape[-1] // COLUMNS, COLUMNS)
+    blocks = blocks.transpose(0, 1, 3, 2, 4)
+    graph.set_values(weights, blocks.reshape(*blocks.shape[:3], PLACES))
+    graph.set_values(bias, np.tile(graph.values(bias), PLACES))
+    for constant in (weights, bias):
+        quantization = graph.tensors[constant].quantization
+        if len(quantization.scale) > 1:
+            quantization.scale = np.tile(quantization.scale, PLACES)
+            quantization.zeroPoint = np.tile(quantization.zeroPoint, PLACES)

@@ -1,0 +1,194 @@
+"""Does the device answer as the host does? One quantized file through every kernel set there is."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_lenet import console
+from keras_lenet.edge.classifier import Classifier, Kernels
+from keras_lenet.errors import Error
+from keras_lenet.tflite import inspection
+
+MICRO = "micro"
+"""TensorFlow Lite Micro's interpreter, where the package tflite-micro is installed."""
+INSTALL = "pip install --pre tflite-micro"
+ARENA = 64 << 10
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An image that two kernel sets put in different classes, with each one's winning output."""
+
+    image: int
+    expected: int
+    expected_output: int
+    found: int
+    found_output: int
+
+    def __str__(self) -> str:
+        return (
+            f"image {self.image}: {self.found} ({self.found_output}) instead of {self.expected} "
+            f"({self.expected_output})"
+        )
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How one kernel set's outputs compare with XNNPACK's.
+
+    Attributes:
+        kernels: the kernel set.
+        flips: the images that it puts in another class.
+        largest: largest difference of any output, in units of the last place.
+        unequal: images on which any output differs.
+        arena: bytes of the arena that TensorFlow Lite Micro used; None for the others.
+    """
+
+    kernels: str
+    flips: tuple[Flip, ...]
+    largest: int
+    unequal: int
+    arena: int | None = None
+
+
+def has_micro() -> bool:
+    """Return whether TensorFlow Lite Micro's interpreter is installed."""
+    return importlib.util.find_spec("tflite_micro") is not None
+
+
+def compare(path: Path, images: NDArray[np.uint8]) -> list[Parity]:
+    """Run every kernel set over the images and compare each with XNNPACK.
+
+    Args:
+        path: an int8 or uint8 .tflite.
+        images: uint8, (N, 28, 28).
+
+    Raises:
+        Error: the file isn't a digit classifier, or its output isn't an integer.
+    """
+    classifier = Classifier(path)
+    if not classifier.output.scale:
+        raise Error(f"{path}: its output is float32; parity is between int8 or uint8 outputs")
+    expected = classifier.raw(images)
+    found = []
+    for kernels in get_args(Kernels):
+        if kernels != "xnnpack":
+            found.append(
+                _compared(kernels, Classifier(path, kernels=kernels).raw(images), expected)
+            )
+    if has_micro():
+        outputs, arena = run_micro(path, classifier.quantize(images))
+        found.append(_compared(MICRO, outputs, expected, arena))
+    return [Parity("xnnpack", (), 0, 0), *found]
+
+
+def softmax_bound(path: Path) -> int | None:
+    """How far the outputs may differ where no logit differs by more than one unit.
+
+    Kernel sets round differently by one unit in the last place. The softmax is steepest where two
+    digits tie: there one unit up in one logit and one down in the other, each of `scale`, move a
+    probability by half of `scale`, in units of 1/256.
+
+    Returns:
+        The bound in units of the last place, rounding included; None for a file without softmax.
+    """
+    for op in inspection.inspect(path).ops:
+        if op.name == "SOFTMAX" and op.inputs[0].scale is not None:
+            return math.ceil(256 * op.inputs[0].scale / 2) + 1
+    return None
+
+
+def markdown(found: list[Parity]) -> str:
+    """The comparison as a Markdown table, with the images that changed class below it."""
+    lines = [
+        "| kernel set | images in another class | largest difference | images with any | arena |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for row in found:
+        arena = f"{row.arena:,} bytes" if row.arena else ""
+        lines.append(
+            f"| {row.kernels} | {len(row.flips)} | {row.largest} | {row.unequal:,} | {arena} |"
+        )
+    changed = [
+        f"{row.kernels}, another class (output): " + "; ".join(map(str, row.flips))
+        for row in found
+        if row.flips
+    ]
+    if found[-1].kernels != MICRO:
+        changed.append(f"TensorFlow Lite Micro was not run: {INSTALL}")
+    return "\n".join([*lines, "", *changed] if changed else lines)
+
+
+def _compared(
+    kernels: str, outputs: NDArray[Any], expected: NDArray[Any], arena: int | None = None
+) -> Parity:
+    difference = np.abs(outputs.astype(np.int32) - expected)
+    before, after = expected.argmax(1), outputs.argmax(1)
+    flips = [
+        Flip(i, int(before[i]), int(expected[i].max()), int(after[i]), int(outputs[i].max()))
+        for i in np.flatnonzero(before != after).tolist()
+    ]
+    return Parity(
+        kernels,
+        tuple(flips),
+        int(difference.max()),
+        int(difference.any(axis=1).sum()),
+        arena,
+    )
+
+
+def run_micro(path: Path, inputs: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """Run a file on TensorFlow Lite Micro's interpreter.
+
+    Args:
+        path: the .tflite.
+        inputs: quantized, (N, 28, 28, 1).
+
+    Returns:
+        The outputs, (N, 10), and the bytes of arena used.
+
+    Raises:
+        Error: the interpreter lacks an op of the file, or memory.
+    """
+    from tflite_micro.python.tflite_micro import runtime
+
+    try:
+        interpreter = runtime.Interpreter.from_bytes(path.read_bytes(), arena_size=ARENA)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise Error(f"{path}: TensorFlow Lite Micro cannot run it: {reason}") from error
+    outputs = []
+    for image in inputs:
+        interpreter.set_input(image[np.newaxis], 0)
+        interpreter.invoke()
+        outputs.append(interpreter.get_output(0)[0].copy())
+    with console.captured(1, 2) as lines:
+        interpreter.print_allocations()
+    used = re.search(r"Arena allocation total (\d+) bytes", "".join(lines))
+    if used is None:
+        raise Error("TensorFlow Lite Micro did not say how much of its arena it used")
+    return np.array(outputs), int(used[1])
+
+
+def arena(path: Path) -> tuple[int, str]:
+    """Bytes of RAM that the interpreter takes for a file, and where the figure is from.
+
+    Raises:
+        Error: the interpreter is installed, but lacks an op of the file, or memory.
+    """
+    report = inspection.inspect(path)
+    if has_micro():
+        image = report.inputs[0]
+        _, used = run_micro(path, np.zeros(image.shape, image.dtype))  # the same for any image
+        how = f"TensorFlow Lite Micro used {used} bytes on a 64-bit host; a 32-bit core uses fewer"
+        return used, how
+    how = "an estimate, twice the activations at their peak: tflite-micro was not installed"
+    return 2 * report.peak_activation_bytes, how

@@ -1,0 +1,320 @@
+"""Epochs that show, keep and resume, for training and quantization-aware fine-tuning alike.
+
+Works on models of Keras 3 and of tf_keras; the namespace is an argument.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from keras_lenet import artifacts, console
+from keras_lenet.errors import Error
+
+Row = dict[str, float]
+AT_A_TIME = 32
+"""Steps between two looks at them: each look costs about a sixth of a step of 64 images."""
+_ADVICE = "lower the learning rate or lengthen the warm-up"
+
+
+@dataclass
+class State:
+    """Where a fit stands after a whole number of epochs.
+
+    Attributes:
+        history: one row an epoch.
+        by_loss: rank epochs by validation loss alone: the divergence from teachers tells more of
+            two models than the few images that only one of them gets right.
+        best: index of the best row: highest validation accuracy, then lowest validation loss, or
+            the latter alone. A row whose figures are not finite ranks below every other.
+        best_weights: the weights of that epoch, as `get_weights` gives them.
+    """
+
+    by_loss: bool = False
+    history: list[Row] = field(default_factory=list)
+    best: int = -1
+    best_weights: list[NDArray[Any]] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """How long it took, and how good the epoch is that is kept: for the stage's record."""
+        return {
+            "epochs": len(self.history),
+            "best_epoch": self.best + 1,
+            "validation_accuracy": self.history[self.best]["val_accuracy"],
+        }
+
+    def add(self, row: Row, weights: list[NDArray[Any]]) -> None:
+        """Add an epoch's row, and keep its weights if it is the best so far."""
+        self.history.append(row)
+        if self.best < 0 or self._rank(row) > self._rank(self.history[self.best]):
+            self.best, self.best_weights = len(self.history) - 1, weights
+
+    def _rank(self, row: Row) -> tuple[bool, float, float]:
+        if not _is_finite(row):  # NaN is neither more nor less than anything
+            return False, 0.0, 0.0
+        return True, 0.0 if self.by_loss else row["val_accuracy"], -row["val_loss"]
+
+    def save(self, path: Path, running: list[NDArray[Any]]) -> None:
+        """Write everything a resumed fit needs; `running` are the weights it goes on from."""
+        arrays = {f"best_{i}": value for i, value in enumerate(self.best_weights)}
+        arrays |= {f"running_{i}": value for i, value in enumerate(running)}
+        progress = json.dumps({"history": self.history, "best": self.best})
+        with artifacts.replacing(path) as temporary:
+            np.savez(temporary, progress=np.array(progress), **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path, by_loss: bool) -> tuple[State, list[NDArray[Any]]]:
+        """What `save` wrote."""
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            progress = json.loads(str(arrays["progress"]))
+
+            def numbered(kind: str) -> list[NDArray[Any]]:
+                count = sum(name.startswith(kind) for name in arrays.files)
+                return [arrays[f"{kind}{i}"] for i in range(count)]
+
+            state = cls(by_loss, **progress, best_weights=numbered("best_"))
+            return state, numbered("running_")
+
+
+def fit(
+    namespace: Any,
+    model: Any,
+    batches: Callable[..., Any],
+    validation: Any,
+    *,
+    epochs: int,
+    steps: int,
+    out: Path,
+    title: str,
+    schedule: Callable[[int], Any],
+    averaged: bool = False,
+    callbacks: tuple[Any, ...] = (),
+    by_loss: bool = False,
+) -> State:
+    """Fit a compiled model, resuming from `out` where an interrupted fit left a checkpoint.
+
+    Leaves the best epoch's weights in the model, the history as CSV in `out`, and the checkpoint
+    there: it is dropped once the stage's result is in its place.
+
+    Args:
+        namespace: the model's, `keras` or `tf_keras`.
+        model: compiled, with the metric "accuracy"; its optimizer built.
+        batches: gives the training batches of a range of epochs, one epoch after the other; for a
+            model of Keras 3 on TensorFlow as `take_steps` takes it.
+        validation: batches of the validation split.
+        epochs: how many in all.
+        steps: batches in an epoch.
+        out: folder for the checkpoint and the history.
+        title: what to call this work on screen.
+        schedule: the learning rate by step, for the history.
+        averaged: validate and keep the optimizer's moving average of the weights.
+        callbacks: more of them, called last.
+        by_loss: keep the epoch of lowest validation loss, instead of highest accuracy.
+
+    Raises:
+        Error: the loss is no longer a finite number, or the validation loss never was.
+    """
+    state = _resume(model, out, title, by_loss)
+    start = len(state.history)
+    if start < epochs:
+        with console.progress() as bar:
+            task = bar.add_task(title, total=epochs * steps, completed=start * steps)
+            watch = _Watch(model, state, out, title, schedule, epochs, steps, bar, task)
+            hooks = [
+                namespace.callbacks.LambdaCallback(
+                    on_train_batch_end=watch.batch_end, on_epoch_end=watch.save_running
+                ),
+                *([namespace.callbacks.SwapEMAWeights(swap_on_epoch=True)] if averaged else []),
+                namespace.callbacks.LambdaCallback(on_epoch_end=watch.epoch_end),
+                *callbacks,
+            ]
+            if namespace is keras and keras.backend.backend() == "tensorflow":
+                take_steps(
+                    model,
+                    batches,
+                    validation,
+                    epochs=range(start, epochs),
+                    steps=steps,
+                    callbacks=hooks,
+                )
+            else:
+                model.fit(
+                    batches(range(start, epochs)),
+                    initial_epoch=start,
+                    epochs=epochs,
+                    steps_per_epoch=steps,
+                    validation_data=validation,
+                    callbacks=hooks,
+                    shuffle=False,  # the batches come shuffled
+                    verbose=0,
+                )
+    if not _is_finite(state.history[state.best]):
+        raise Error(
+            f"{title}: the validation loss was not finite after any of {epochs} epochs; {_ADVICE}"
+        )
+    model.set_weights(state.best_weights)
+    return state
+
+
+def _is_finite(row: Row) -> bool:
+    return math.isfinite(row["val_accuracy"]) and math.isfinite(row["val_loss"])
+
+
+def _resume(model: Any, out: Path, title: str, by_loss: bool) -> State:
+    path = out / artifacts.CHECKPOINT
+    if not path.exists():
+        return State(by_loss)
+    try:
+        state, running = State.load(path, by_loss)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        console.say(f"{title}: {path} is damaged; starting again from the first epoch")
+        return State(by_loss)
+    _set_running(model, running)
+    console.say(f"{title}: resuming after epoch {len(state.history)}")
+    return state
+
+
+def _get_running(model: Any) -> list[NDArray[Any]]:
+    return model.get_weights() + [variable.numpy() for variable in model.optimizer.variables]
+
+
+def _set_running(model: Any, values: list[NDArray[Any]]) -> None:
+    count = len(model.weights)
+    model.set_weights(values[:count])
+    for variable, value in zip(model.optimizer.variables, values[count:], strict=True):
+        variable.assign(value)
+
+
+@dataclass
+class _Watch:
+    """Follows one fit through Keras' callbacks."""
+
+    model: Any
+    state: State
+    out: Path
+    title: str
+    schedule: Callable[[int], Any]
+    epochs: int
+    steps: int
+    bar: Any
+    task: Any
+    running: list[NDArray[Any]] = field(default_factory=list)
+
+    def batch_end(self, batch: int, logs: dict[str, float]) -> None:
+        if not math.isfinite(logs["loss"]):
+            where = f"epoch {len(self.state.history) + 1}, batch {batch + 1}"
+            raise Error(f"{self.title}: the loss became {logs['loss']} in {where}; {_ADVICE}")
+        self.bar.update(self.task, completed=len(self.state.history) * self.steps + batch + 1)
+
+    def save_running(self, epoch: int, logs: dict[str, float]) -> None:
+        """Before averaged weights are swapped in: a resumed fit goes on from the raw ones."""
+        self.running = _get_running(self.model)
+
+    def epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        row = {key: float(logs[key]) for key in ("loss", "accuracy", "val_loss", "val_accuracy")}
+        row["learning_rate"] = float(self.schedule((epoch + 1) * self.steps - 1))
+        self.state.add(row, self.model.get_weights())
+        self.state.save(self.out / artifacts.CHECKPOINT, self.running)
+        _write_history(self.out / artifacts.HISTORY, self.state.history)
+        best = " (best so far)" if self.state.best == epoch else ""
+        console.say(
+            f"{self.title} epoch {epoch + 1}/{self.epochs}: loss {row['loss']:.4f}, validation "
+            f"loss {row['val_loss']:.4f}, validation accuracy {row['val_accuracy']:.2%}{best}"
+        )
+
+
+def _write_history(path: Path, history: list[Row]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["epoch", *history[0]], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"epoch": number, **row} for number, row in enumerate(history, 1))
+    artifacts.write_bytes(path, text.getvalue().encode())
+
+
+def take_steps(
+    model: keras.Model,
+    batches: Callable[[range, tf.distribute.InputContext], tf.data.Dataset],
+    validation: tf.data.Dataset,
+    *,
+    epochs: range,
+    steps: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    """Fit as `keras.Model.fit` does, and call the same callbacks with the same logs.
+
+    Losses and metrics are those of whole batches, and the same on every host. Every device
+    validates on all of `validation`: no share of it comes out uneven.
+
+    Args:
+        model: compiled, in the scope of the strategy whose devices are to hold it.
+        batches: gives this host's shares of the batches of a range of epochs, one for each of its
+            devices in turn.
+        validation: batches of the validation split.
+        epochs: which to train, counted from 0.
+        steps: batches in an epoch.
+        callbacks: called as Keras calls them.
+    """
+    train, validate = _compiled(model)
+    hooks = keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs.stop, steps=steps)
+    shares = iter(
+        model.distribute_strategy.distribute_datasets_from_function(
+            lambda context: batches(epochs, context)
+        )
+    )
+    hooks.on_train_begin()
+    for epoch in epochs:
+        hooks.on_epoch_begin(epoch)
+        model.reset_metrics()
+        for first in range(0, steps, AT_A_TIME):
+            count = min(AT_A_TIME, steps - first)
+            hooks.on_train_batch_begin(first)
+            logs = _numbers(train(shares, tf.constant(count)))
+            hooks.on_train_batch_end(first + count - 1, logs)
+        model.reset_metrics()
+        hooks.on_test_begin()
+        seen = _numbers(validate(validation))
+        hooks.on_test_end(seen)
+        hooks.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in seen.items()})
+    hooks.on_train_end()
+
+
+@functools.lru_cache(maxsize=4)  # models that are fitted in turns are not compiled again
+def _compiled(model: keras.Model) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What takes some steps, and what goes through a dataset; both return the metrics."""
+    strategy = model.distribute_strategy
+    train_step, test_step = model.train_step, model.test_step
+    if model.jit_compile:
+        train_step = tf.function(train_step, jit_compile=True)
+        test_step = tf.function(test_step, jit_compile=True, reduce_retracing=True)
+
+    @tf.function
+    def train(batches: Any, count: tf.Tensor) -> dict[str, tf.Tensor]:
+        for _ in tf.range(count):
+            strategy.run(train_step, args=(next(batches),))
+        return model.get_metrics_result()
+
+    @tf.function
+    def validate(batches: tf.data.Dataset) -> dict[str, tf.Tensor]:
+        for batch in batches:
+            strategy.run(test_step, args=(batch,))
+        return model.get_metrics_result()
+
+    return train, validate
+
+
+def _numbers(logs: dict[str, tf.Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in logs.items()}

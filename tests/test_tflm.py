@@ -1,0 +1,304 @@
+"""The bundle for TensorFlow Lite Micro: its vectors, its files, its self-test and its Makefile."""
+
+import hashlib
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import stub_tflm
+from conftest import CORTEX_M, PIPELINES, draw_digits
+from small_nets import Net
+
+from keras_lenet.deploy import tflm
+from keras_lenet.edge.classifier import Classifier
+from keras_lenet.errors import Error
+from keras_lenet.tflite import parity
+
+EXPORTED = PIPELINES.parent / "exported"
+REFERENCE = EXPORTED / "microcontroller" / "lenet5_int8.tflite"
+
+
+def digits():
+    return tflm.golden_images(*draw_digits(30, 0))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The reference model's bundle; not to be changed."""
+    folder = tmp_path_factory.mktemp("bundle")
+    tflm.write(REFERENCE, *digits(), folder)
+    return folder
+
+
+@pytest.fixture
+def bundle(written, tmp_path):
+    shutil.copytree(written, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def vectors(folder):
+    """The images, names and outputs in the header of golden vectors."""
+    text = (folder / "lenet5_golden.h").read_text()
+    rows = re.findall(r"\{([-\d,\s]+)\}", text.partition("golden_images")[2])
+    numbers = [np.array([int(n) for n in row.split(",") if n.strip()], np.int8) for row in rows]
+    names = re.findall(r'"([^"]+)"', text.partition("golden_names")[2].partition(";")[0])
+    images = np.array([row for row in numbers if len(row) == 784])
+    return images, names, np.array([row for row in numbers if len(row) == 10])
+
+
+def make(folder, *arguments):
+    return subprocess.run(
+        ["make", "-s", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def test_golden_images_are_the_first_of_each_class_and_the_edge_cases():
+    images = np.arange(4, dtype=np.uint8)[:, np.newaxis, np.newaxis] + np.zeros(
+        (4, 28, 28), np.uint8
+    )
+    golden, names = tflm.golden_images(images, np.array([7, 2, 7, 2], np.uint8))
+    assert names == [
+        "a 2", "a 7", "blank", "full ink", "checkerboard", "gradient",
+        "one pixel in each corner", "noise",
+    ]  # fmt: skip
+    assert golden.dtype == np.uint8
+    assert golden.shape == (8, 28, 28)
+    by_name = dict(zip(names, golden, strict=True))
+    assert (by_name["a 2"] == 1).all()
+    assert (by_name["a 7"] == 0).all()
+    assert not by_name["blank"].any()
+    assert (by_name["full ink"] == 255).all()
+    assert by_name["checkerboard"][:2, :3].tolist() == [[0, 255, 0], [255, 0, 255]]
+    assert (np.unique(by_name["checkerboard"]) == [0, 255]).all()
+    gradient = by_name["gradient"].ravel().astype(int)
+    assert gradient[[0, 1, 4, 392, 782, 783]].tolist() == [0, 0, 1, 127, 254, 255]
+    corners = by_name["one pixel in each corner"]
+    assert corners.astype(int).sum() == 4 * 255
+    assert corners[0, 0] == corners[0, 27] == corners[27, 0] == corners[27, 27] == 255
+    assert (by_name["noise"].min(), by_name["noise"].max()) == (0, 255)
+
+
+@pytest.mark.needs("tflite_micro")
+def test_the_vectors_are_the_answers_of_the_real_interpreter(written):
+    images, names = digits()
+    inputs, found, outputs = vectors(written)
+    assert found == names
+    np.testing.assert_array_equal(inputs, images.reshape(-1, 784).astype(int) - 128)
+    answers, _ = parity.run_micro(REFERENCE, inputs.reshape(-1, 28, 28, 1))
+    np.testing.assert_array_equal(outputs, answers)
+    # LiteRT's reference kernels round these once where TensorFlow Lite Micro rounds twice.
+    row = names.index("one pixel in each corner")
+    assert outputs[row, 3] == -104
+    assert Classifier(REFERENCE, kernels="reference").raw(images)[row, 3] == -102
+
+
+def test_without_the_interpreter_there_are_no_vectors_and_a_line_says_so(
+    monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(parity, "has_micro", lambda: False)
+    tflm.write(REFERENCE, *digits(), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "README.md", "lenet5_contract.h", "lenet5_int8.tflite", "lenet5_model.cc",
+        "lenet5_model.h", "lenet5_ops.h",
+    }  # fmt: skip
+    lines = [line for line in capsys.readouterr().err.splitlines() if "golden" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("no golden vectors for lenet5_int8.tflite: ")
+    assert "pip install --pre tflite-micro" in lines[0]
+    page = (tmp_path / "README.md").read_text()
+    assert "There are no golden vectors and no self-test" in page
+    assert "self_test" not in page
+    assert "an estimate, twice the activations" in page
+
+
+def test_the_array_is_the_file(written):
+    text = (written / "lenet5_model.cc").read_text()
+    numbers = text.partition("= {")[2].partition("}")[0]
+    content = bytes(int(number) for number in numbers.split(",") if number.strip())
+    assert content == REFERENCE.read_bytes() == (written / "lenet5_int8.tflite").read_bytes()
+    header = (written / "lenet5_model.h").read_text()
+    assert f"lenet5_model_size = {len(content)};" in header
+    assert f"lenet5_model_fnv1a = {tflm.fnv1a(content):#010x};" in header
+    assert hashlib.sha256(content).hexdigest() in header
+
+
+def test_the_contract_is_the_files(written):
+    text = (written / "lenet5_contract.h").read_text()
+    constants = dict(re.findall(r"constexpr \w+ lenet5_(\w+) = ([^;]+);", text))
+    assert np.float32(constants["input_scale"].rstrip("f")) == np.float32(1 / 255)
+    assert constants["input_zero_point"] == "-128"
+    assert (constants["side"], constants["input_size"], constants["classes"]) == ("28", "784", "10")
+    assert constants["output_scale"] == "0.00390625f"
+    assert constants["output_zero_point"] == "-128"
+    assert constants["threshold"] == "0.6328125f"
+    used, how = parity.arena(REFERENCE)
+    assert int(constants["arena_size"]) - 1024 < used <= int(constants["arena_size"])
+    assert int(constants["arena_size"]) % 1024 == 0
+    assert f"// {how}.\n" in text
+    labels = re.search(r"labels\[lenet5_classes\] = \{([^}]*)\}", text)[1]
+    assert labels.split() == [f'"{digit}",' for digit in range(9)] + ['"9"']
+
+
+def test_the_resolver_has_exactly_the_ops_of_the_model(written):
+    text = (written / "lenet5_ops.h").read_text()
+    assert re.findall(r"resolver\.(\w+)\(\)", text) == [
+        "AddConv2D", "AddFullyConnected", "AddMaxPool2D", "AddResizeBilinear", "AddSoftmax",
+    ]  # fmt: skip
+    assert "MicroMutableOpResolver<5>" in text
+
+
+def test_an_op_that_the_table_lacks_is_named(tmp_path):
+    net = Net().pool("MAX", (4, 4), (4, 4)).op("LOGISTIC", (1, 7, 7, 1), 1 / 256, -128)
+    model = net.ten().softmax().save(tmp_path / "test.tflite")
+    folder = tmp_path / "bundle"
+    with pytest.raises(Error, match="LOGISTIC"):
+        tflm.write(model, *digits(), folder)
+    assert not folder.exists()
+
+
+def test_names_follow_the_file_and_classes_without_names_are_numbers(tmp_path):
+    model = Net().pool("MAX", (4, 4), (4, 4)).ten().softmax().save(tmp_path / "tiny.tflite")
+    folder = tmp_path / "bundle"
+    tflm.write(model, np.zeros((1, 28, 28), np.uint8), ["blank"], folder)
+    text = (folder / "tiny_contract.h").read_text()
+    assert '"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}' in text
+    assert "tiny_threshold = 0.0f;" in text
+    for path in folder.iterdir():
+        assert (
+            "@" not in path.read_text(errors="ignore")
+            or path.suffix == ".tflite"
+            or (path.name == "Makefile")
+        )
+    assert "ifndef TINY_NO_MAIN" in (folder / "self_test.cc").read_text()
+
+
+def test_the_source_of_the_digits_is_named(written):
+    for name in ("lenet5_golden.h", "README.md"):
+        text = (written / name).read_text()
+        for credit in ("Optical Recognition of Handwritten Digits", "Alpaydin", "CC BY 4.0"):
+            assert credit in text
+
+
+def test_fnv1a_of_known_strings():
+    """The test vectors that its authors publish."""
+    assert tflm.fnv1a(b"") == 0x811C9DC5
+    assert tflm.fnv1a(b"a") == 0xE40C292C
+    assert tflm.fnv1a(b"foobar") == 0xBF9CF968
+
+
+def test_only_an_int8_file_is_taken(tmp_path):
+    with pytest.raises(Error, match="takes an int8 file"):
+        tflm.write(EXPORTED / "lenet5_uint8.tflite", *digits(), tmp_path)
+
+
+# The self-test and its Makefile.
+
+
+@pytest.mark.needs("g++", "tflite_micro")
+def test_without_an_interpreter_the_self_test_says_so(bundle):
+    result = make(bundle)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == (
+        "PASS: the model array and 16 golden vectors; no interpreter to answer them\n"
+    )
+
+
+@pytest.mark.needs("g++", "tflite_micro")
+def test_a_changed_byte_of_the_model_fails_it(bundle):
+    source = bundle / "lenet5_model.cc"
+    text = source.read_text()
+    assert " 84, 70, 76, 51," in text  # TFL3
+    source.write_text(text.replace(" 84, 70, 76, 51,", " 84, 70, 76, 52,", 1))
+    result = make(bundle)
+    assert "FAIL: the model's hash is" in result.stdout
+    assert result.returncode != 0
+
+
+@pytest.mark.needs("arm-none-eabi-g++", "tflite_micro")
+def test_it_compiles_for_a_cortex_m(bundle):
+    flags = f"CXXFLAGS={' '.join(CORTEX_M)}"
+    result = make(bundle, "self_test", "CXX=arm-none-eabi-g++", flags)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture
+def hand_made(monkeypatch, tmp_path):
+    """A bundle with two vectors: an image is answered with its first ten pixels, less 128."""
+    images = np.zeros((2, 28, 28), np.uint8)
+    images[0, 0, [2, 7]] = 100, 156  # of 256
+    images[1, 0, [0, 1, 9]] = 230, 16, 10
+    monkeypatch.setattr(parity, "has_micro", lambda: True)
+    monkeypatch.setattr(parity, "arena", lambda path: (9_000, "by hand"))
+    monkeypatch.setattr(
+        parity, "run_micro", lambda path, inputs: (inputs.reshape(-1, 784)[:, :10], 9_000)
+    )
+    tflm.write(REFERENCE, images, ["one", "other"], tmp_path / "hand_made")
+    return tmp_path / "hand_made"
+
+
+@pytest.mark.needs("g++")
+def test_the_self_test_compares_every_output_of_the_interpreter(hand_made, tmp_path):
+    bundle = hand_made
+    stub_tflm.write(tmp_path / "tflm")
+    make(bundle)  # what was built without an interpreter is not used again
+    named = f"TFLM={tmp_path / 'tflm'}"
+    result = make(bundle, named, "CPPFLAGS=-DNDEBUG")
+    assert result.stdout == (
+        "PASS: the model array and 2 golden vectors, answered bit for bit\n"
+    ), result.stderr
+    text = (bundle / "lenet5_golden.h").read_text()
+    assert text.count("-128, -118}") == 1
+    (bundle / "lenet5_golden.h").write_text(text.replace("-128, -118}", "-128, -117}"))
+    result = make(bundle, named)
+    assert result.stdout == "FAIL: other: output 9 is -118, expected -117\n"
+    assert result.returncode != 0
+
+
+@pytest.mark.needs("tflite_micro")
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "tensorflow/lite/micro/micro_interpreter.h",
+        f"{stub_tflm.DOWNLOADS}/flatbuffers/include",
+        f"{stub_tflm.DOWNLOADS}/gemmlowp",
+        f"{stub_tflm.DOWNLOADS}/ruy",
+        stub_tflm.LIBRARY,
+    ],
+)
+def test_a_checkout_that_was_not_built_fails_with_a_line(missing, bundle, tmp_path):
+    for name in (
+        "tensorflow/lite/micro/micro_interpreter.h",
+        f"{stub_tflm.DOWNLOADS}/flatbuffers/include",
+        f"{stub_tflm.DOWNLOADS}/gemmlowp",
+        f"{stub_tflm.DOWNLOADS}/ruy",
+        stub_tflm.LIBRARY,
+    ):
+        if name != missing:
+            (tmp_path / "tflm" / name).mkdir(parents=True)
+    result = make(bundle, f"TFLM={tmp_path / 'tflm'}", "CPPFLAGS=")
+    assert result.returncode != 0
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert f"{tmp_path / 'tflm' / missing} is missing" in line
+
+
+@pytest.mark.needs("tflite_micro")
+@pytest.mark.parametrize("named", ["", "/nowhere"])
+def test_a_checkout_that_is_not_there_fails_with_a_line(named, bundle):
+    result = make(bundle, f"TFLM={named}")
+    assert result.returncode != 0
+    assert "micro_interpreter.h is missing" in result.stderr
+    assert "PASS" not in result.stdout
+
+
+@pytest.mark.needs("g++", "tflite_micro")
+def test_compiled_without_the_makefile_the_headers_are_required(bundle):
+    """A firmware whose include path lacks the headers must not print PASS."""
+    result = subprocess.run(
+        ["g++", "-std=c++17", "-fsyntax-only", "self_test.cc"],
+        cwd=bundle, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode != 0
+    assert "tensorflow/lite/micro/" in result.stderr
