@@ -5,10 +5,13 @@ import os
 # Silence TensorFlow's start-up chatter; set before anything imports it. Errors still show.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from keras_lenet.cli import deploy, draw, evaluate, failures, run
+# Help lists the commands in the order in which these register them.
+# isort: off
+from keras_lenet.cli import run, evaluate, draw, deploy, failures
 from keras_lenet.cli.options import app
+# isort: on
 
-__all__ = ["deploy", "draw", "evaluate", "main", "run"]
+__all__ = ["app", "deploy", "draw", "evaluate", "main", "run"]
 
 
 def main() -> None:
