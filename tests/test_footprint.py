@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from keras_lenet.deploy import footprint
-from keras_lenet.deploy.footprint import KB, Board, Core, Work
 from keras_lenet.errors import Error
 from keras_lenet.tflite import inspection, parity
 
@@ -51,43 +50,6 @@ def test_without_the_interpreter_the_arena_is_called_an_estimate(monkeypatch):
     page = footprint.page(REFERENCE)
     assert f"| RAM: the interpreter's arena | {2 * 5_880:,} |" in page
     assert "The arena: an estimate" in page
-
-
-def test_a_rate_is_macs_over_cycles():
-    core = Core("core", Work("work", 3_000_000), seconds=0.5, mhz=2, source="")
-    assert core.rate == pytest.approx(3)
-    assert core.milliseconds(6_000, mhz=4) == pytest.approx(0.5)
-
-
-def test_the_time_on_a_board_is_that_of_its_core_at_its_clock(page):
-    times = {row[0]: row[-1] for row in rows(page, "Boards")}
-    at_100 = {row[0]: float(row[-1]) for row in rows(page, "Time")}
-    assert float(times["ST Nucleo-F446RE"]) == pytest.approx(at_100["Cortex-M4"] / 1.8, rel=0.05)
-    assert float(times["Raspberry Pi Pico"]) == pytest.approx(at_100["Cortex-M0+"] / 1.33, rel=0.05)
-
-
-def test_a_board_without_room_is_said_not_to_fit(page):
-    boards = {row[0]: row for row in rows(page, "Boards")}
-    assert boards["Arduino Uno R3"][3:] == ["no: flash and RAM", "32", "–", "2", "–", "–"]
-    assert boards["Arduino Nano 33 BLE"][3] == "yes"
-    assert len(boards) == len(footprint.BOARDS)
-
-
-@pytest.mark.parametrize(
-    ("flash", "ram", "fits"),
-    [(0, 0, "yes"), (-1, 0, "no: flash"), (0, -1, "no: RAM"), (-1, -1, "no: flash and RAM")],
-)
-def test_a_board_fits_to_the_last_kb(monkeypatch, flash, ram, fits):
-    """`flash` and `ram`: kB more than just enough, with what is set aside."""
-    arena, _ = parity.arena(REFERENCE)
-    enough = [
-        -(-need // KB)
-        for need in (REFERENCE.stat().st_size + footprint.CODE, arena + footprint.STACK)
-    ]
-    board = Board("board", footprint.M4, 100, enough[0] + flash, enough[1] + ram, "")
-    monkeypatch.setattr(footprint, "BOARDS", (board,))
-    hide(monkeypatch, "ethosu")  # saves its time
-    assert rows(footprint.page(REFERENCE), "Boards")[0][3] == fits
 
 
 @pytest.mark.needs("vela")

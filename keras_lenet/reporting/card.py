@@ -56,7 +56,7 @@ brings images to its own size, and the softmax, are inside the file.
 Shapes are (1, 28, 28, 1) and (1, 10). 0 is background, 255 is ink: white on black, as in MNIST.
 `manifest.json` has the contract, the sizes and the hashes for programs, `SHA256SUMS` the hash of
 every file (`sha256sum -c SHA256SUMS` checks them); `budget.md` has the flash,
-RAM, arithmetic and estimated time of the int8 file on microcontrollers.
+RAM and arithmetic of the int8 file on microcontrollers.
 
 ## Hashes
 
