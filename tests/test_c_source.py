@@ -27,7 +27,7 @@ from keras_lenet.deploy.c import arithmetic, folder, graph, measure, source
 from keras_lenet.errors import Error
 
 EXPORTED = PIPELINES.parent / "exported"
-REFERENCE = EXPORTED / "microcontroller" / "lenet5_int8.tflite"
+REFERENCE = EXPORTED / "microcontroller" / "lenet5_int8_plain.tflite"
 STRICT = (*measure.STRICT, "-Werror=overflow")
 WATCHED = ("-O0", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
 

@@ -389,7 +389,7 @@ class Confident:
 def run(tmp_path, monkeypatch):
     """A context whose folders hold stand-ins, each of which answers as `RUN` says of its file."""
     folders = {name: tmp_path / name for name in ("train", "quantize", "export")}
-    for name in (*FILES, "export/microcontroller/lenet5_int8.tflite"):
+    for name in (*FILES, "export/microcontroller/lenet5_int8_plain.tflite"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
 
@@ -464,7 +464,7 @@ def test_a_run_traces_each_int8_file_beside_the_float_it_was_made_from(run):
     found = metrics_of(run)
     assert found["layers"] == {
         "int8_ptq": [{"op": "lenet5_float32.tflite > export/lenet5_int8_ptq.tflite", "of": 5}],
-        "int8": [{"op": "unquantized qat > microcontroller/lenet5_int8.tflite", "of": 5}],
+        "int8": [{"op": "unquantized qat > microcontroller/lenet5_int8_plain.tflite", "of": 5}],
     }
     assert found["arena"] == {"bytes": 77, "how": "microcontroller"}
 

@@ -287,7 +287,7 @@ def test_integers_of_any_width_are_no_floats(tmp_path):
 
 
 EXPORTED = SMOKE.parents[1] / "exported"
-PLAIN = EXPORTED / "microcontroller" / "lenet5_int8.tflite"
+PLAIN = EXPORTED / "microcontroller" / "lenet5_int8_plain.tflite"
 
 
 def test_an_optimized_layout_that_answers_alike_is_taken():
@@ -425,7 +425,7 @@ def test_folders_change_no_byte(exported, again):
     assert differ == {"manifest.json", "lenet5_int8.tflite", "lenet5_uint8.tflite"}
     assert first.keys() == second.keys()
     assert "c/lenet5.c" in first
-    plain = "microcontroller/lenet5_int8.tflite"
+    plain = "microcontroller/lenet5_int8_plain.tflite"
     assert second["lenet5_int8.tflite"] == second[plain] == first[plain]
 
 
@@ -470,7 +470,7 @@ def test_thresholds_refuse_a_share_of_the_validation_images(exported, context):
         )
         assert classifier.threshold == of_validation == manifest["files"][name]["threshold"]
         assert of_training != of_validation
-    plain = Classifier(exported[0] / "microcontroller" / "lenet5_int8.tflite")
+    plain = Classifier(exported[0] / "microcontroller" / "lenet5_int8_plain.tflite")
     assert plain.threshold == manifest["files"]["lenet5_int8.tflite"]["threshold"]
 
 
@@ -486,7 +486,7 @@ def test_calibration_images_are_named_by_position_and_hash(exported, context):
 
 
 def test_budget_is_of_the_plain_int8_file(exported):
-    assert (exported[0] / "budget.md").read_text() == "of lenet5_int8.tflite"
+    assert (exported[0] / "budget.md").read_text() == "of lenet5_int8_plain.tflite"
 
 
 def test_files_describe_themselves(exported):
@@ -542,7 +542,9 @@ def manifest():
 
 def test_manifest_tells_the_truth_of_every_tflite(manifest):
     plain = {
-        "microcontroller/lenet5_int8.tflite": manifest["microcontroller"]["lenet5_int8.tflite"]
+        "microcontroller/lenet5_int8_plain.tflite": manifest["microcontroller"][
+            "lenet5_int8_plain.tflite"
+        ]
     }
     assert list(manifest["files"]) == [f"lenet5_{variant}.tflite" for variant in export.VARIANTS]
     for name, described in (manifest["files"] | plain).items():

@@ -9,7 +9,7 @@ from keras_lenet.errors import Error
 from keras_lenet.tflite import inspection, parity
 
 EXPORTED = Path(__file__).parents[1] / "exported"
-REFERENCE = EXPORTED / "microcontroller" / "lenet5_int8.tflite"
+REFERENCE = EXPORTED / "microcontroller" / "lenet5_int8_plain.tflite"
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from keras_lenet.tflite import inspection
 
 @pytest.fixture(scope="module")
 def path():
-    return PIPELINES.parent / "exported" / "microcontroller" / "lenet5_int8.tflite"
+    return PIPELINES.parent / "exported" / "microcontroller" / "lenet5_int8_plain.tflite"
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keras_lenet.edge.classifier import Classifier, Kernels, open_interpreter
 from keras_lenet.tflite import convert, inspection, layout, metadata_writer
 
-PLAIN = PIPELINES.parent / "exported" / "microcontroller" / "lenet5_int8.tflite"
+PLAIN = PIPELINES.parent / "exported" / "microcontroller" / "lenet5_int8_plain.tflite"
 
 
 def pictures(count, seed=0):

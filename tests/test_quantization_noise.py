@@ -145,7 +145,7 @@ def test_only_ops_of_one_name_are_numbered():
 
 
 def test_what_can_be_compared():
-    plain = PUBLISHED / "microcontroller" / "lenet5_int8.tflite"
+    plain = PUBLISHED / "microcontroller" / "lenet5_int8_plain.tflite"
     assert quantization_noise.comparable(FLOAT, plain)
     assert not quantization_noise.comparable(plain, FLOAT)
     assert not quantization_noise.comparable(FLOAT, FLOAT)

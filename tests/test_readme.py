@@ -67,7 +67,7 @@ def sketch(request, tmp_path):
     """A folder with a C++ snippet, a main that calls it, and the bundle that it includes."""
     folder = tmp_path / "bundle"
     folder.mkdir()
-    model = ROOT / "exported" / "microcontroller" / "lenet5_int8.tflite"
+    model = ROOT / "exported" / "microcontroller" / "lenet5_int8_plain.tflite"
     tflm.write(model, np.zeros((1, 28, 28), np.uint8), ["blank"], folder)
     text = README if request.param == "README" else (folder / "README.md").read_text()
     (snippet,) = snippets("cpp", text)

@@ -17,7 +17,7 @@ from keras_lenet.errors import Error
 from keras_lenet.tflite import parity
 
 EXPORTED = PIPELINES.parent / "exported"
-REFERENCE = EXPORTED / "microcontroller" / "lenet5_int8.tflite"
+REFERENCE = EXPORTED / "microcontroller" / "lenet5_int8_plain.tflite"
 
 
 def digits():
@@ -100,12 +100,12 @@ def test_without_the_interpreter_there_are_no_vectors_and_a_line_says_so(
     monkeypatch.setattr(parity, "has_micro", lambda: False)
     tflm.write(REFERENCE, *digits(), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "README.md", "lenet5_contract.h", "lenet5_int8.tflite", "lenet5_model.cc",
+        "README.md", "lenet5_contract.h", "lenet5_int8_plain.tflite", "lenet5_model.cc",
         "lenet5_model.h", "lenet5_ops.h",
     }  # fmt: skip
     lines = [line for line in capsys.readouterr().err.splitlines() if "golden" in line]
     assert len(lines) == 1
-    assert lines[0].startswith("no golden vectors for lenet5_int8.tflite: ")
+    assert lines[0].startswith("no golden vectors for lenet5_int8_plain.tflite: ")
     assert "pip install --pre tflite-micro" in lines[0]
     page = (tmp_path / "README.md").read_text()
     assert "There are no golden vectors and no self-test" in page
@@ -117,7 +117,7 @@ def test_the_array_is_the_file(written):
     text = (written / "lenet5_model.cc").read_text()
     numbers = text.partition("= {")[2].partition("}")[0]
     content = bytes(int(number) for number in numbers.split(",") if number.strip())
-    assert content == REFERENCE.read_bytes() == (written / "lenet5_int8.tflite").read_bytes()
+    assert content == REFERENCE.read_bytes() == (written / "lenet5_int8_plain.tflite").read_bytes()
     header = (written / "lenet5_model.h").read_text()
     assert f"lenet5_model_size = {len(content)};" in header
     assert f"lenet5_model_fnv1a = {tflm.fnv1a(content):#010x};" in header

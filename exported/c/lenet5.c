@@ -1,4 +1,4 @@
-/* lenet5_int8.tflite, SHA-256 dfcfdf51c8ce7e0c960077c5da4c979096d051cd58e3eade295fdd61a0f4a616 */
+/* lenet5_int8_plain.tflite, SHA-256 dfcfdf51c8ce7e0c960077c5da4c979096d051cd58e3eade295fdd61a0f4a616 */
 
 #include "lenet5.h"
 

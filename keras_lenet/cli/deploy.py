@@ -88,7 +88,7 @@ def export_c(
 
     With a test, a Makefile, an Arduino sketch, and what it takes of a microcontroller.
 
-    Example: keras-lenet export-c exported/microcontroller/lenet5_int8.tflite -o c/
+    Example: keras-lenet export-c exported/microcontroller/lenet5_int8_plain.tflite -o c/
     """
     from keras_lenet import console
     from keras_lenet.deploy import tflm

@@ -91,7 +91,7 @@ def write(model: Path, images: NDArray[np.uint8], names: list[str], folder: Path
     classifier = Classifier(model)
     if classifier.input.dtype != np.int8 or classifier.output.dtype != np.int8:
         raise Error(f"{model}: the microcontroller bundle takes an int8 file")
-    stem = model.stem.removesuffix("_int8")
+    stem = model.stem.removesuffix("_plain").removesuffix("_int8")
     content = model.read_bytes()
     used, how = parity.arena(model)
     arena = -(-used // 1024) * 1024

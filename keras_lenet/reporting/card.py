@@ -47,7 +47,7 @@ brings images to its own size, and the softmax, are inside the file.
 | `{name}_int8.tflite` | int8, `pixel - 128` | int8, `probability = (value + 128) / 256` |
 | `{name}_uint8.tflite` | uint8, the pixel | uint8, `probability = value / 256` |
 | `{name}_int8_ptq.tflite` | as int8; quantized after training, for comparison | as int8 |
-| `microcontroller/{name}_int8.tflite` | the same, laid out for microcontrollers | as int8 |
+| `microcontroller/{name}_int8_plain.tflite` | the same, laid out for microcontrollers | as int8 |
 | `{name}_float32.tflite` | float32, `pixel / 255` | float32, the probability |
 | `saved_model/`, signature `serving_default` | uint8 `images`, any number | `probabilities` and \
 `class` |

@@ -126,7 +126,7 @@ def file_name(model: str, variant: str) -> str:
 
 def plain_int8(folder: Path, model: str) -> Path:
     """The int8 .tflite as it was converted, which microcontrollers take, in an export's folder."""
-    return folder / MICROCONTROLLER / file_name(model, "int8")
+    return folder / MICROCONTROLLER / file_name(model, "int8_plain")
 
 
 def describe(path: Path, model: str, dataset: str, threshold: float) -> None:

@@ -21,7 +21,7 @@ from keras_lenet.deploy.c import folder, measure
 from keras_lenet.edge.classifier import Classifier
 
 RANDOM, EMULATED, QUICK = 100_000, 1_000, 100
-MODEL = EXPORTED / "microcontroller" / "lenet5_int8.tflite"
+MODEL = EXPORTED / "microcontroller" / "lenet5_int8_plain.tflite"
 
 MANY = """\
 #include "@name@.h"

@@ -34,7 +34,7 @@ TFLITE = (
     "lenet5_uint8.tflite",
     "lenet5_int8_ptq.tflite",
     "lenet5_float32.tflite",
-    "microcontroller/lenet5_int8.tflite",
+    "microcontroller/lenet5_int8_plain.tflite",
 )
 SAVED_MODEL = "saved_model"
 NEWEST, STANDARD = "LiteRT, newest", "reference kernels"

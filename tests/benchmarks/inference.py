@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from keras_lenet.data import reading
 from keras_lenet.edge.classifier import Classifier
 
-PLAIN = "microcontroller/lenet5_int8.tflite"
+PLAIN = "microcontroller/lenet5_int8_plain.tflite"
 REPETITIONS, QUICK, SECONDS = 100, 2, 0.005
 """Repetitions of at least so many seconds each."""
 CALIBRATION = 500

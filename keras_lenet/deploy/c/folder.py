@@ -47,7 +47,8 @@ def write(model: Path, images: NDArray[np.uint8], names: list[str], folder: Path
 
 def identifier(model: Path) -> str:
     """What a model's functions and files are called: its file's name, as C can have it."""
-    stem = re.sub(r"\W", "_", model.stem.removesuffix("_int8"), flags=re.ASCII).lower()
+    bare = model.stem.removesuffix("_plain").removesuffix("_int8")
+    stem = re.sub(r"\W", "_", bare, flags=re.ASCII).lower()
     return stem if stem[:1].isalpha() else f"model_{stem}"
 
 
