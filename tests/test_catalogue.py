@@ -12,6 +12,7 @@ import pooch
 import pytest
 from conftest import draw_digits, write_dataset
 
+from keras_lenet import artifacts
 from keras_lenet.artifacts import sha256
 from keras_lenet.data import catalogue, download, idx, reading
 from keras_lenet.errors import Error
@@ -370,6 +371,14 @@ def test_a_download_lands_in_the_cache_and_is_used(published):
     assert catalogue.is_here("tiny", "train", None)
     assert catalogue.is_here("tiny", "test", None)
     assert len(reading.load("tiny", "train").images) == 20
+
+
+def test_what_a_killed_download_left_is_cleared_away(published):
+    left = catalogue.cache_dir() / "tiny" / f"{artifacts.TEMPORARY}x"
+    left.mkdir(parents=True)
+    (left / "part").touch()
+    download.download("tiny")
+    assert not left.exists()
 
 
 def test_the_next_mirror_is_tried(published, monkeypatch):

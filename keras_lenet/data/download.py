@@ -49,6 +49,8 @@ def download(name: str) -> None:
     dataset, folder = catalogue.find(name), catalogue.cache_dir() / name
     files = [*dataset.images.values(), *dataset.labels.values()]
     with artifacts.lock(folder, wait=True):  # another process may be fetching the same
+        for left in folder.glob(f"{artifacts.TEMPORARY}*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         missing = [file for file in files if catalogue.locate(name, file, None) is None]
         if missing and dataset.archive:
             _download_archive(dataset.archive, missing, folder)
