@@ -1,6 +1,8 @@
 """Downloads from servers that truncate, stall, lie, and are busy."""
 
 import hashlib
+import time
+from pathlib import Path
 
 import pooch
 import pytest
@@ -70,6 +72,28 @@ def test_an_unreachable_mirror_is_given_up_within_seconds(server, path):
     server.close()
     with pytest.raises(Error, match=r"could not be downloaded: .*Connection refused"):
         download.fetch([server.url], path, verify)
+
+
+def test_a_mirror_that_stalls_is_left(server, path):
+    bad = Faulty(CONTENT, stall=30)
+    bad.faults = ["stalls"] * download.ATTEMPTS
+    start = time.monotonic()
+    download.fetch([bad.url, server.url], path, verify)
+    bad.close()
+    assert time.monotonic() - start < 15
+
+
+def test_what_comes_in_is_put_beside_its_place(server, path, monkeypatch):
+    """A file can be renamed on one file system alone."""
+    create, folders = pooch.create, []
+
+    def seen(folder, *args, **settings):
+        folders.append(Path(folder).parent)
+        return create(folder, *args, **settings)
+
+    monkeypatch.setattr(pooch, "create", seen)
+    download.fetch([server.url], path, verify)
+    assert folders == [path.parent]
 
 
 def test_a_full_disk_is_not_blamed_on_the_mirror(server, path, monkeypatch):

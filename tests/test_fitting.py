@@ -18,7 +18,7 @@ from scipy.special import log_softmax, softmax
 from keras_lenet import artifacts, console
 from keras_lenet.data.loading import NO_CLASS
 from keras_lenet.errors import Error
-from keras_lenet.recipe import Train
+from keras_lenet.recipe import Recipe, Train
 from keras_lenet.training import losses, setup
 from keras_lenet.training.fit import State, fit
 
@@ -421,3 +421,11 @@ def test_accuracy_goes_by_the_label_where_teachers_answer_too(namespace):
     logits = np.eye(10, dtype=np.float32)[[0, 1, 2, 3]]
     metric.update_state(with_teachers([0, 1, 5, NO_CLASS], logits[::-1]), logits)
     assert float(metric.result()) == pytest.approx(2 / 3)
+
+
+def test_the_recipes_label_smoothing_is_minimized():
+    labels, logits = np.array([3, 1], np.uint8), np.eye(10, dtype=np.float32)[:2] * 5
+    chosen = losses.chosen(Recipe(name="one", train=Train(label_smoothing=0.3)))
+    expected = losses.cross_entropy(labels, logits, 0.3)
+    np.testing.assert_array_equal(chosen(labels, logits), expected)
+    assert not np.allclose(expected, losses.cross_entropy(labels, logits))

@@ -196,6 +196,8 @@ def test_the_spread_is_over_all_seeds(tmp_path):
         for number, accuracy in enumerate((0.999, 0.993, 0.996))
     ]
     title = "lenet5_int8.tflite"
+    header = "| model | mean | standard deviation | lowest | highest |"
+    assert spread(seeds).startswith(f"{header}\n")
     assert f"| {title} | 99.600 % | 0.300 | 99.30 % | 99.90 % |" in spread(seeds)
     assert f"| {title} | 99.900 % | – | 99.90 % | 99.90 % |" in spread(seeds[:1])
 
