@@ -126,6 +126,16 @@ def test_calibration_bins_are_fifteen_closed_above():
     assert [one["confidence"] for one in found["bins"]] == [0]
 
 
+def test_every_answer_is_held_against_its_own_label():
+    labels = np.array([3, 5, 0], np.uint8)
+    probabilities = np.full((3, 10), 0.01)
+    probabilities[range(3), labels] = 0.91
+    (found,) = confidence.calibration(probabilities, labels)["bins"]
+    assert (found["count"], found["accuracy"]) == (3, 1.0)
+    digits = confidence.rejection(Inked(), probabilities, labels, {})["digits"]
+    assert digits == {"total": 3, "refused": 0, "accuracy_of_accepted": 1.0}
+
+
 def test_coverage_takes_the_most_confident_first():
     labels = np.array([1, 0, 1, 0, 0, 0, 0, 0, 0, 0], np.uint8)
     found = confidence.coverage(
