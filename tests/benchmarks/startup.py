@@ -28,7 +28,6 @@ NUMPY = "import numpy"
 INTERPRETER = f"{NUMPY}; from ai_edge_litert.interpreter import Interpreter"
 BARE = "NumPy, the interpreter, the model opened"
 CLASSIFY = "`keras-lenet classify one.png`"
-ONE_THREAD = "OPENBLAS_NUM_THREADS=1"  # as the command sets it for itself
 
 # In the order in which the command comes to them.
 STEPS = {
@@ -68,8 +67,7 @@ def rows(quick: bool) -> list[measure.Row]:
                 nothing,
                 command("NumPy", [*python, NUMPY]),
                 command("NumPy, the interpreter", [*python, INTERPRETER]),
-                command(BARE, bare, 0.67),
-                command("the same with one BLAS thread", ["env", ONE_THREAD, *bare]),
+                command(BARE, bare),
             ],
             "help": [command("`keras-lenet --help`", [COMMAND, "--help"]), nothing],
             "run": [
@@ -85,7 +83,7 @@ def rows(quick: bool) -> list[measure.Row]:
 
 def steps(picture: str, repetitions: int) -> list[measure.Row]:
     """Return what `classify` spends its time on, in the order in which it comes to it."""
-    steps = ["env", ONE_THREAD, sys.executable, "-c", TIMER, picture]
+    steps = [sys.executable, "-c", TIMER, picture]
     taken = [json.loads(output(steps)) for _ in range(repetitions)]
     return [
         measure.Row("step of classify", name, "ms", *measure.spread(1e3 * each for each in seconds))
@@ -93,9 +91,9 @@ def steps(picture: str, repetitions: int) -> list[measure.Row]:
     ]
 
 
-def command(name: str, line: list[str], goal: float | None = None) -> Peer:
+def command(name: str, line: list[str]) -> Peer:
     """Return a command from start to exit as a peer."""
-    return Peer(name, "startup:process", {"command": line}, goal)
+    return Peer(name, "startup:process", {"command": line})
 
 
 def process(command: list[str]) -> measure.Repetition:
