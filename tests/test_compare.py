@@ -149,6 +149,7 @@ def test_runs_of_other_classes_have_no_common_measure(tmp_path):
     assert str(caught.value) == "c has the labels x, y, a zero, one: nothing to compare"
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_tables_and_the_verdict(tmp_path, run):
     other = write(tmp_path / "second" / "evaluate", SETTINGS | {"seed": 1}).parent
     result = keras_lenet("compare", run, other)
@@ -161,6 +162,7 @@ def test_the_command_prints_the_tables_and_the_verdict(tmp_path, run):
     )
 
 
+@pytest.mark.slow
 def test_the_command_takes_two_runs_or_more(run):
     result = keras_lenet("compare", run)
     assert (result.returncode, result.stdout) == (1, "")

@@ -73,6 +73,7 @@ def opaque(picture):
     return np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", placements.CONDITIONS)
 def test_pictures_of_all_kinds(name):
     draw = np.random.default_rng(5)
@@ -80,6 +81,7 @@ def test_pictures_of_all_kinds(name):
     assert_alike([opaque(np.asarray(condition(image, draw))) for image in draw_digits(40, 5)[0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 def test_drawings(style):
     pictures = []
@@ -115,6 +117,7 @@ def test_noise_and_blank_pages():
     assert_alike(pages)
 
 
+@pytest.mark.slow
 def test_small_on_a_large_photo():
     photos = []
     for digit, image in enumerate(draw_digits(10, 8)[0]):
