@@ -18,7 +18,7 @@ from typing import Any
 
 from keras_lenet import artifacts, console
 from keras_lenet.artifacts import Record
-from keras_lenet.data import catalogue, download
+from keras_lenet.data import catalogue
 from keras_lenet.errors import Error
 from keras_lenet.evaluation import results
 from keras_lenet.recipe import (
@@ -257,7 +257,7 @@ def _check_backend(run: Run, stages: list[Stage]) -> None:
         Error: as the summary says.
     """
     backend = keras_backend()
-    if backend not in BACKENDS or not importlib.util.find_spec(backend):
+    if backend != TENSORFLOW and not (backend in BACKENDS and importlib.util.find_spec(backend)):
         raise Error(
             f"KERAS_BACKEND={backend} is not installed here; expected one of "
             f"{', '.join(BACKENDS)}, and for jax: pip install 'keras-lenet[jax]'"
@@ -384,6 +384,8 @@ def _obtain_data(run: Run, stages: list[Stage], force: bool) -> Run:
     run = replace(run, dataset=dataset)
     here = all(catalogue.is_here(dataset, split, run.data_dir) for split in splits)
     if not here and dataset in catalogue.DATASETS:
+        from keras_lenet.data import download  # slow to import, and seldom needed
+
         console.say(f"{dataset} is not on this machine: downloading it to {catalogue.cache_dir()}")
         try:
             download.download(dataset)

@@ -198,7 +198,7 @@ class Export(Section):
         refuse: share of the validation images that a file's confidence threshold may refuse; the
             higher, the more of what is no digit is refused as well.
         optimize_layout: lay the int8 and the uint8 file out for XNNPACK, which phones and PCs
-            compute with: faster, and the same answers bit for bit (`edge.layout.optimize`). The
+            compute with: faster, and the same answers bit for bit (`tflite.layout.optimize`). The
             int8 file in `microcontroller/`, the C and the budget card are made without it.
     """
 

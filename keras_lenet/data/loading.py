@@ -112,13 +112,13 @@ def load_training(
     """Training and validation examples; the files of the test set are not opened.
 
     Args:
-        dataset: as `datasets.load` takes it.
-        data_dir: as `datasets.load` takes it.
+        dataset: as `reading.load` takes it.
+        data_dir: as `reading.load` takes it.
         validation_split: share of every class that is held out of the training set.
         seed: decides which ones.
 
     Raises:
-        Error: as `datasets.load`, or there are too few images to hold any out.
+        Error: as `reading.load`, or there are too few images to hold any out.
     """
     data = reading.load(dataset, "train", data_dir)
     held_out = stratified_mask(data.labels, validation_split, seed)
@@ -160,7 +160,7 @@ def load_test(dataset: str, data_dir: Path | None) -> Examples:
     """The test examples, for the final score alone.
 
     Raises:
-        Error: as `datasets.load`, or there are none.
+        Error: as `reading.load`, or there are none.
     """
     data = reading.load(dataset, "test", data_dir)
     if not len(data.labels):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from keras_lenet import console
 from keras_lenet.artifacts import digest, write_bytes
+from keras_lenet.deploy import bare_name
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
 from keras_lenet.tflite import inspection, metadata_writer, parity
@@ -91,7 +92,7 @@ def write(model: Path, images: NDArray[np.uint8], names: list[str], folder: Path
     classifier = Classifier(model)
     if classifier.input.dtype != np.int8 or classifier.output.dtype != np.int8:
         raise Error(f"{model}: the microcontroller bundle takes an int8 file")
-    stem = model.stem.removesuffix("_plain").removesuffix("_int8")
+    stem = bare_name(model)
     content = model.read_bytes()
     used, how = parity.arena(model)
     arena = -(-used // 1024) * 1024

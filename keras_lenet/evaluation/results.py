@@ -15,9 +15,9 @@ fractions; a `model` is a key of `models`; what was not measured is left out.
                                         differ_by_class, agreement, verdict
     fake_quantized_agreement            of the int8 file with the model it was made from
     layers.<model>[]                    op, shape, sqnr_db, drop_db, max_error, saturated, range,
-                                        channels: see `stages.layers.losses`
+                                        channels: see `quantization_noise.losses`
     rejection                           threshold, digits, outliers, curve: see
-                                        `stages.confidence.rejection`
+                                        `confidence.rejection`
     robustness                          corruptions, summary: see `stages.robustness.measure`
     arena                               bytes, and how they were found, of the int8 file that
                                         microcontrollers take

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_lenet.artifacts import digest, write_bytes
+from keras_lenet.deploy import bare_name
 from keras_lenet.deploy.c import graph, measure, source
 from keras_lenet.deploy.tflm import ATTRIBUTION
 from keras_lenet.edge.classifier import Classifier
@@ -47,8 +48,7 @@ def write(model: Path, images: NDArray[np.uint8], names: list[str], folder: Path
 
 def identifier(model: Path) -> str:
     """What a model's functions and files are called: its file's name, as C can have it."""
-    bare = model.stem.removesuffix("_plain").removesuffix("_int8")
-    stem = re.sub(r"\W", "_", bare, flags=re.ASCII).lower()
+    stem = re.sub(r"\W", "_", bare_name(model), flags=re.ASCII).lower()
     return stem if stem[:1].isalpha() else f"model_{stem}"
 
 

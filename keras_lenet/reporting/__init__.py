@@ -1,0 +1,1 @@
+"""What people read: the page, plots, comparisons of runs, the model card."""

@@ -1,0 +1,1 @@
+"""Host tools for .tflite files: convert, inspect, lay out, describe, compare kernels."""
