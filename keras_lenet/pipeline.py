@@ -20,7 +20,8 @@ from keras_lenet import artifacts, console
 from keras_lenet.artifacts import Record
 from keras_lenet.data import catalogue
 from keras_lenet.errors import Error
-from keras_lenet.evaluation import results
+from keras_lenet.evaluation import gates
+from keras_lenet.evaluation.metrics import Metrics
 from keras_lenet.recipe import (
     DistillSettings,
     EvaluateSettings,
@@ -344,7 +345,7 @@ def check_gates(run: Run, stages: list[Stage]) -> None:
         GateError: the evaluation missed one.
     """
     if any(stage.name == "evaluate" for stage in stages):
-        results.check_gates(results.read(run.stage_folder("evaluate")))
+        gates.check(Metrics.read(run.stage_folder("evaluate")))
 
 
 def _refuse_stale(run: Run, earlier: list[Stage], first: Stage) -> None:

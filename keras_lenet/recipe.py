@@ -217,10 +217,7 @@ class Evaluate(Section):
         max_accuracy_drop: of the int8 model from the float model, as a fraction.
         min_agreement: share of images on which the int8 file and the fake-quantized model it was
             made from give one class.
-        max_flips_per_digit: images of any one digit that the int8 file and the float model put in
-            different classes.
         max_model_bytes: of the int8 file.
-        max_arena_bytes: of the arena that it takes in TensorFlow Lite Micro.
         min_robustness: its mean accuracy over all corruptions and severities.
         max_digits_refused: share of the test images that the int8 file's threshold refuses.
         min_outliers_refused: share of the pictures of no digit that `classify` refuses, for the
@@ -233,9 +230,7 @@ class Evaluate(Section):
     min_accuracy: Fraction | None = None
     max_accuracy_drop: Fraction | None = None
     min_agreement: Fraction | None = None
-    max_flips_per_digit: Annotated[int, Field(ge=0)] | None = None
     max_model_bytes: Count | None = None
-    max_arena_bytes: Count | None = None
     min_robustness: Fraction | None = None
     max_digits_refused: Fraction | None = None
     min_outliers_refused: Fraction | None = None

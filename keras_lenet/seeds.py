@@ -6,11 +6,11 @@ import shutil
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from keras_lenet import artifacts, console, pipeline
 from keras_lenet.artifacts import Record
-from keras_lenet.evaluation import results
+from keras_lenet.evaluation import gates
+from keras_lenet.evaluation.metrics import Metrics
 from keras_lenet.recipe import Recipe
 from keras_lenet.reporting.card import card
 
@@ -33,7 +33,7 @@ class Finished:
     """
 
     run: pipeline.Run
-    metrics: dict[str, Any]
+    metrics: Metrics
     validation_accuracy: float
 
 
@@ -48,7 +48,7 @@ def run_seeds(recipe: Recipe, count: int, runs: Path, data_dir: Path | None) -> 
         stages = pipeline.select(None, None)
         run = pipeline.execute(pipeline.open_run(seeded, runs, data_dir), stages)
         record = Record.of_finished(run.stage_folder("quantize"))
-        metrics = results.read(run.stage_folder("evaluate"))
+        metrics = Metrics.read(run.stage_folder("evaluate"))
         finished.append(Finished(run, metrics, record.summary["validation_accuracy"]))
     return finished
 
@@ -70,7 +70,7 @@ def publish(finished: list[Finished], folder: Path, source: str) -> None:
         GateError: the chosen seed misses a limit of the recipe; `folder` stays as it is.
     """
     chosen = choose(finished)
-    results.check_gates(chosen.metrics)
+    gates.check(chosen.metrics)
     console.say(f"publish: seed {chosen.run.recipe.seed}, the best on validation, to {folder}")
     exported = Record.of_finished(chosen.run.stage_folder("export"))
     files = FILES | {"export": tuple(exported.outputs)}
@@ -90,11 +90,11 @@ def spread(finished: list[Finished]) -> str:
         "| model | mean | standard deviation | lowest | highest |",
         "|---|---:|---:|---:|---:|",
     ]
-    for key, model in finished[0].metrics["models"].items():
-        scores = [100 * one.metrics["models"][key]["accuracy"] for one in finished]
+    for key, model in finished[0].metrics.models.items():
+        scores = [100 * one.metrics.models[key].accuracy for one in finished]
         deviation = f"{statistics.stdev(scores):.3f}" if len(scores) > 1 else "–"
         lines.append(
-            f"| {model['title']} | {statistics.mean(scores):.3f} % | {deviation} | "
+            f"| {model.title} | {statistics.mean(scores):.3f} % | {deviation} | "
             f"{min(scores):.2f} % | {max(scores):.2f} % |"
         )
     return "\n".join(lines)

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "tflite": BASE | {"data", "edge"},
     "deploy": BASE | {"edge", "tflite"},
     "draw": BASE | {"edge"},
-    "evaluation": BASE | {"data", "edge", "tflite"},
+    "evaluation": BASE | {"data", "edge", "recipe", "tflite"},
     "reporting": BASE | {"data", "evaluation", "models", "recipe"},
     "stages": BASE
     | {"data", "deploy", "edge", "evaluation", "models", "recipe", "reporting", "tflite"}

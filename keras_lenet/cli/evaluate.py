@@ -50,22 +50,24 @@ def evaluate_models(
         return
     from keras_lenet import artifacts, console
     from keras_lenet.data import download
-    from keras_lenet.evaluation import results
+    from keras_lenet.evaluation import gates
+    from keras_lenet.evaluation.metrics import METRICS
     from keras_lenet.recipe import from_overrides
 
     settings = from_overrides("evaluate", overrides or ()).evaluate
-    folder = artifacts.replaceable(folder, results.METRICS)
+    folder = artifacts.replaceable(folder, METRICS)
     download.obtain(dataset, "test", data_dir)
     with console.without_information():
         from keras_lenet.data import loading
-        from keras_lenet.stages import evaluate, report
+        from keras_lenet.reporting import page
+        from keras_lenet.stages import evaluate
     test = loading.load_test(dataset, data_dir)
     with artifacts.replacement(folder) as out:
         metrics = evaluate.evaluate_files(files or [], test, dataset, settings, out)
-        report.of_files(out)
+        page.write(out, out)
     print_results(folder, folder.name)
-    typer.echo(f"Report: {folder / report.PAGE}")
-    results.check_gates(metrics)
+    typer.echo(f"Report: {folder / page.PAGE}")
+    gates.check(metrics)
 
 
 @app.command("compare")

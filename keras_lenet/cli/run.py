@@ -95,14 +95,15 @@ def run_stages(
 
 def print_results(folder: Path, name: str) -> None:
     """Print the figures that `folder` has of its models."""
-    from keras_lenet.evaluation import results
+    from keras_lenet.evaluation.metrics import Metrics
+    from keras_lenet.reporting import results
 
-    metrics = results.read(folder)
+    metrics = Metrics.read(folder)
     print_table(
         results.HEADER,
         results.rows(metrics),
         right_aligned=results.RIGHT_ALIGNED,
-        title=f"{name}: {metrics['dataset']}",
+        title=f"{name}: {metrics.dataset}",
         caption=results.caption(metrics),
     )
 

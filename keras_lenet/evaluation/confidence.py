@@ -14,6 +14,14 @@ from keras_lenet.artifacts import Record
 from keras_lenet.data import outliers
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.edge.prepare import prepare
+from keras_lenet.evaluation.metrics import (
+    Bin,
+    Calibration,
+    Coverage,
+    OodRejection,
+    Rejection,
+    TestRejection,
+)
 
 STEPS = 256
 """Of probability in an int8 or uint8 file; a threshold between two would be neither's."""
@@ -78,50 +86,43 @@ def threshold(probabilities: NDArray[np.float32], share: float) -> float:
 
 def calibration(
     probabilities: NDArray[np.float32], labels: NDArray[np.uint8], bins: int = 15
-) -> dict[str, Any]:
-    """How far confidence and accuracy lie apart.
+) -> Calibration:
+    """Compute the expected calibration error (Guo et al. 2017, section 2).
 
     Args:
         probabilities: (N, 10).
         labels: uint8, (N,).
-        bins: of equal width, over [0, 1].
-
-    Returns:
-        `error`, the expected calibration error (Guo et al. 2017, section 2), and of each bin that
-        has any its `count`, mean `confidence` and `accuracy`: the reliability diagram.
+        bins: number of bins of equal width over [0, 1].
     """
     top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     # A bin is open below and closed above, as in the paper.
     places = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)
     filled = [
-        {
-            "count": int((places == place).sum()),
-            "confidence": float(top[places == place].mean()),
-            "accuracy": float(right[places == place].mean()),
-        }
+        Bin(
+            count=int((places == place).sum()),
+            confidence=float(top[places == place].mean()),
+            accuracy=float(right[places == place].mean()),
+        )
         for place in np.unique(places)
     ]
-    gaps = [one["count"] * abs(one["confidence"] - one["accuracy"]) for one in filled]
-    return {"error": sum(gaps) / len(labels), "bins": filled}
+    gaps = [one.count * abs(one.confidence - one.accuracy) for one in filled]
+    return Calibration(error=sum(gaps) / len(labels), bins=tuple(filled))
 
 
 def coverage(
     probabilities: NDArray[np.float32], labels: NDArray[np.uint8], points: int = 50
-) -> dict[str, list[float]]:
-    """Accuracy on the most confident answers, by their share of all.
+) -> Coverage:
+    """Compute the accuracy of the most confident answers, by their share of all.
 
     Args:
         probabilities: (N, 10).
         labels: uint8, (N,).
-        points: how many shares, evenly from 1 / points to 1.
+        points: number of shares, evenly spaced from 1 / points to 1.
     """
     top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     running = np.cumsum(right[np.argsort(-top, kind="stable")]) / np.arange(1, len(labels) + 1)
     counts = np.maximum(np.arange(1, points + 1) * len(labels) // points, 1)
-    return {
-        "coverage": (counts / len(labels)).tolist(),
-        "accuracy": running[counts - 1].tolist(),
-    }
+    return Coverage(coverage=(counts / len(labels)).tolist(), accuracy=running[counts - 1].tolist())
 
 
 def rejection(
@@ -129,24 +130,19 @@ def rejection(
     probabilities: NDArray[np.float32],
     labels: NDArray[np.uint8],
     pages: dict[str, list[NDArray[np.uint8]]],
-) -> dict[str, Any]:
-    """Count what a file's threshold refuses of the digits, and of what is none.
+) -> Rejection:
+    """Count the test images and the out-of-distribution pictures that a file rejects.
 
     Args:
         classifier: the file.
-        probabilities: its answers to the digits, (N, 10).
-        labels: uint8, (N,): which digits they are.
-        pages: pictures of no digit, by kind.
-
-    Returns:
-        Counts at the file's threshold; of each kind of page both what the threshold alone refuses
-        and what `Classifier.classify` does, which also says "no digit" where no ink is found. And
-        the same as shares by threshold.
+        probabilities: its answers to the test images, (N, 10).
+        labels: uint8, (N,), of the test images.
+        pages: out-of-distribution pictures by kind, each uint8, (height, width).
     """
     accepted = probabilities.max(axis=1) >= classifier.threshold
     right = probabilities.argmax(axis=1) == labels
     thresholds = np.arange(0, STEPS + 1, 4) / STEPS
-    curve = {"threshold": thresholds.tolist(), "digits": _below(probabilities, thresholds)}
+    curve = {"threshold": thresholds.tolist(), "test": _below(probabilities, thresholds)}
     kinds = {}
     for kind, drawn in pages.items():
         prepared = [prepare(page) for page in drawn]
@@ -154,22 +150,22 @@ def rejection(
         seen = classifier.predict(np.stack([one.image for one in prepared]))
         seen[~inked] = 0  # where there is no ink, classify() doesn't ask the model
         alone = classifier.predict(np.stack([outliers.fitted(page) for page in drawn]))
-        kinds[kind] = {
-            "total": len(drawn),
-            "refused": int((~inked | (seen.max(axis=1) < classifier.threshold)).sum()),
-            "refused_by_threshold": int((alone.max(axis=1) < classifier.threshold).sum()),
-        }
+        kinds[kind] = OodRejection(
+            total=len(drawn),
+            rejected=int((~inked | (seen.max(axis=1) < classifier.threshold)).sum()),
+            rejected_by_threshold=int((alone.max(axis=1) < classifier.threshold).sum()),
+        )
         curve[kind] = _below(seen, thresholds)
-    return {
-        "threshold": classifier.threshold,
-        "digits": {
-            "total": len(labels),
-            "refused": int((~accepted).sum()),
-            "accuracy_of_accepted": float(right[accepted].mean()) if accepted.any() else None,
-        },
-        "outliers": kinds,
-        "curve": curve,
-    }
+    return Rejection(
+        threshold=classifier.threshold,
+        test=TestRejection(
+            total=len(labels),
+            rejected=int((~accepted).sum()),
+            accuracy_of_accepted=float(right[accepted].mean()) if accepted.any() else None,
+        ),
+        ood=kinds,
+        curve=curve,
+    )
 
 
 def _below(probabilities: NDArray[np.float32], thresholds: NDArray[np.float64]) -> list[float]:

@@ -1,7 +1,8 @@
-"""What can be scored: any model file that keeps the contract, each through its own runtime."""
+"""Scorers: model files of any kind that keep the contract, each in its own runtime."""
 
 from __future__ import annotations
 
+import time
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,24 +19,27 @@ from keras_lenet.data import loading
 from keras_lenet.data.loading import Pixels
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
+from keras_lenet.evaluation.metrics import Timing
 from keras_lenet.tflite import convert, metadata_writer
 
 Predict = Callable[[Pixels], NDArray[np.float32]]
 """From uint8 (N, 28, 28) to float32 (N, 10) probabilities, batch by batch."""
 
 BATCH = 500
+REPETITIONS, WARM_UP = 200, 20
+"""Timed calls with one image, and calls before them."""
 MAX_KERAS_BYTES = 1 << 30
 """Keras files that unpack to more are refused."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """Something to score.
+class Scorer:
+    """A model file that answers images.
 
     Attributes:
-        title: its name in tables.
-        path: its file or folder.
-        predict: gives its probabilities.
+        title: the name in tables.
+        path: the file or folder.
+        predict: from images to probabilities.
         kernels: the kernel set that computes.
     """
 
@@ -46,13 +50,34 @@ class Subject:
 
     @property
     def bytes(self) -> int:
-        """The size of its file, or of all files in its folder."""
+        """Size of the file, or of all files in the folder."""
         if self.path.is_file():
             return self.path.stat().st_size
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
+    def time(self, images: Pixels) -> Timing:
+        """Time one image at a time, the Python call included, and one batch."""
+        seconds = []
+        for position in range(REPETITIONS + WARM_UP):
+            image = images[position % len(images)][np.newaxis]
+            start = time.perf_counter()
+            self.predict(image)
+            seconds.append(time.perf_counter() - start)
+        low, high = np.percentile(seconds[WARM_UP:], [50, 95]) * 1e6
+        batch = images[:BATCH]
+        self.predict(batch)
+        start = time.perf_counter()
+        self.predict(batch)
+        throughput = len(batch) / (time.perf_counter() - start)
+        return Timing(
+            kernels=self.kernels,
+            p50_us=round(low, 1),
+            p95_us=round(high, 1),
+            batched_images_per_second=round(throughput),
+        )
 
-def open_file(path: Path, classes: Sequence[str]) -> Subject:
+
+def open_file(path: Path, classes: Sequence[str]) -> Scorer:
     """Open a Keras file, a SavedModel folder or a .tflite, to score it on images of `classes`.
 
     Raises:
@@ -68,8 +93,8 @@ def open_file(path: Path, classes: Sequence[str]) -> Subject:
         return of_tflite(path, classes)
 
 
-def of_tflite(path: Path, classes: Sequence[str]) -> Subject:
-    """A .tflite file, on one thread.
+def of_tflite(path: Path, classes: Sequence[str]) -> Scorer:
+    """Score a .tflite file on one thread.
 
     Raises:
         Error: it can't be read, doesn't keep the contract, or has labels other than `classes`.
@@ -81,11 +106,11 @@ def of_tflite(path: Path, classes: Sequence[str]) -> Subject:
             f"{path}: its labels are {', '.join(labels)[:100]}; expected those of the dataset: "
             f"{', '.join(classes)}; name its own dataset, as in --dataset fashion_mnist"
         )
-    return Subject(path.name, path, _in_batches(classifier.predict), "XNNPACK")
+    return Scorer(path.name, path, _in_batches(classifier.predict), "XNNPACK")
 
 
-def of_keras(model: Any, path: Path, title: str) -> Subject:
-    """A Keras or tf_keras model that gives logits; resize and softmax are added here.
+def of_keras(model: Any, path: Path, title: str) -> Scorer:
+    """Score a Keras or tf_keras model that gives logits; add the resize and the softmax.
 
     Raises:
         Error: its shapes are others than (N, side, side, 1) and (N, 10).
@@ -103,11 +128,11 @@ def of_keras(model: Any, path: Path, title: str) -> Subject:
         unit = tf.constant(images[..., np.newaxis], tf.float32) / 255
         return np.asarray(probabilities(unit))
 
-    return Subject(title, path, _in_batches(predict), "TensorFlow")
+    return Scorer(title, path, _in_batches(predict), "TensorFlow")
 
 
-def of_saved_model(path: Path, title: str) -> Subject:
-    """A SavedModel whose signature takes uint8 images and gives probabilities, as ours does.
+def of_saved_model(path: Path, title: str) -> Scorer:
+    """Score a SavedModel whose signature takes uint8 images and gives probabilities.
 
     Raises:
         Error: it can't be read, or its signature is another.
@@ -133,11 +158,11 @@ def of_saved_model(path: Path, title: str) -> Subject:
         # The loaded object has to outlive its signature.
         return saved and serve(images=tf.constant(images[..., np.newaxis]))["probabilities"].numpy()
 
-    return Subject(title, path, _in_batches(predict), "TensorFlow")
+    return Scorer(title, path, _in_batches(predict), "TensorFlow")
 
 
 def load_keras(path: Path) -> Any:
-    """The model in a Keras file.
+    """Load the model in a Keras file.
 
     Raises:
         Error: it can't be read.

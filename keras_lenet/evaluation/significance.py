@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from keras_lenet.evaluation.metrics import McNemar
+
 SIGNIFICANT = 0.05
 
 
 def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """The score interval of a proportion, 95 % by default (Wilson 1927).
+    """Return the score interval of a proportion, 95 % by default (Wilson 1927).
 
     It stays inside [0, 1] near 100 %, where the textbook interval does not.
     """
@@ -24,63 +25,47 @@ def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[floa
     return max((centre - spread) / scale, 0.0), min((centre + spread) / scale, 1.0)
 
 
-def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> dict[str, Any]:
-    """Compare two models on the same images by McNemar's test (1947), exact.
-
-    Args:
-        first: where the first model is right, (N,).
-        second: where the second is.
-
-    Returns:
-        On how many images only the one or only the other is right, and the two-sided probability
-        of so uneven a division if neither is better.
-    """
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    discordant = only_first + only_second
-    p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
-    return {"only_first": only_first, "only_second": only_second, "p": p}
-
-
-def compare(
+def mcnemar(
     first: NDArray[np.int64], second: NDArray[np.int64], labels: NDArray[np.uint8]
-) -> dict[str, Any]:
-    """Compare two models' answers to the same images.
+) -> McNemar:
+    """Compare two models' answers to the same images by the exact McNemar test (1947).
 
     Args:
-        first: one model's classes, (N,).
-        second: the other's.
-        labels: the true ones.
-
-    Returns:
-        McNemar's counts and p, on how many images the classes differ, and on how many of each
-        true class.
+        first: classes that the first model gives, (N,).
+        second: classes that the second model gives, (N,).
+        labels: true classes, (N,).
     """
-    differ = first != second
-    return mcnemar(first == labels, second == labels) | {
-        "differ": int(differ.sum()),
-        "differ_by_class": np.bincount(labels[differ], minlength=10).tolist(),
-        "agreement": float(1 - differ.mean()),
-    }
+    right, other = first == labels, second == labels
+    only_first, only_second = int((right & ~other).sum()), int((other & ~right).sum())
+    discordant, differ = only_first + only_second, first != second
+    return McNemar(
+        only_first=only_first,
+        only_second=only_second,
+        p=float(binomtest(only_first, discordant).pvalue) if discordant else 1.0,
+        differ=int(differ.sum()),
+        differ_by_class=np.bincount(labels[differ], minlength=10).tolist(),
+        agreement=float(1 - differ.mean()),
+    )
 
 
-def verdict(pair: dict[str, Any], first: str, second: str, images: int) -> str:
-    """What a comparison carries, and no more, in one sentence.
+def verdict(pair: McNemar, first: str, second: str, images: int) -> str:
+    """Return the result of a comparison in one sentence, which claims no more than the test.
 
     Args:
-        pair: what `compare` returned.
-        first: the first model's name.
-        second: the second's.
-        images: how many there were.
+        pair: counts of the comparison.
+        first: name of the first model.
+        second: name of the second model.
+        images: number of images.
     """
     counts = (
-        f"{pair['only_first']} of {images:,} images are right in {first} alone, "
-        f"{pair['only_second']} in {second} alone, p = {pair['p']:.2g}"
+        f"{pair.only_first} of {images:,} images are right in {first} alone, "
+        f"{pair.only_second} in {second} alone, p = {pair.p:.2g}"
     )
-    if not pair["differ"]:
+    if not pair.differ:
         return f"{first} and {second} give the same class on every one of {images:,} images."
-    if pair["p"] >= SIGNIFICANT:
+    if pair.p >= SIGNIFICANT:
         return f"{first} and {second} are indistinguishable on this test set: {counts}."
-    ahead = pair["only_first"] - pair["only_second"]
+    ahead = pair.only_first - pair.only_second
     better, worse = (first, second) if ahead > 0 else (second, first)
     return (
         f"{better} is better than {worse} on this test set, by {abs(ahead) / images:.2%} of the "

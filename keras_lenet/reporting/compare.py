@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,24 +12,8 @@ from numpy.typing import NDArray
 
 from keras_lenet import artifacts
 from keras_lenet.errors import Error
-from keras_lenet.evaluation import results, significance
-
-# What damaged or edited files make NumPy, zipfile and json raise.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    MemoryError,
-    NotImplementedError,
-    RecursionError,
-    RuntimeError,
-    SyntaxError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+from keras_lenet.evaluation import significance
+from keras_lenet.evaluation.metrics import METRICS, PREDICTIONS, Metrics, Score
 
 
 @dataclass(frozen=True)
@@ -48,15 +30,14 @@ class Evaluated:
 
     name: str
     settings: dict[str, Any]
-    metrics: dict[str, Any]
+    metrics: Metrics
     answers: NDArray[np.int64]
     labels: NDArray[np.uint8]
 
     @property
-    def deployed(self) -> dict[str, Any]:
-        """The deployed model's figures."""
-        figures: dict[str, Any] = self.metrics["models"][self.metrics["deployed"]]
-        return figures
+    def deployed(self) -> Score:
+        """The deployed model's score."""
+        return self.metrics.deployed_model
 
 
 def read(folder: Path) -> Evaluated:
@@ -68,7 +49,7 @@ def read(folder: Path) -> Evaluated:
     """
     of_run = (folder / "evaluate").is_dir()
     inside = folder / "evaluate" if of_run else folder
-    if not (inside / results.METRICS).is_file():
+    if not (inside / METRICS).is_file():
         raise Error(
             f"{folder}: no evaluation in it; expected a folder such as runs/mnist, in which the "
             "evaluate stage has run"
@@ -79,21 +60,20 @@ def read(folder: Path) -> Evaluated:
         recipe = record.settings
         if damage := artifacts.damaged(inside, record.outputs):
             raise Error(f"{inside}: {damage} is missing or was changed; run evaluate again")
-    metrics = results.read(inside)
+    metrics = Metrics.read(inside)
     try:
         # Opened here: NumPy leaves a file open that it can't read.
         with (
-            (inside / results.PREDICTIONS).open("rb") as file,
+            (inside / PREDICTIONS).open("rb") as file,
             np.load(file, allow_pickle=False) as stored,
         ):
-            answers = stored[metrics["deployed"]].argmax(axis=1)
+            answers = stored[metrics.deployed].argmax(axis=1)
             labels = stored["labels"]
         if answers.shape != labels.shape or labels.dtype != np.uint8 or not len(labels):
             raise ValueError(f"{answers.shape} answers to {labels.shape} labels of {labels.dtype}")
-        flat = _flat(recipe)
-    except _DAMAGE as error:
+    except Exception as error:  # a damaged archive makes NumPy raise nearly anything
         raise Error(f"{inside}: damaged ({error}); run evaluate again") from error
-    return Evaluated(folder.name, flat, metrics, answers, labels)
+    return Evaluated(folder.name, _flat(recipe), metrics, answers, labels)
 
 
 def check(runs: list[Evaluated]) -> None:
@@ -103,10 +83,10 @@ def check(runs: list[Evaluated]) -> None:
         Error: two of them have different labels.
     """
     for run in runs[1:]:
-        if run.metrics["labels"] != runs[0].metrics["labels"]:
+        if run.metrics.labels != runs[0].metrics.labels:
             raise Error(
-                f"{run.name} has the labels {', '.join(run.metrics['labels'])}, {runs[0].name} "
-                f"{', '.join(runs[0].metrics['labels'])}: nothing to compare"
+                f"{run.name} has the labels {', '.join(run.metrics.labels)}, {runs[0].name} "
+                f"{', '.join(runs[0].metrics.labels)}: nothing to compare"
             )
 
 
@@ -127,16 +107,15 @@ def settings(runs: list[Evaluated]) -> list[list[str]]:
 def figures(runs: list[Evaluated]) -> list[list[str]]:
     """A row for each figure of the deployed models: its name, and its value in each run."""
     rows = {
-        "dataset": [f"{run.metrics['dataset']}, {run.metrics['images']:,} images" for run in runs],
-        "model": [run.deployed["title"] for run in runs],
-        "accuracy": [f"{run.deployed['accuracy']:.2%}" for run in runs],
+        "dataset": [f"{run.metrics.dataset}, {run.metrics.images:,} images" for run in runs],
+        "model": [run.deployed.title for run in runs],
+        "accuracy": [f"{run.deployed.accuracy:.2%}" for run in runs],
         "95 % interval": [
-            "{:.2f} to {:.2f}".format(*(100 * end for end in run.deployed["interval"]))
-            for run in runs
+            "{:.2f} to {:.2f}".format(*(100 * end for end in run.deployed.interval)) for run in runs
         ],
-        "from its float model": [f"{100 * run.deployed['difference']:+.2f} pt" for run in runs],
-        "calibration error": [f"{run.deployed['calibration']['error']:.4f}" for run in runs],
-        "bytes": [f"{run.deployed['bytes']:,}" for run in runs],
+        "from its float model": [f"{100 * run.deployed.difference:+.2f} pt" for run in runs],
+        "calibration error": [f"{run.deployed.calibration.error:.4f}" for run in runs],
+        "bytes": [f"{run.deployed.bytes:,}" for run in runs],
         "mean accuracy, corrupted": [_robustness(run) for run in runs],
         "test images refused": [_refused(run) for run in runs],
     }
@@ -148,13 +127,13 @@ def verdicts(runs: list[Evaluated]) -> list[str]:
     first = runs[0]
     sentences = []
     for run in runs[1:]:
-        same_set = run.metrics["dataset"] == first.metrics["dataset"]
+        same_set = run.metrics.dataset == first.metrics.dataset
         if not same_set or not np.array_equal(run.labels, first.labels):
             sentences.append(
                 f"{run.name} and {first.name} were scored on different test sets: no paired test."
             )
             continue
-        pair = significance.compare(run.answers, first.answers, first.labels)
+        pair = significance.mcnemar(run.answers, first.answers, first.labels)
         sentences.append(significance.verdict(pair, run.name, first.name, len(first.labels)))
     return sentences
 
@@ -169,13 +148,10 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _robustness(run: Evaluated) -> str:
-    if "robustness" not in run.metrics:
-        return "–"
-    return f"{run.metrics['robustness']['summary'][run.metrics['deployed']]['mean_accuracy']:.2%}"
+    found = run.metrics.robustness
+    return "–" if found is None else f"{found.summary[run.metrics.deployed].mean_accuracy:.2%}"
 
 
 def _refused(run: Evaluated) -> str:
-    if "rejection" not in run.metrics:
-        return "–"
-    digits = run.metrics["rejection"]["digits"]
-    return f"{digits['refused'] / digits['total']:.2%}"
+    found = run.metrics.rejection
+    return "–" if found is None else f"{found.test.rejected / found.test.total:.2%}"

@@ -24,13 +24,15 @@ from matplotlib.ticker import (
 from numpy.typing import NDArray
 
 from keras_lenet.artifacts import replacing
-from keras_lenet.models.summary import maps
+from keras_lenet.evaluation.metrics import Coverage, Rejection
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 MARKERS = "osD^vP"
+History = dict[str, list[float]]
+"""Columns of a stage's `history.csv`."""
 # What matplotlib writes for ink and paper, and what a page that may be dark calls them.
 PAGE_COLOURS = {"#000000": "currentColor", "#ffffff": "var(--paper)"}
 
@@ -93,9 +95,7 @@ def contact_sheet(images: NDArray[np.float32], columns: int = 16) -> Figure:
     return figure
 
 
-def training_curves(
-    histories: dict[str, dict[str, list[float]]], kept: Mapping[str, int]
-) -> Figure:
+def training_curves(histories: Mapping[str, History], kept: Mapping[str, int]) -> Figure:
     """Draw loss, accuracy and learning rate by epoch, one row of panels for each stage.
 
     Args:
@@ -115,7 +115,7 @@ def training_curves(
 CURVES = {"loss": "loss", "accuracy": "accuracy", "learning_rate": "learning rate"}
 
 
-def curve(axis: Axes, history: dict[str, list[float]], key: str, kept: int | None = None) -> None:
+def curve(axis: Axes, history: History, key: str, kept: int | None = None) -> None:
     """Draw one column of a history by epoch, with validation's beside it where there is one.
 
     Args:
@@ -222,7 +222,7 @@ def confusion(axis: Axes, matrix: NDArray[np.int64], most: int, labels: Sequence
     axis.set(xlabel="answer", ylabel="true class")
 
 
-def flips(axis: Axes, counts: dict[str, list[int]], labels: Sequence[str]) -> None:
+def flips(axis: Axes, counts: Mapping[str, Sequence[int]], labels: Sequence[str]) -> None:
     """Draw how many images of each class two models put in different classes.
 
     Args:
@@ -267,7 +267,9 @@ def signal_to_noise(axis: Axes, ratios: dict[str, list[float | None]], ops: list
     _legend_above(axis)
 
 
-def channel_ranges(axis: Axes, extremes: dict[str, list[list[float]]], ops: list[str]) -> None:
+def channel_ranges(
+    axis: Axes, extremes: Mapping[str, Sequence[Sequence[float]]], ops: list[str]
+) -> None:
     """Draw the greatest absolute weight of each output channel, a point each.
 
     Args:
@@ -307,15 +309,10 @@ def reliability(axis: Axes, bins: list[tuple[float, float, float, float]]) -> No
     axis.grid(alpha=0.3)
 
 
-def coverage(axis: Axes, measured: dict[str, dict[str, list[float]]]) -> None:
-    """Draw the accuracy of the most confident answers by their share of all.
-
-    Args:
-        axis: to draw on.
-        measured: what `confidence.coverage` returned, by model.
-    """
+def coverage(axis: Axes, measured: Mapping[str, Coverage]) -> None:
+    """Draw the accuracy of the most confident answers by their share of all, by model."""
     for (model, found), look in zip(measured.items(), _looks(), strict=False):
-        shares, accuracies = (100 * np.array(found[key]) for key in ("coverage", "accuracy"))
+        shares, accuracies = 100 * np.array(found.coverage), 100 * np.array(found.accuracy)
         axis.plot(shares, accuracies, label=model, **(look | {"marker": None}))
     axis.set(xlabel="most confident answers, % of all", ylabel="accuracy, %")
     axis.ticklabel_format(useOffset=False)
@@ -323,30 +320,23 @@ def coverage(axis: Axes, measured: dict[str, dict[str, list[float]]]) -> None:
     _legend_above(axis)
 
 
-def rejection(measured: dict[str, Any]) -> Figure:
+def rejection(found: Rejection) -> Figure:
     """Draw `rejection_curve` as a picture of its own."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
-    rejection_curve(axis, measured)
+    rejection_curve(axis, found)
     axis.set_title("What refusing costs, by confidence threshold")
     return figure
 
 
-def rejection_curve(axis: Axes, measured: dict[str, Any]) -> None:
-    """Draw what each threshold refuses: of the test images along, of everything else upwards.
-
-    Args:
-        axis: to draw on.
-        measured: what `confidence.rejection` returned.
-    """
-    threshold, digits = measured["threshold"], measured["digits"]
-    lost = 100 * np.array(measured["curve"]["digits"])
-    for kind, look in zip(measured["outliers"], _looks(), strict=False):
-        refused = 100 * np.array(measured["curve"][kind])
-        axis.plot(lost, refused, label=kind, **(look | {"marker": None}))
-    chosen = 100 * digits["refused"] / digits["total"]
+def rejection_curve(axis: Axes, found: Rejection) -> None:
+    """Draw what each threshold rejects: the test images along x, everything else along y."""
+    lost = 100 * np.array(found.curve["test"])
+    for kind, look in zip(found.ood, _looks(), strict=False):
+        axis.plot(lost, 100 * np.array(found.curve[kind]), label=kind, **(look | {"marker": None}))
+    chosen = 100 * found.test.rejected / found.test.total
     axis.axvline(chosen, color="grey", linewidth=1)
-    axis.annotate(f" threshold {threshold:.3f}", (chosen, 2), fontsize=9)
+    axis.annotate(f" threshold {found.threshold:.3f}", (chosen, 2), fontsize=9)
     axis.set(xlim=(0, max(3.0, 1.5 * chosen)), ylim=(0, 102))
     axis.set(xlabel="test images refused, %", ylabel="other pictures refused, %")
     axis.grid(alpha=0.3)
@@ -386,74 +376,3 @@ def _looks() -> Iterator[dict[str, Any]]:
 def _legend_above(axis: Axes) -> None:
     """Put the legend where no line can run through it."""
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
-
-
-def filters(kernels: NDArray[np.float32], columns: int = 16) -> Figure:
-    """Draw weights as pictures, on one scale: red adds where there is ink, blue takes away.
-
-    Args:
-        kernels: float32, (N, H, W).
-        columns: pictures in a row, at most.
-    """
-    columns = min(columns, len(kernels))
-    rows = -(-len(kernels) // columns)
-    side = 0.95 if rows == 1 else 0.6
-    figure = Figure(figsize=(columns * side, rows * side), layout="constrained")
-    limit = float(np.abs(kernels).max()) or 1.0
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, kernel in zip(axes.flat, kernels, strict=False):
-        axis.imshow(kernel, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    return figure
-
-
-def feature_maps(outputs: dict[str, NDArray[np.float32]], labels: Sequence[str]) -> Figure:
-    """Draw what each layer makes of one image, a row for each, up to 16 maps of it.
-
-    Where nothing is negative, black is 0 and white the layer's maximum; else blue is negative,
-    white 0 and red positive.
-
-    Args:
-        outputs: by layer, float32, (H, W, maps) or (units,); the last are the classes'.
-        labels: the classes' names.
-    """
-    width, most, gap, left, top = 11.2, 16, 0.32, 1.4, 0.1
-    shown = {name: values.reshape(-1) if values.size == values.shape[-1] else values
-             for name, values in outputs.items()}  # fmt: skip
-    heights = [
-        0.3 if values.ndim == 1 else min(1.05, width / min(values.shape[-1], most))
-        for values in shown.values()
-    ]
-    whole = (left + width + top, sum(heights) + gap * len(heights) + top)
-    figure = Figure(figsize=whole)
-    y = whole[1] - top
-
-    def panel(x: float, wide: float, high: float) -> Axes:
-        return figure.add_axes((x / whole[0], y / whole[1], wide / whole[0], high / whole[1]))
-
-    for (name, values), height in zip(shown.items(), heights, strict=True):
-        y -= height
-        size = maps(outputs[name].shape)
-        signed = values.min() < 0
-        limit = float(np.abs(values).max()) or 1.0
-        look: dict[str, Any] = {"cmap": "RdBu_r" if signed else "gray", "vmax": limit}
-        look["vmin"] = -limit if signed else 0
-        count = min(values.shape[-1], most)
-        some = f"\n{count} shown" if values.ndim > 1 and count < values.shape[-1] else ""
-        place = (left - 0.15) / whole[0], (y + height / 2) / whole[1]
-        figure.text(*place, f"{name}\n{size}{some}", ha="right", va="center", fontsize=9)
-        if values.ndim == 1:
-            axis = panel(left, width, height)
-            axis.imshow(values[np.newaxis], aspect="auto", interpolation="nearest", **look)
-            axis.set_yticks([])
-            axis.set_xticks(range(len(values)) if len(values) == len(labels) else [])
-            if len(values) == len(labels):
-                axis.set_xticklabels(labels, fontsize=9)
-        else:
-            for number in range(count):
-                axis = panel(left + number * height, 0.94 * height, 0.94 * height)
-                axis.imshow(values[..., number], interpolation="nearest", **look)
-                axis.set_axis_off()
-        y -= gap
-    return figure

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from keras_lenet.artifacts import Record
 from keras_lenet.errors import Error
-from keras_lenet.evaluation import results
+from keras_lenet.evaluation import gates
 from keras_lenet.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -59,12 +59,12 @@ def check_gates(finished: Iterable[Finished]) -> None:
         GateError: one misses one.
     """
     for one in finished:
-        results.check_gates(one.metrics)
+        gates.check(one.metrics)
 
 
 def _spread(finished: list[Finished], model: str) -> str:
     """Mean and standard deviation of a model's accuracy over the seeds."""
-    scores = [100 * one.metrics["models"][model]["accuracy"] for one in finished]
+    scores = [100 * one.metrics.models[model].accuracy for one in finished]
     mean = f"{statistics.mean(scores):.3f}"
     return f"{mean} ± {statistics.stdev(scores):.3f} %" if len(scores) > 1 else f"{mean} %"
 

@@ -1,15 +1,14 @@
-"""Score every artifact on every test image, and find out what quantization cost, and where.
+"""Evaluate stage: score every model on every test image, and measure what quantization costs.
 
-The one stage that opens the test set. Nothing is chosen here.
+This is the one stage that opens the test set. It chooses nothing.
 """
 
 from __future__ import annotations
 
 import platform
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -23,13 +22,25 @@ from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
 from keras_lenet.evaluation import (
     confidence,
+    gates,
     quantization_noise,
-    results,
     robustness,
     scorers,
     significance,
 )
-from keras_lenet.evaluation.scorers import Subject
+from keras_lenet.evaluation.metrics import (
+    PREDICTIONS,
+    Arena,
+    Layout,
+    Metrics,
+    Pair,
+    Rejection,
+    Robustness,
+    Score,
+    TensorNoise,
+    Timings,
+)
+from keras_lenet.evaluation.scorers import Scorer
 from keras_lenet.recipe import Evaluate, EvaluateSettings
 from keras_lenet.reporting import plots
 from keras_lenet.stages import Context, export, quantize, train
@@ -39,9 +50,21 @@ from keras_lenet.training import devices
 CONFUSION, REJECTION = "confusion.png", "rejection.png"
 FLOAT, FAKE_QUANTIZED, FLOAT_FILE = "keras", "qat", "float32"
 POST_TRAINING, DEPLOYED = "int8_ptq", "int8"
-REPETITIONS = 200
 TRACED = 500
-"""Test images that go through the network tensor by tensor."""
+"""Test images whose tensors are compared for the quantization noise."""
+
+
+class Measured(NamedTuple):
+    """Scorers, and their probabilities for the test images: float32, (N, 10)."""
+
+    scorers: dict[str, Scorer]
+    probabilities: dict[str, NDArray[np.float32]]
+    test: loading.Examples
+    dataset: str
+
+    def answers(self, key: str) -> NDArray[np.int64]:
+        """Return the predicted classes of one model, (N,)."""
+        return self.probabilities[key].argmax(axis=1)
 
 
 def run(context: Context[EvaluateSettings]) -> dict[str, Any]:
@@ -51,287 +74,214 @@ def run(context: Context[EvaluateSettings]) -> dict[str, Any]:
     test = loading.load_test(context.dataset, context.data_dir)
     plain = export.plain_int8(context.inputs["export"], context.settings.model.name)
     with console.without_information():
-        scored = _subjects(context)
-    probabilities = predict(scored, test)
+        opened = _open_run(context)
+    found = predict(opened, test, context.dataset)
+    same = found.answers(FAKE_QUANTIZED) == found.answers(DEPLOYED)
     pairs = ((DEPLOYED, FLOAT), (POST_TRAINING, FLOAT), (DEPLOYED, POST_TRAINING))
-    metrics = measure(scored, probabilities, test, context.dataset, FLOAT, pairs)
-    same = probabilities[FAKE_QUANTIZED].argmax(1) == probabilities[DEPLOYED].argmax(1)
-    metrics |= {
-        "fake_quantized_agreement": float(same.mean()),
-        "layers": _layers(context, scored, plain, test),
-        **_behaviour(scored, probabilities, test, FLOAT_FILE, DEPLOYED, settings, seed),
-        "arena": _arena(plain),
-        **_layout(scored[DEPLOYED].path, plain, test.images),
-    }
-    metrics["gates"] = gates(settings, metrics)
-    write(context.out, metrics, probabilities, test)
-    return {key: model["accuracy"] for key, model in metrics["models"].items()}
+    metrics = measure(found, FLOAT, DEPLOYED, pairs).model_copy(
+        update={
+            "fake_quantized_agreement": float(same.mean()),
+            "quantization_noise": _noise(context, opened, plain, test.images[:TRACED]),
+            "rejection": _rejection(found, DEPLOYED, settings, seed),
+            "robustness": _robustness(found, (FLOAT_FILE, DEPLOYED), settings, seed),
+            "arena": _arena(plain),
+            "layout": _layout(opened[DEPLOYED].path, plain, test.images),
+        }
+    )
+    metrics = _write(context.out, metrics, found, settings)
+    return {key: model.accuracy for key, model in metrics.models.items()}
 
 
 def evaluate_files(
     paths: list[Path], test: loading.Examples, dataset: str, settings: Evaluate, out: Path
-) -> dict[str, Any]:
-    """Score model files as `run` does those of a recipe, each beside the first.
+) -> Metrics:
+    """Score model files as `run` scores those of a recipe; the first is the reference.
 
     Args:
         paths: Keras files, SavedModel folders, .tflite files.
         test: the test examples.
-        dataset: their dataset's name.
-        settings: how much is measured; gates are checked on the last file.
+        dataset: name of their dataset.
+        settings: how much is measured; the gates apply to the last file.
         out: folder for `metrics.json`, `predictions.npz` and the pictures.
 
     Raises:
-        Error: a file can't be read or doesn't keep the contract, or two have one name.
+        Error: a file cannot be read or breaks the contract, or two have one name.
     """
-    scored: dict[str, Subject] = {}
+    opened: dict[str, Scorer] = {}
     for path in paths:
-        if path.name in scored:
+        if path.name in opened:
             raise Error(f"{path}: a second file called {path.name}; rename one of them")
-        scored[path.name] = scorers.open_file(path, catalogue.classes(dataset))
-    first, last = paths[0].name, paths[-1].name
-    probabilities = predict(scored, test)
-    pairs = tuple((path.name, first) for path in paths[1:])
-    metrics = measure(scored, probabilities, test, dataset, first, pairs)
-    traced = test.images[:TRACED]
-    metrics["layers"] = {
-        path.name: quantization_noise.losses(paths[0], path, traced)
+        opened[path.name] = scorers.open_file(path, catalogue.classes(dataset))
+    first, last = paths[0], paths[-1]
+    found = predict(opened, test, dataset)
+    pairs = tuple((path.name, first.name) for path in paths[1:])
+    noise = {
+        path.name: _traced(first, path, test.images[:TRACED])
         for path in paths[1:]
-        if quantization_noise.comparable(paths[0], path)
+        if quantization_noise.comparable(first, path)
     }
-    metrics |= _behaviour(scored, probabilities, test, first, last, settings, seed=0)
-    if paths[-1].suffix == ".tflite" and Classifier(paths[-1]).input.scale:
-        metrics["arena"] = _arena(paths[-1])
-    metrics["gates"] = gates(settings, metrics)
-    write(out, metrics, probabilities, test)
-    return metrics
+    rejection = arena = None
+    if last.suffix == ".tflite":
+        rejection = _rejection(found, last.name, settings, seed=0)
+        arena = _arena(last) if Classifier(last).input.scale else None
+    metrics = measure(found, first.name, last.name, pairs).model_copy(
+        update={
+            "quantization_noise": noise,
+            "rejection": rejection,
+            "robustness": _robustness(found, (first.name, last.name), settings, seed=0),
+            "arena": arena,
+        }
+    )
+    return _write(out, metrics, found, settings)
 
 
-def predict(scored: dict[str, Subject], test: loading.Examples) -> dict[str, NDArray[np.float32]]:
-    """Every subject's probabilities for every test image.
+def predict(opened: dict[str, Scorer], test: loading.Examples, dataset: str) -> Measured:
+    """Compute every model's probabilities for every test image.
 
     Raises:
-        Error: a subject's answers are no numbers.
+        Error: a model answers NaN.
     """
     probabilities = {}
     with console.progress() as bar:
-        for key, subject in bar.track(scored.items(), description="evaluate"):
-            console.say(f"evaluate: {subject.title}, {len(test):,} images")
-            probabilities[key] = subject.predict(test.images)
+        for key, scorer in bar.track(opened.items(), description="evaluate"):
+            console.say(f"evaluate: {scorer.title}, {len(test):,} images")
+            probabilities[key] = scorer.predict(test.images)
             if broken := int(np.isnan(probabilities[key]).any(axis=1).sum()):
                 raise Error(
-                    f"{subject.path}: answers NaN for {broken:,} of {len(test):,} images; its "
+                    f"{scorer.path}: answers NaN for {broken:,} of {len(test):,} images; its "
                     "weights are damaged, or its training diverged"
                 )
-    return probabilities
+    return Measured(opened, probabilities, test, dataset)
 
 
 def measure(
-    scored: dict[str, Subject],
-    probabilities: dict[str, NDArray[np.float32]],
-    test: loading.Examples,
-    dataset: str,
-    reference: str,
-    pairs: tuple[tuple[str, str], ...],
-) -> dict[str, Any]:
-    """What the answers say: every subject's score, and the paired comparisons.
+    found: Measured, reference: str, deployed: str, pairs: tuple[tuple[str, str], ...]
+) -> Metrics:
+    """Score every model, compare pairs of them, and time them.
 
     Args:
-        scored: the subjects.
-        probabilities: their answers, (N, 10) each.
-        test: the test examples.
-        dataset: their dataset's name.
-        reference: the subject that the others are held against.
-        pairs: which two to compare.
+        found: the models and their probabilities.
+        reference: key of the model that the others are compared with.
+        deployed: key of the model that the gates apply to.
+        pairs: keys of the models that a paired test compares.
     """
-    answers = {key: found.argmax(axis=1) for key, found in probabilities.items()}
+    test = found.test
     compared = []
     for first, second in pairs:
-        pair = significance.compare(answers[first], answers[second], test.labels)
-        titles = scored[first].title, scored[second].title
-        sentence = significance.verdict(pair, *titles, len(test))
-        compared.append({"first": first, "second": second, **pair, "verdict": sentence})
-    return {
-        "schema": results.SCHEMA,
-        "dataset": dataset,
-        "images": len(test),
-        "labels": list(catalogue.classes(dataset)),
-        "reference": reference,
-        "models": {
-            key: score(subject, probabilities[key], probabilities[reference], test.labels)
-            for key, subject in scored.items()
-        },
-        "paired": compared,
-        "timings": {
-            "cpu": cpu_name(),
-            "device": devices.device(),
-            "threads": 1,
-            "models": {key: _time(subject, test.images) for key, subject in scored.items()},
-        },
-    }
+        counts = significance.mcnemar(found.answers(first), found.answers(second), test.labels)
+        titles = found.scorers[first].title, found.scorers[second].title
+        verdict = significance.verdict(counts, *titles, len(test))
+        compared.append(Pair(**dict(counts), first=first, second=second, verdict=verdict))
+    return Metrics(
+        schema_version=3,
+        dataset=found.dataset,
+        images=len(test),
+        labels=catalogue.classes(found.dataset),
+        reference=reference,
+        deployed=deployed,
+        models={key: _score(found, key, reference) for key in found.scorers},
+        paired=tuple(compared),
+        timings=Timings(
+            cpu=cpu_name(),
+            device=devices.device(),
+            threads=1,
+            models={key: scorer.time(test.images) for key, scorer in found.scorers.items()},
+        ),
+    )
 
 
-def score(
-    subject: Subject,
-    probabilities: NDArray[np.float32],
-    reference: NDArray[np.float32],
-    labels: NDArray[np.uint8],
-) -> dict[str, Any]:
-    """Count what one model got right, and how it differs from the reference.
-
-    Args:
-        subject: the model.
-        probabilities: its answers, (N, 10).
-        reference: the reference's answers to the same images, (N, 10).
-        labels: uint8, (N,).
-    """
-    answers, expected = probabilities.argmax(1), reference.argmax(1)
+def _score(found: Measured, key: str, reference: str) -> Score:
+    scorer, probabilities = found.scorers[key], found.probabilities[key]
+    labels, answers, expected = found.test.labels, found.answers(key), found.answers(reference)
     correct, total = int((answers == labels).sum()), len(labels)
-    return {
-        "title": subject.title,
-        "correct": correct,
-        "total": total,
-        "accuracy": correct / total,
-        "interval": significance.wilson_interval(correct, total),
-        "difference": (correct - int((expected == labels).sum())) / total,
-        "agreement": float((answers == expected).mean()),
-        "bytes": subject.bytes,
-        "confusion": confusion_matrix(labels, answers, labels=range(10)).tolist(),
-        "calibration": confidence.calibration(probabilities, labels),
-        "coverage": confidence.coverage(probabilities, labels),
-    }
+    return Score(
+        title=scorer.title,
+        correct=correct,
+        total=total,
+        accuracy=correct / total,
+        interval=significance.wilson_interval(correct, total),
+        difference=(correct - int((expected == labels).sum())) / total,
+        agreement=float((answers == expected).mean()),
+        bytes=scorer.bytes,
+        confusion=confusion_matrix(labels, answers, labels=range(10)).tolist(),
+        calibration=confidence.calibration(probabilities, labels),
+        coverage=confidence.coverage(probabilities, labels),
+    )
 
 
-def _behaviour(
-    scored: dict[str, Subject],
-    probabilities: dict[str, NDArray[np.float32]],
-    test: loading.Examples,
-    reference: str,
-    deployed: str,
-    settings: Evaluate,
-    seed: int,
-) -> dict[str, Any]:
-    """What the deployed model does beyond the test images: corrupted ones, and what is no digit."""
-    subject = scored[deployed]
-    found: dict[str, Any] = {"deployed": deployed}
-    if subject.path.suffix == ".tflite":
-        console.say("evaluate: what is no digit")
-        classifier = Classifier(subject.path)
-        pages = outliers.probes(settings.probes, seed)
-        found["rejection"] = confidence.rejection(
-            classifier, probabilities[deployed], test.labels, pages
-        )
-    if settings.robustness_images:
-        count = min(settings.robustness_images, len(test))
-        found["robustness"] = robustness.measure(
-            {key: scored[key].predict for key in dict.fromkeys((reference, deployed))},
-            test.images[:count],
-            test.labels[:count],
-            seed,
-            settings.prepared_images,
-        )
-    return found
+def _rejection(found: Measured, deployed: str, settings: Evaluate, seed: int) -> Rejection:
+    console.say("evaluate: rejection of out-of-distribution pictures")
+    return confidence.rejection(
+        Classifier(found.scorers[deployed].path),
+        found.probabilities[deployed],
+        found.test.labels,
+        outliers.probes(settings.probes, seed),
+    )
 
 
-def _arena(path: Path) -> dict[str, Any]:
-    """What TensorFlow Lite Micro's interpreter takes for a file, and how that was found."""
-    arena, how = parity.arena(path)
-    return {"bytes": arena, "how": how}
+def _robustness(
+    found: Measured, keys: tuple[str, str], settings: Evaluate, seed: int
+) -> Robustness | None:
+    if not settings.robustness_images:
+        return None
+    count = min(settings.robustness_images, len(found.test))
+    return robustness.measure(
+        {key: found.scorers[key].predict for key in dict.fromkeys(keys)},
+        found.test.images[:count],
+        found.test.labels[:count],
+        seed,
+        settings.prepared_images,
+    )
 
 
-def _layout(optimized: Path, plain: Path, images: Pixels) -> dict[str, Any]:
-    """How the int8 file differs from what it was before its layout was optimized, if it was.
+def _arena(path: Path) -> Arena:
+    size, how = parity.arena(path)
+    return Arena(bytes=size, how=how)
 
-    Args:
-        optimized: the int8 file.
-        plain: the same as it was converted.
-        images: uint8, (N, 28, 28).
-    """
+
+def _layout(optimized: Path, plain: Path, images: Pixels) -> Layout | None:
+    """Compare the int8 file with its plain layout; None where they are the same file."""
     if optimized.read_bytes() == plain.read_bytes():
-        return {}
+        return None
     console.say(f"evaluate: {optimized.name} beside {plain.parent.name}/{plain.name}")
-    found, expected = (
+    outputs, expected = (
         Classifier(path, kernels="reference").raw(images[:]).astype(np.int16)
         for path in (optimized, plain)
     )
-    difference = np.abs(found - expected).max(axis=1)
-    return {
-        "layout": {
-            "kernels": "reference",
-            "images": len(images),
-            "unequal": int(np.count_nonzero(difference)),
-            "largest": int(difference.max()),
-        }
-    }
+    difference = np.abs(outputs - expected).max(axis=1)
+    return Layout(
+        kernels="reference",
+        images=len(images),
+        unequal=int(np.count_nonzero(difference)),
+        largest=int(difference.max()),
+    )
 
 
-def _layers(
+def _noise(
     context: Context[EvaluateSettings],
-    scored: dict[str, Subject],
+    opened: dict[str, Scorer],
     plain: Path,
-    test: loading.Examples,
-) -> dict[str, list[dict[str, Any]]]:
-    """Each int8 file, as it was converted, beside what it was made from: the weights in float."""
-    settings, traced = context.settings.model, test.images[:TRACED]
+    images: NDArray[np.uint8],
+) -> dict[str, tuple[TensorNoise, ...]]:
+    """Compare each int8 file, in its plain layout, with a float file of the same weights."""
+    settings = context.settings.model
     fine_tuned = quantize.unquantized(quantize.load(context.inputs["quantize"], settings), settings)
     with console.without_information(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float32.tflite"
         path.write_bytes(convert.convert(fine_tuned, models.input_size(settings)))
         return {
-            POST_TRAINING: quantization_noise.losses(
-                scored[FLOAT_FILE].path, scored[POST_TRAINING].path, traced
-            ),
-            DEPLOYED: quantization_noise.losses(path, plain, traced),
+            POST_TRAINING: _traced(opened[FLOAT_FILE].path, opened[POST_TRAINING].path, images),
+            DEPLOYED: _traced(path, plain, images),
         }
 
 
-def gates(settings: Evaluate, metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each gate that is set, with the deployed model's figure.
-
-    Raises:
-        Error: a gate is set on something that was not measured.
-    """
-    deployed = metrics["models"][metrics["deployed"]]
-    differ = [
-        max(pair["differ_by_class"])
-        for pair in metrics["paired"]
-        if (pair["first"], pair["second"]) == (metrics["deployed"], metrics["reference"])
-    ]
-    figures: dict[str, float | None] = {
-        "min_accuracy": deployed["accuracy"],
-        "max_accuracy_drop": 0 - deployed["difference"],
-        "max_flips_per_digit": differ[0] if differ else None,
-        "min_agreement": metrics.get("fake_quantized_agreement", deployed["agreement"]),
-        "max_model_bytes": deployed["bytes"],
-        "max_arena_bytes": metrics["arena"]["bytes"] if "arena" in metrics else None,
-        "min_robustness": None,
-        "max_digits_refused": None,
-        "min_outliers_refused": None,
-    }
-    if "robustness" in metrics:
-        summary = metrics["robustness"]["summary"][metrics["deployed"]]
-        figures["min_robustness"] = summary["mean_accuracy"]
-    if "rejection" in metrics:
-        digits, kinds = metrics["rejection"]["digits"], metrics["rejection"]["outliers"]
-        figures["max_digits_refused"] = digits["refused"] / digits["total"]
-        figures["min_outliers_refused"] = min(
-            counts["refused"] / counts["total"]
-            for kind, counts in kinds.items()
-            if kind != outliers.LIKE_DIGITS
-        )
-    checked = []
-    for gate, figure in figures.items():
-        limit = getattr(settings, gate)
-        if limit is None:
-            continue
-        if figure is None:
-            raise Error(f"evaluate.{gate} is set, but was not measured for this model")
-        met = figure >= limit if gate.startswith("min_") else figure <= limit
-        checked.append({"gate": gate, "figure": figure, "limit": limit, "met": met})
-    return checked
+def _traced(reference: Path, quantized: Path, images: NDArray[np.uint8]) -> tuple[TensorNoise, ...]:
+    rows = quantization_noise.losses(reference, quantized, images)
+    return tuple(TensorNoise(**row) for row in rows)
 
 
 def cpu_name() -> str:
-    """The processor's model name, as far as the system tells."""
+    """Return the processor's model name, as far as the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
@@ -339,84 +289,47 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def write(
-    out: Path,
-    metrics: dict[str, Any],
-    probabilities: dict[str, NDArray[np.float32]],
-    test: loading.Examples,
-) -> None:
-    """Write an evaluation's files; pages are made from these alone."""
-    artifacts.write_json(out / results.METRICS, metrics)
-    _keep_predictions(out / results.PREDICTIONS, test, probabilities, metrics)
-    plots.save(
-        plots.confusion_matrices(
-            {
-                metrics["models"][key]["title"]: np.array(metrics["models"][key]["confusion"])
-                for key in dict.fromkeys((metrics["reference"], metrics["deployed"]))
-            },
-            f"{metrics['dataset']}, {len(test):,} test images",
-            metrics["labels"],
-        ),
-        out / CONFUSION,
-    )
-    if "rejection" in metrics:
-        plots.save(plots.rejection(metrics["rejection"]), out / REJECTION)
+def _write(out: Path, metrics: Metrics, found: Measured, settings: Evaluate) -> Metrics:
+    """Check the gates, and write the files from which all pages are made."""
+    metrics = metrics.model_copy(update={"gates": gates.evaluate(settings, metrics)})
+    metrics.write(out)
+    _keep_predictions(out / PREDICTIONS, metrics, found)
+    matrices = {
+        metrics.models[key].title: np.array(metrics.models[key].confusion)
+        for key in dict.fromkeys((metrics.reference, metrics.deployed))
+    }
+    title = f"{metrics.dataset}, {metrics.images:,} test images"
+    plots.save(plots.confusion_matrices(matrices, title, metrics.labels), out / CONFUSION)
+    if metrics.rejection:
+        plots.save(plots.rejection(metrics.rejection), out / REJECTION)
+    return metrics
 
 
-def _subjects(context: Context[EvaluateSettings]) -> dict[str, Subject]:
-    name = context.settings.model.name
-    keras_path = context.inputs["train"] / train.MODEL
-    qat_path = context.inputs["quantize"] / quantize.WEIGHTS
+def _open_run(context: Context[EvaluateSettings]) -> dict[str, Scorer]:
+    inputs, name = context.inputs, context.settings.model.name
+    keras_path = inputs["train"] / train.MODEL
     trained = keras.models.load_model(keras_path, compile=False)
-    fake_quantized = quantize.load(context.inputs["quantize"], context.settings.model)
-    saved_model = context.inputs["export"] / export.SAVED_MODEL
-    return {
+    fake_quantized = quantize.load(inputs["quantize"], context.settings.model)
+    opened = {
         FLOAT: scorers.of_keras(trained, keras_path, "Keras float32"),
-        "saved_model": scorers.of_saved_model(saved_model, "SavedModel"),
-        FAKE_QUANTIZED: scorers.of_keras(fake_quantized, qat_path, "Keras QAT"),
-    } | {
-        variant: scorers.of_tflite(
-            context.inputs["export"] / export.file_name(name, variant),
-            catalogue.classes(context.dataset),
-        )
-        for variant in export.VARIANTS
+        "saved_model": scorers.of_saved_model(inputs["export"] / export.SAVED_MODEL, "SavedModel"),
+        FAKE_QUANTIZED: scorers.of_keras(
+            fake_quantized, inputs["quantize"] / quantize.WEIGHTS, "Keras QAT"
+        ),
     }
+    for variant in export.VARIANTS:
+        path = inputs["export"] / export.file_name(name, variant)
+        opened[variant] = scorers.of_tflite(path, catalogue.classes(context.dataset))
+    return opened
 
 
-def _time(subject: Subject, images: Pixels) -> dict[str, Any]:
-    """Time one image at a time, the Python call included, and a whole batch."""
-    seconds = []
-    for position in range(REPETITIONS + 20):
-        image = images[position % len(images)][np.newaxis]
-        start = time.perf_counter()
-        subject.predict(image)
-        seconds.append(time.perf_counter() - start)
-    low, high = np.percentile(seconds[20:], [50, 95]) * 1e6  # the first ones warm up
-    batch = images[: scorers.BATCH]
-    subject.predict(batch)
-    start = time.perf_counter()
-    subject.predict(batch)
-    throughput = len(batch) / (time.perf_counter() - start)
-    return {
-        "kernels": subject.kernels,
-        "p50_us": round(low, 1),
-        "p95_us": round(high, 1),
-        "batched_images_per_second": round(throughput),
-    }
+def _keep_predictions(path: Path, metrics: Metrics, found: Measured) -> None:
+    """Write every model's probabilities, and the images that a report may show.
 
-
-def _keep_predictions(
-    path: Path,
-    test: loading.Examples,
-    probabilities: dict[str, NDArray[np.float32]],
-    metrics: dict[str, Any],
-) -> None:
-    """Every model's probabilities, and the images that a report may show.
-
-    These are the ones that the deployed model gets wrong, or puts elsewhere than the reference.
+    These are the images that the deployed model gets wrong, or classifies unlike the reference.
     """
-    answers = probabilities[metrics["deployed"]].argmax(1)
-    elsewhere = answers != probabilities[metrics["reference"]].argmax(1)
+    test, answers = found.test, found.answers(metrics.deployed)
+    elsewhere = answers != found.answers(metrics.reference)
     shown = np.flatnonzero(elsewhere | (answers != test.labels))
     with artifacts.replacing(path) as temporary:
         np.savez_compressed(
@@ -424,5 +337,5 @@ def _keep_predictions(
             labels=test.labels,
             shown=shown,
             shown_images=test.images[shown],
-            **probabilities,  # type: ignore[arg-type]
+            **found.probabilities,  # type: ignore[arg-type]
         )
