@@ -103,37 +103,36 @@ def test_threshold_is_the_highest_step_that_refuses_at_most_a_share(share, thres
 def test_calibration_error_weighs_bins_by_their_size():
     # Three answers of 0.95, all right: 0.05 apart; one of 0.55, wrong: 0.55 apart.
     found = confidence.calibration(sure(0.95, 0.55, 0.95, 0.95), np.array([0, 1, 0, 0], np.uint8))
-    assert found["error"] == pytest.approx((3 * 0.05 + 1 * 0.55) / 4)
-    assert found["bins"] == [
-        {"count": 1, "confidence": pytest.approx(0.55), "accuracy": 0.0},
-        {"count": 3, "confidence": pytest.approx(0.95), "accuracy": 1.0},
-    ]
+    assert found.error == pytest.approx((3 * 0.05 + 1 * 0.55) / 4)
+    assert [tuple(dict(one).values()) for one in found.bins] == [
+        (1, pytest.approx(0.55), 0.0), (3, pytest.approx(0.95), 1.0),
+    ]  # fmt: skip
 
 
 def test_calibration_bins_are_fifteen_closed_above():
     # 0.6 is the upper end of the ninth bin, 0.625 lies in the tenth, 1.0 in the last.
     labels = np.zeros(5, np.uint8)
     found = confidence.calibration(sure(0.5625, 0.6, 0.625, 0.6640625, 1.0), labels)
-    assert [one["count"] for one in found["bins"]] == [2, 2, 1]
-    assert [one["confidence"] for one in found["bins"]] == pytest.approx([0.58125, 0.64453125, 1])
+    assert [one.count for one in found.bins] == [2, 2, 1]
+    assert [one.confidence for one in found.bins] == pytest.approx([0.58125, 0.64453125, 1])
     # Of two bins the lower holds 0.5, the upper all above.
     low, high = np.full((1, 10), 0.05), sure(0.75)
     low[0, 0] = 0.5
     found = confidence.calibration(np.concatenate([low, high]), np.zeros(2, np.uint8), bins=2)
-    assert [one["confidence"] for one in found["bins"]] == [0.5, 0.75]
+    assert [one.confidence for one in found.bins] == [0.5, 0.75]
     # What is never sure at all counts in the first.
     found = confidence.calibration(np.zeros((1, 10)), np.zeros(1, np.uint8), bins=2)
-    assert [one["confidence"] for one in found["bins"]] == [0]
+    assert [one.confidence for one in found.bins] == [0]
 
 
 def test_every_answer_is_held_against_its_own_label():
     labels = np.array([3, 5, 0], np.uint8)
     probabilities = np.full((3, 10), 0.01)
     probabilities[range(3), labels] = 0.91
-    (found,) = confidence.calibration(probabilities, labels)["bins"]
-    assert (found["count"], found["accuracy"]) == (3, 1.0)
-    digits = confidence.rejection(Inked(), probabilities, labels, {})["digits"]
-    assert digits == {"total": 3, "refused": 0, "accuracy_of_accepted": 1.0}
+    (found,) = confidence.calibration(probabilities, labels).bins
+    assert (found.count, found.accuracy) == (3, 1.0)
+    test = confidence.rejection(Inked(), probabilities, labels, {}).test
+    assert dict(test) == {"total": 3, "rejected": 0, "accuracy_of_accepted": 1.0}
 
 
 def test_coverage_takes_the_most_confident_first():
@@ -141,18 +140,16 @@ def test_coverage_takes_the_most_confident_first():
     found = confidence.coverage(
         sure(0.6, 0.9, 0.7, 0.8, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96), labels, points=5
     )
-    assert found == {
-        "coverage": [0.2, 0.4, 0.6, 0.8, 1.0],
-        "accuracy": [1, 1, 1, 1, 0.8],
-    }
+    assert found.coverage == (0.2, 0.4, 0.6, 0.8, 1.0)
+    assert found.accuracy == (1, 1, 1, 1, 0.8)
 
 
 def test_coverage_has_fifty_points_each_of_an_image_at_least():
     found = confidence.coverage(sure(0.6, 0.9, 0.7), np.array([0, 1, 0], np.uint8))
-    assert len(found["coverage"]) == len(found["accuracy"]) == 50
-    assert sorted(set(found["coverage"])) == pytest.approx([1 / 3, 2 / 3, 1])
-    assert found["accuracy"][0] == 0  # the surest is wrong
-    assert found["accuracy"][-1] == pytest.approx(2 / 3)
+    assert len(found.coverage) == len(found.accuracy) == 50
+    assert sorted(set(found.coverage)) == pytest.approx([1 / 3, 2 / 3, 1])
+    assert found.accuracy[0] == 0  # the surest is wrong
+    assert found.accuracy[-1] == pytest.approx(2 / 3)
 
 
 class Inked:
@@ -173,7 +170,12 @@ MARK = np.zeros((72, 72), np.uint8)
 MARK[20:50, 30:40] = 255
 
 
-def test_rejection_counts_what_is_refused():
+def counts(found, kind):
+    """Pictures of a kind that are rejected by classify, and by the threshold alone."""
+    return found.ood[kind].rejected, found.ood[kind].rejected_by_threshold
+
+
+def test_rejection_counts_test_images_and_other_pictures():
     digits = np.stack([FULL, FULL, BLANK, BLANK, FULL])
     found = confidence.rejection(
         Inked(),
@@ -181,27 +183,28 @@ def test_rejection_counts_what_is_refused():
         np.array([3, 5, 3, 3, 3], np.uint8),
         {"full": [FULL] * 2, "blank": [BLANK] * 3, "mark": [MARK]},
     )
-    assert found["threshold"] == 0.5
+    assert found.threshold == 0.5
     accuracy = pytest.approx(2 / 3)
-    assert found["digits"] == {"total": 5, "refused": 2, "accuracy_of_accepted": accuracy}
+    assert dict(found.test) == {"total": 5, "rejected": 2, "accuracy_of_accepted": accuracy}
     # prepare() finds nothing on a full page, though the model alone would be sure.
-    assert found["outliers"]["full"] == {"total": 2, "refused": 2, "refused_by_threshold": 0}
-    assert found["outliers"]["blank"] == {"total": 3, "refused": 3, "refused_by_threshold": 3}
+    assert counts(found, "full") == (2, 0)
+    assert counts(found, "blank") == (3, 3)
     assert prepare(MARK).found
-    assert found["outliers"]["mark"] == {"total": 1, "refused": 1, "refused_by_threshold": 1}
+    assert counts(found, "mark") == (1, 1)
+    assert [one.total for one in found.ood.values()] == [2, 3, 1]
 
 
 def test_the_curve_gives_shares_below_every_fourth_step():
     digits = sure(0.75, 0.5, 1.0, 0.890625)
     curve = confidence.rejection(
         Inked(), digits, np.zeros(4, np.uint8), {"mark": [MARK], "blank": [BLANK]}
-    )["curve"]
-    assert curve["threshold"] == [step / 64 for step in range(65)]
+    ).curve
+    assert list(curve["threshold"]) == [step / 64 for step in range(65)]
     for threshold, share in ((0.5, 0), (0.515625, 0.25), (0.75, 0.25), (0.765625, 0.5), (1, 0.75)):
-        assert curve["digits"][curve["threshold"].index(threshold)] == share
+        assert curve["test"][curve["threshold"].index(threshold)] == share
     prepared = prepare(MARK).image.mean() / 255
-    assert curve["mark"] == [float(threshold > prepared) for threshold in curve["threshold"]]
-    assert curve["blank"] == [0.0] + [1.0] * 64
+    assert list(curve["mark"]) == [float(threshold > prepared) for threshold in curve["threshold"]]
+    assert list(curve["blank"]) == [0.0] + [1.0] * 64
 
 
 def test_an_answer_at_the_threshold_is_accepted():
@@ -209,13 +212,11 @@ def test_an_answer_at_the_threshold_is_accepted():
     level = float(Inked().predict(prepare(MARK).image[np.newaxis]).max())
     for threshold, refused in ((level, 0), (np.nextafter(np.float32(level), np.float32(1)), 1)):
         found = confidence.rejection(Inked(threshold), sure(0.5), np.zeros(1), pages)
-        assert found["outliers"]["mark"] == {
-            "total": 1, "refused": refused, "refused_by_threshold": refused,
-        }  # fmt: skip
+        assert counts(found, "mark") == (refused, refused)
     found = confidence.rejection(Inked(0.5), sure(0.5, 0.4375), np.zeros(2), pages)
-    assert found["digits"]["refused"] == 0  # 0.4375 is class 1, with 0.5625
+    assert found.test.rejected == 0  # 0.4375 is class 1, with 0.5625
     none = confidence.rejection(Inked(1.0), sure(0.5), np.zeros(1), pages)
-    assert none["digits"] == {"total": 1, "refused": 1, "accuracy_of_accepted": None}
+    assert dict(none.test) == {"total": 1, "rejected": 1, "accuracy_of_accepted": None}
 
 
 def test_pages_of_one_kind_are_counted_one_by_one():
@@ -226,10 +227,10 @@ def test_pages_of_one_kind_are_counted_one_by_one():
     assert marks[0] < marks[1]
     classifier = Inked(sum(marks) / 2)
     found = confidence.rejection(classifier, sure(0.5), np.zeros(1), {"marks": [MARK, wide]})
-    assert found["outliers"]["marks"] == {"total": 2, "refused": 1, "refused_by_threshold": 1}
+    assert counts(found, "marks") == (1, 1)
 
 
 def test_without_a_threshold_a_page_without_ink_is_refused_still():
     """As `Classifier.classify` does, which does not ask the model."""
     found = confidence.rejection(Inked(0.0), sure(0.5), np.zeros(1), {"blank": [BLANK] * 2})
-    assert found["outliers"]["blank"] == {"total": 2, "refused": 2, "refused_by_threshold": 0}
+    assert counts(found, "blank") == (2, 0)

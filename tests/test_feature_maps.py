@@ -28,7 +28,7 @@ def test_every_model_shows_its_filters_and_maps(name, tmp_path):
     np.testing.assert_allclose(outputs["logits"], model(entering)[0], atol=1e-5)
     assert {*models.find(name).parameters} < {*outputs}
     for number, figure in enumerate(
-        (plots.filters(kernels), plots.feature_maps(outputs, "abcdefghij"))
+        (feature_maps.draw_filters(kernels), feature_maps.draw_feature_maps(outputs, "abcdefghij"))
     ):
         path = tmp_path / f"{number}.png"
         plots.save(figure, path)

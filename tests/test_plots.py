@@ -5,9 +5,11 @@ import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from keras_lenet.reporting import plots
+from keras_lenet.evaluation.metrics import Coverage, OodRejection, Rejection, TestRejection
+from keras_lenet.reporting import feature_maps, plots
 
 DIGITS = list("0123456789")
+COVERAGE = Coverage(coverage=(0.5, 1.0), accuracy=(1.0, 0.75))
 
 
 @pytest.fixture
@@ -104,20 +106,22 @@ def test_reliability_draws_accuracy_by_confidence_in_percent(axis):
 
 
 def test_coverage_draws_accuracy_by_share_in_percent(axis):
-    measured = {"coverage": [0.5, 1.0], "accuracy": [1.0, 0.75]}
-    plots.coverage(axis, {"a": measured, "b": measured | {"accuracy": [0.25, 0.5]}})
+    other = Coverage(coverage=(0.5, 1.0), accuracy=(0.25, 0.5))
+    plots.coverage(axis, {"a": COVERAGE, "b": other})
     assert points(axis) == {"a": [[50, 100], [100, 75]], "b": [[50, 25], [100, 50]]}
     assert labels(axis) == ("most confident answers, % of all", "accuracy, %")
 
 
 def test_rejection_draws_other_pictures_by_test_images(axis):
-    measured = {
-        "threshold": 0.25,
-        "digits": {"refused": 5, "total": 200},
-        "outliers": {"letters": {}, "noise": {}},
-        "curve": {"digits": [0, 0.25], "letters": [0.5, 0.75], "noise": [1.0, 1.0]},
-    }
-    plots.rejection_curve(axis, measured)
+    found = Rejection(
+        threshold=0.25,
+        test=TestRejection(rejected=5, total=200),
+        ood=dict.fromkeys(
+            ("letters", "noise"), OodRejection(total=1, rejected=0, rejected_by_threshold=0)
+        ),
+        curve={"test": (0, 0.25), "letters": (0.5, 0.75), "noise": (1.0, 1.0)},
+    )
+    plots.rejection_curve(axis, found)
     *curves, chosen = axis.lines
     assert {line.get_label(): line.get_xydata().tolist() for line in curves} == {
         "letters": [[0, 50], [25, 75]], "noise": [[0, 100], [25, 100]],
@@ -151,13 +155,14 @@ def test_a_curve_draws_training_and_validation_by_epoch(axis):
 
 
 def test_series_differ_in_colour_line_and_marker(axis):
-    measured = {"coverage": [0.5, 1.0], "accuracy": [1.0, 0.75]}
-    plots.coverage(axis, dict.fromkeys("abcdef", measured))
+    plots.coverage(axis, dict.fromkeys("abcdef", COVERAGE))
     assert len({to_rgba(line.get_color()) for line in axis.lines}) == 6
 
 
 def test_weights_share_one_scale_about_zero():
-    figure = plots.filters(np.array([[[1.0, -4.0]], [[2.0, 0.0]], [[0.0, 0.5]]]), columns=2)
+    figure = feature_maps.draw_filters(
+        np.array([[[1.0, -4.0]], [[2.0, 0.0]], [[0.0, 0.5]]]), columns=2
+    )
     drawn = [axis.images[0] for axis in figure.axes if axis.images]
     assert [image.get_array().tolist() for image in drawn] == [[[1, -4]], [[2, 0]], [[0, 0.5]]]
     assert {image.get_clim() for image in drawn} == {(-4, 4)}

@@ -1,5 +1,6 @@
 """The table of published systems, from records written here."""
 
+import figures
 import pytest
 from conftest import PIPELINES, SMOKE, keras_lenet
 
@@ -21,14 +22,11 @@ def finished(runs, scores, *overrides):
         Record("train", {}, {}, {}, "digits", seed, {}, "2026-01-01", 10.0 * (seed + 1), {}).write(
             run.stage_folder("train")
         )
-        metrics = {
-            "models": {
-                "keras": {"accuracy": exact},
-                "int8_ptq": {"accuracy": 0.98},
-                "int8": {"accuracy": quantized},
-            },
-            "gates": [{"name": "min_accuracy", "limit": 0.98, "value": quantized}],
-        }
+        metrics = figures.metrics(
+            figures.score("keras", accuracy=exact),
+            figures.score("int8_ptq", accuracy=0.98),
+            figures.score("int8", accuracy=quantized),
+        )
         found.append(Finished(run, metrics, 0.99))
     return found
 

@@ -1,7 +1,5 @@
 """Accuracy on corrupted images: of two corruptions that can be counted by hand."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -49,40 +47,35 @@ def test_accuracies_stand_by_corruption_model_and_severity(corrupted):
     labels = LABELS.copy()
     labels[0] = 1  # nine of class 0, eleven of class 1
     found = robustness.measure(models, IMAGES, labels, seed=5, prepared_images=99)
-    assert found["corruptions"] == {
-        "none": {
-            "always 0": {"raw": [0.45] * 5, "prepared": [0.45] * 5},
-            "1 if white": {"raw": [0.45] * 5, "prepared": [0.45] * 5},
-        },
+    assert {
+        name: {model: (list(one.raw), list(one.prepared)) for model, one in by_model.items()}
+        for name, by_model in found.corruptions.items()
+    } == {
+        "none": dict.fromkeys(models, ([0.45] * 5, [0.45] * 5)),
         "white": {
-            "always 0": {"raw": [0.45] * 5, "prepared": [0.45] * 5},
+            "always 0": ([0.45] * 5, [0.45] * 5),
             # prepare() leaves no page white.
-            "1 if white": {"raw": [0.45, 0.45, 0.55, 0.55, 0.55], "prepared": [0.45] * 5},
+            "1 if white": ([0.45, 0.45, 0.55, 0.55, 0.55], [0.45] * 5),
         },
     }
     assert corrupted == [
         (20, name, severity, 5) for name in ("none", "white") for severity in (1, 2, 3, 4, 5)
     ]
-    assert {key: found[key] for key in ("images", "prepared_images", "severities")} == {
-        "images": 20, "prepared_images": 20, "severities": [1, 2, 3, 4, 5],
-    }  # fmt: skip
+    assert (found.images, found.prepared_images, found.severities) == (20, 20, (1, 2, 3, 4, 5))
 
 
 def test_the_corruption_error_is_the_mean_of_ratios_to_the_first_model(corrupted):
     labels = np.zeros(20, np.uint8)
     labels[:5] = 1
     models = {"first": ONE_IF_WHITE, "second": ALWAYS_0, "third": NEVER}
-    summary = robustness.measure(models, IMAGES, labels, 0, 99)["summary"]
+    first, second, third = robustness.measure(models, IMAGES, labels, 0, 99).summary.values()
     # Errors: first 1/4, and white 1/4 twice and 3/4 thrice, on average 11/20.
-    assert summary["first"]["mean_accuracy"] == pytest.approx(1 - (1 / 4 + 11 / 20) / 2)
-    assert summary["first"]["mean_corruption_error"] == pytest.approx(1)
-    assert summary["second"] == {
-        "mean_accuracy": pytest.approx(3 / 4),
-        "mean_accuracy_prepared": pytest.approx(3 / 4),
-        "mean_corruption_error": pytest.approx((1 + (1 / 4) / (11 / 20)) / 2),
-    }
-    assert summary["third"]["mean_corruption_error"] == pytest.approx((4 + 20 / 11) / 2)
-    assert summary["third"]["mean_accuracy_prepared"] == 0
+    assert first.mean_accuracy == pytest.approx(1 - (1 / 4 + 11 / 20) / 2)
+    assert first.mean_corruption_error == pytest.approx(1)
+    assert second.mean_accuracy == second.mean_accuracy_prepared == pytest.approx(3 / 4)
+    assert second.mean_corruption_error == pytest.approx((1 + (1 / 4) / (11 / 20)) / 2)
+    assert third.mean_corruption_error == pytest.approx((4 + 20 / 11) / 2)
+    assert third.mean_accuracy_prepared == 0
 
 
 def test_as_many_of_every_class_are_prepared_as_a_photo_would_be(corrupted):
@@ -93,8 +86,8 @@ def test_as_many_of_every_class_are_prepared_as_a_photo_would_be(corrupted):
         return ALWAYS_0(images)
 
     found = robustness.measure({"a": recorded}, IMAGES, LABELS, seed=0, prepared_images=10)
-    assert found["prepared_images"] == 10
-    assert found["corruptions"]["none"]["a"]["prepared"] == [0.5] * 5  # five of each class
+    assert found.prepared_images == 10
+    assert found.corruptions["none"]["a"].prepared == (0.5,) * 5  # five of each class
     raw, prepared = seen[:2]
     np.testing.assert_array_equal(raw, IMAGES)
     whole = {prepare(page).image.tobytes() for page in IMAGES}
@@ -102,7 +95,7 @@ def test_as_many_of_every_class_are_prepared_as_a_photo_would_be(corrupted):
     assert {page.tobytes() for page in prepared} <= whole
     assert not {page.tobytes() for page in prepared} & {page.tobytes() for page in IMAGES}
     again = robustness.measure({"a": ALWAYS_0}, IMAGES[:10], LABELS[:10], 0, prepared_images=10)
-    assert again["prepared_images"] == 10
+    assert again.prepared_images == 10
 
 
 def test_the_seed_chooses_what_is_prepared(corrupted):
@@ -119,12 +112,10 @@ def test_the_seed_chooses_what_is_prepared(corrupted):
 def test_without_an_error_there_is_no_ratio(corrupted):
     labels = np.zeros(10, np.uint8)
     models = {"right": ALWAYS_0, "wrong": NEVER}
-    summary = robustness.measure(models, IMAGES[:10], labels, 0, 10)["summary"]
-    assert summary["right"]["mean_corruption_error"] is None
-    assert summary["wrong"]["mean_corruption_error"] is None
+    summary = robustness.measure(models, IMAGES[:10], labels, 0, 10).summary
+    assert [one.mean_corruption_error for one in summary.values()] == [None, None]
 
 
 def test_every_corruption_is_measured():
     found = robustness.measure({"a": NEVER}, IMAGES[:2], LABELS[9:11], seed=0, prepared_images=10)
-    assert set(found["corruptions"]) == set(corruptions.CORRUPTIONS)
-    json.dumps(found, allow_nan=False)
+    assert set(found.corruptions) == set(corruptions.CORRUPTIONS)

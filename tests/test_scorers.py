@@ -40,13 +40,13 @@ PLAIN = np.repeat(LEVELS, 28 * 28).astype(np.uint8).reshape(-1, 28, 28)
 def test_a_keras_file_gives_the_softmax_of_its_logits(tmp_path, side):
     path = tmp_path / "mean.keras"
     brightness(side=side).save(path)
-    subject = scorers.open_file(path, DIGITS)
+    scorer = scorers.open_file(path, DIGITS)
     expected = softmax(np.arange(10) * (LEVELS / 255)[:, np.newaxis], axis=1)
-    found = subject.predict(PLAIN)
+    found = scorer.predict(PLAIN)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert found.dtype == np.float32
-    assert (subject.title, subject.path, subject.kernels) == ("mean.keras", path, "TensorFlow")
-    assert subject.bytes == path.stat().st_size
+    assert (scorer.title, scorer.path, scorer.kernels) == ("mean.keras", path, "TensorFlow")
+    assert scorer.bytes == path.stat().st_size
 
 
 def save_model(folder, dtype=tf.uint8, side=28, classes=10, takes="images", gives="probabilities"):
@@ -64,21 +64,21 @@ def save_model(folder, dtype=tf.uint8, side=28, classes=10, takes="images", give
 
 def test_a_saved_model_answers_by_its_signature(tmp_path):
     folder = save_model(tmp_path / "saved")
-    subject = scorers.open_file(folder, DIGITS)
-    found = subject.predict(PLAIN)
+    scorer = scorers.open_file(folder, DIGITS)
+    found = scorer.predict(PLAIN)
     np.testing.assert_array_equal(found[:, 0], LEVELS / np.float32(256))
     assert not found[:, 1:].any()
-    assert (subject.title, subject.path, subject.kernels) == ("saved", folder, "TensorFlow")
+    assert (scorer.title, scorer.path, scorer.kernels) == ("saved", folder, "TensorFlow")
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-    assert subject.bytes == sum(sizes) > max(sizes)
+    assert scorer.bytes == sum(sizes) > max(sizes)
 
 
 def test_a_tflite_answers_as_its_classifier():
     images = np.concatenate([draw_digits(20, 9)[0], PLAIN[:500]])
-    subject = scorers.open_file(TFLITE, DIGITS)
-    np.testing.assert_array_equal(subject.predict(images), Classifier(TFLITE).predict(images))
-    assert (subject.title, subject.path, subject.kernels) == (TFLITE.name, TFLITE, "XNNPACK")
-    assert subject.bytes == TFLITE.stat().st_size
+    scorer = scorers.open_file(TFLITE, DIGITS)
+    np.testing.assert_array_equal(scorer.predict(images), Classifier(TFLITE).predict(images))
+    assert (scorer.title, scorer.path, scorer.kernels) == (TFLITE.name, TFLITE, "XNNPACK")
+    assert scorer.bytes == TFLITE.stat().st_size
 
 
 @pytest.mark.parametrize("path", [PUBLISHED / "saved_model", PUBLISHED / "model.keras", TFLITE])

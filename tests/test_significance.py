@@ -34,21 +34,20 @@ def test_wilson_interval(correct, total, expected):
     [(0, 0, 1.0), (5, 5, 1.0), (2, 8, 112 / 1024), (0, 6, 2 / 64), (1, 6, 0.125), (6, 1, 0.125)],
 )
 def test_mcnemar_is_exact(only_first, only_second, p):
-    first = np.array([True] * only_first + [False] * only_second + [True, False])
-    second = np.array([False] * only_first + [True] * only_second + [True, False])
-    found = significance.mcnemar(first, second)
-    assert (found["only_first"], found["only_second"]) == (only_first, only_second)
-    assert found["p"] == pytest.approx(p)
+    labels = np.zeros(only_first + only_second + 2, np.uint8)
+    first = np.array([0] * only_first + [1] * only_second + [0, 1])
+    second = np.array([1] * only_first + [0] * only_second + [0, 1])
+    found = significance.mcnemar(first, second, labels)
+    assert (found.only_first, found.only_second) == (only_first, only_second)
+    assert found.p == pytest.approx(p)
 
 
-def test_comparing_counts_what_differs_by_true_class():
+def test_differing_classes_are_counted_by_true_class():
     labels = np.array([0, 0, 1, 1, 9], np.uint8)
-    first = np.array([0, 1, 1, 7, 9])
-    second = np.array([0, 0, 2, 3, 9])
-    found = significance.compare(first, second, labels)
-    assert (found["only_first"], found["only_second"], found["differ"]) == (1, 1, 3)
-    assert found["differ_by_class"] == [1, 2, 0, 0, 0, 0, 0, 0, 0, 0]
-    assert found["agreement"] == pytest.approx(0.4)
+    found = significance.mcnemar(np.array([0, 1, 1, 7, 9]), np.array([0, 0, 2, 3, 9]), labels)
+    assert (found.only_first, found.only_second, found.differ) == (1, 1, 3)
+    assert found.differ_by_class == (1, 2, 0, 0, 0, 0, 0, 0, 0, 0)
+    assert found.agreement == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
@@ -78,20 +77,16 @@ def test_verdict_claims_a_difference_below_five_percent_alone(only_first, only_s
     first, second = np.zeros(1000, int), np.zeros(1000, int)
     second[:only_first] = 1
     first[only_first : only_first + only_second] = 1
-    pair = significance.compare(first, second, labels)
+    pair = significance.mcnemar(first, second, labels)
     assert significance.verdict(pair, "A", "B", 1000) == expected
 
 
-def test_other_classes_that_are_wrong_too_are_no_difference_in_score():
-    labels = np.zeros(4, np.uint8)
-    pair = significance.compare(np.full(4, 1), np.full(4, 2), labels)
-    assert (pair["differ"], pair["p"]) == (4, 1.0)
+def test_mistakes_of_both_models_are_no_difference_in_score():
+    pair = significance.mcnemar(np.full(4, 1), np.full(4, 2), np.zeros(4, np.uint8))
+    assert (pair.differ, pair.p) == (4, 1.0)
     assert significance.verdict(pair, "A", "B", 4).startswith("A and B are indistinguishable")
-
-
-def test_a_probability_of_five_percent_is_no_claim():
-    pair = {"only_first": 6, "only_second": 0, "p": 0.05, "differ": 6}
-    assert significance.verdict(pair, "A", "B", 10).startswith("A and B are indistinguishable")
+    at_the_border = pair.model_copy(update={"only_first": 6, "p": 0.05})
+    assert "indistinguishable" in significance.verdict(at_the_border, "A", "B", 10)
 
 
 def test_intervals_of_all_and_of_none_end_at_the_border():
