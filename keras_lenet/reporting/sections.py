@@ -133,7 +133,7 @@ def noise(metrics: Metrics, of_files: bool) -> Section | None:
     sentences = [_greatest_loss(title, rows) for title, rows in traced.items()]
     # Only files of one architecture are compared: they have the same ops.
     first = next(iter(traced.values()))
-    names = _numbered(first)
+    names = op_names(first)
     weighted = [position for position, row in enumerate(first) if row.channels]
     ops = [names[position] for position in weighted]
     ratios = {title: [row.sqnr_db for row in rows] for title, rows in traced.items()}
@@ -168,7 +168,7 @@ def noise(metrics: Metrics, of_files: bool) -> Section | None:
     return Section("layers", "Where it was lost", sentences, drawn, tables, note)
 
 
-def _numbered(rows: Sequence[TensorNoise]) -> list[str]:
+def op_names(rows: Sequence[TensorNoise]) -> list[str]:
     """Return the ops' names, made distinct: CONV_2D 1, CONV_2D 2."""
     names = [row.op for row in rows]
     return [
@@ -183,7 +183,7 @@ def _greatest_loss(title: str, rows: Sequence[TensorNoise]) -> str:
     if drops[position] <= 0:
         return f"Along {title} nothing is lost."
     return (
-        f"Along {title} the most is lost after {_numbered(rows)[position]}: "
+        f"Along {title} the most is lost after {op_names(rows)[position]}: "
         f"{drops[position]:.1f} dB, down to {rows[position].sqnr_db:.1f} dB."
     )
 
@@ -200,7 +200,7 @@ def _noise_table(title: str, rows: Sequence[TensorNoise]) -> Table:
             f"{row.saturated:.2%}",
             " to ".join(f"{end:.3g}" for end in row.range or ()),
         ]
-        for name, row in zip(_numbered(rows), rows, strict=True)
+        for name, row in zip(op_names(rows), rows, strict=True)
     ]
     return Table(title, header, cells)
 
