@@ -1,0 +1,194 @@
+"""Training by this project and by Keras, as peers of `training.py`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import measure
+import numpy as np
+import tensorflow as tf
+from training import random_batches, repeated
+
+from keras_lenet import console, models
+from keras_lenet.data import loading
+from keras_lenet.recipe import Augment, Recipe, Train
+from keras_lenet.recipe import load as load_recipe
+from keras_lenet.training import inputs, losses, optimizer, setup
+from keras_lenet.training.fit import fit
+
+console.console.quiet = True
+
+
+def training(count: int, batch: int) -> measure.Repetition:
+    """Prepare the training stage's own fit, over prepared batches."""
+    return over(*random_batches(count), batch)
+
+
+def over(images: Any, labels: Any, batch: int) -> measure.Repetition:
+    """Return the training stage's fit over these images, prepared by the first repetition."""
+    prepared = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch).cache()
+
+    def batches(epochs: range, _: tf.distribute.InputContext) -> tf.data.Dataset:
+        repeated = prepared.repeat(len(epochs)).prefetch(tf.data.AUTOTUNE)
+        return repeated.with_options(loading.UNTUNED)
+
+    return epoch_of(batches, batch, len(images) // batch)
+
+
+def epoch_of(batches: Callable[..., Any], batch: int, steps: int) -> measure.Repetition:
+    """Return an epoch of the training stage: model, optimizer, loss, metric, checkpoint and all.
+
+    Args:
+        batches: as the training stage has them.
+        batch: images in a batch.
+        steps: batches in an epoch.
+    """
+    recipe = Recipe(name="bench", train=Train(batch_size=batch))
+    model = models.build_trained(keras, recipe.model)
+    setup.compile_model(model, recipe.train, steps, losses.chosen(recipe))
+    validation = loading.plain_batches(examples(10, "validation"), models.input_size(recipe.model))
+    schedule = optimizer.Schedule(recipe.train, steps)
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            options = {"epochs": 1, "steps": steps, "out": Path(folder), "title": "bench"}
+            fit(keras, model, batches, validation, schedule=schedule, **options)
+
+    return lambda: measure.wall(run)
+
+
+def examples(count: int, split: Any = "train") -> loading.Examples:
+    """Return images of random pixels."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (count, 28, 28), np.uint8)
+    labels = generator.integers(0, 10, count, np.uint8)
+    return loading.Examples(images, labels, np.arange(count), split)
+
+
+def augmented(count: int, strengths: dict[str, float], batch: int) -> tf.data.Dataset:
+    """Return an epoch of this project's pipeline."""
+    return loading.training_batches(
+        examples(count), Augment(**strengths), size=32, batch_size=batch, seed=0, epochs=range(1)
+    )
+
+
+def warped(count: int, strengths: dict[str, float], batch: int) -> measure.Repetition:
+    """Prepare a pass over this project's pipeline."""
+    return consumed(augmented(count, strengths, batch), count, batch)
+
+
+def chained(count: int, strengths: dict[str, float], batch: int) -> measure.Repetition:
+    """Prepare the same augmentation as a chain of Keras layers inside tf.data, after batching."""
+    share = strengths["shift"] / 28
+    layers = [
+        keras.layers.Rescaling(1 / 255),
+        keras.layers.RandomRotation(strengths["rotate"] / 360, fill_mode="nearest"),
+        keras.layers.RandomTranslation(share, share, fill_mode="nearest"),
+        keras.layers.RandomZoom(strengths["zoom"], fill_mode="nearest"),
+        keras.layers.Resizing(32, 32),
+    ]
+    if strengths["shear"]:
+        layers.insert(-1, keras.layers.RandomShear(strengths["shear"], fill_mode="nearest"))
+    chain = keras.Sequential(layers)
+    some = examples(count)
+    data = (
+        tf.data.Dataset.from_tensor_slices((some.images[..., np.newaxis], some.labels))
+        .shuffle(10_000, seed=0)
+        .batch(batch, drop_remainder=True)
+        .map(lambda x, y: (chain(x, training=True), y), num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+    return consumed(data, count, batch)
+
+
+def consumed(dataset: tf.data.Dataset, count: int, batch: int) -> measure.Repetition:
+    """Return a pass over a dataset of `count` images, after the first batch, which starts it up."""
+
+    def run() -> float:
+        batches = iter(dataset)
+        next(batches)
+        return measure.wall(lambda: sum(1 for _ in batches)) * count / (count - batch)
+
+    return run
+
+
+def fitted(
+    count: int, strengths: dict[str, float], batch: int, prepared: bool
+) -> measure.Repetition:
+    """Prepare an epoch of training, with augmentation or over its images, prepared."""
+    batches = augmented(count, strengths, batch)  # once, as for all epochs of a fit
+    if prepared:
+        images, labels = (part.numpy() for part in next(iter(batches.unbatch().batch(count))))
+        return over(images, labels, batch)
+    return epoch_of(lambda *_: batches, batch, count // batch)
+
+
+def fast_recipe() -> Recipe:
+    """Return the recipe that is the fastest to 99 %."""
+    return load_recipe(measure.ROOT / "pipelines" / "fast.toml")
+
+
+def splits(recipe: Recipe) -> tuple[loading.Examples, loading.Examples]:
+    """Return the training and the validation split of a recipe."""
+    folder, data = os.environ.get("KERAS_LENET_DATA"), recipe.data
+    folder = Path(folder) if folder else None
+    return loading.load_training(data.dataset, folder, data.validation_split, data.split_seed)
+
+
+def to_goal(goal: float) -> measure.Repetition:
+    """Prepare the training stage with the recipe, once through, tracing and all."""
+    recipe = fast_recipe()
+    training, validation = splits(recipe)
+
+    def attempt(seed: int, deadline: float) -> bool:
+        seeded = recipe.model_copy(update={"seed": seed})
+        batches = inputs.augmented(seeded, training, recipe.train.batch_size, seed)
+        with tempfile.TemporaryDirectory() as out:
+            _, state = setup.train_model(seeded, batches, training, validation, None, Path(out))
+        return state.summary()["validation_accuracy"] >= goal
+
+    return repeated(attempt)
+
+
+def epoch(data: str, count: int) -> measure.Repetition:
+    """Prepare an epoch as the training stage has it, with validation on a tenth.
+
+    Its first repetition answers with processor seconds, the second with the first one's peak of
+    memory in bytes.
+    """
+    settings = Train(batch_size=256, epochs=1, warmup_epochs=0)
+    recipe = Recipe(name="bench", train=settings)
+    seen, done = [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            seen.append(max(anonymous(), seen.pop()))
+
+    def answers() -> Iterator[float]:
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        start = time.process_time()
+        training, validation = loading.load_training(data, None, 0.1, 0)
+        assert len(training) + len(validation) == count
+        batches = inputs.augmented(recipe, training, settings.batch_size, recipe.seed)
+        with tempfile.TemporaryDirectory() as out:
+            setup.train_model(recipe, batches, training, validation, None, Path(out))
+        yield time.process_time() - start
+        done.set()
+        thread.join()
+        yield max(seen)
+
+    return answers().__next__
+
+
+def anonymous() -> int:
+    """Return the bytes of memory of this process that belong to no file."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
