@@ -12,8 +12,9 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -30,45 +31,29 @@ Repetition = Callable[[], float]
 class Peer:
     """A program that takes part in a comparison.
 
-    Attributes:
-        name: as in the table.
-        function: "module:function", which prepares and returns a `Repetition`. ModuleNotFoundError:
-            a package or program is not installed.
-        options: arguments of the function.
-        goal: the least speed-up of ours over this peer that is asked.
+    `function` is "module:function", which prepares and returns a `Repetition`; a package or program
+    that is not installed raises ModuleNotFoundError there.
     """
 
     name: str
     function: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    goal: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # arguments of the function
+    goal: float | None = None  # the least speed-up of ours over this peer that is asked
 
 
 @dataclass
 class Row:
-    """The figures of one peer.
-
-    Attributes:
-        case: what was measured; the first row of a case is ours.
-        name: of the peer.
-        unit: of median and quartiles.
-        median: over the repetitions; None where nothing was measured.
-        quartiles: of the repetitions, lower and upper.
-        speedup: of ours over the peer, the median of the repetitions' own ratios.
-        speedup_quartiles: of these ratios.
-        goal: the least speed-up that is asked.
-        note: why there are no figures, or what to know of them.
-    """
+    """The figures of one peer; the first row of a case is ours."""
 
     case: str
     name: str
-    unit: str
-    median: float | None = None
-    quartiles: tuple[float, float] | None = None
-    speedup: float | None = None
+    unit: str  # of median and quartiles
+    median: float | None = None  # over the repetitions; None where nothing was measured
+    quartiles: tuple[float, float] | None = None  # lower and upper
+    speedup: float | None = None  # of ours over the peer, the median of the turns' own ratios
     speedup_quartiles: tuple[float, float] | None = None
     goal: float | None = None
-    note: str = ""
+    note: str = ""  # why there are no figures, or what to know of them
 
 
 def load(function: str) -> Callable[..., Any]:
@@ -138,23 +123,19 @@ def _serve(connection: Any, function: str, options: Mapping[str, Any]) -> None:
 def compare(
     case: str,
     unit: str,
-    peers: Iterable[Peer],
+    peers: Sequence[Peer],
     *,
     work: float = 1,
     repetitions: int = 9,
     warm_up: bool = True,
 ) -> list[Row]:
-    """Let peers take turns; return a row for each.
+    """Let peers, ours first, take turns; return a row for each.
 
-    Args:
-        case: what is measured.
-        unit: "…/s" makes rates of the seconds; "ms", "µs" and "s" times.
-        peers: in the order of their turns, ours first.
-        work: how much is done in one repetition: images, or 1.
-        repetitions: how often each has its turn.
-        warm_up: let each have a repetition first that isn't counted.
+    The unit "…/s" makes rates of the seconds; "ms", "µs" and "s" times. `work` is how much is done
+    in one repetition. A warm-up is a repetition of each peer that is not counted.
     """
     rows = {peer.name: Row(case, peer.name, unit) for peer in peers}
+    goals = {peer.name: peer.goal for peer in peers}
     answers = collections.defaultdict(list)
     processes = {}
 
@@ -177,17 +158,14 @@ def compare(
     finally:
         for process in processes.values():
             process.stop()
-    ours = [answer["seconds"] for answer in answers.get(next(iter(rows)), [])]
-    for number, peer in enumerate(peers):
-        if peer.name not in answers:
-            continue
-        row, taken = rows[peer.name], [answer["seconds"] for answer in answers[peer.name]]
+    ours = [answer["seconds"] for answer in answers.get(peers[0].name, [])]
+    for name, given in answers.items():
+        row, taken = rows[name], [answer["seconds"] for answer in given]
         row.median, row.quartiles = spread(figure(unit, work, seconds) for seconds in taken)
-        if number and ours:
-            row.goal = peer.goal
-            ratios = [theirs / our for our, theirs in zip(ours, taken, strict=True)]
-            row.speedup, row.speedup_quartiles = spread(ratios)
-        if gave_up := sum("gave_up" in answer for answer in answers[peer.name]):
+        if ours and name != peers[0].name:
+            row.goal = goals[name]
+            row.speedup, row.speedup_quartiles = spread(map(truediv, taken, ours))
+        if gave_up := sum("gave_up" in answer for answer in given):
             row.note = f"a lower bound: gave up in {gave_up} of {repetitions} repetitions"
     return list(rows.values())
 
@@ -203,7 +181,7 @@ def spread(values: Iterable[float]) -> tuple[float, tuple[float, float]]:
     """Return the median, and the lower and upper quartile."""
     values = list(values)
     if len(values) == 1:
-        return values[0], (values[0], values[0])
+        values *= 2  # the quantiles of a single value are undefined
     low, middle, high = statistics.quantiles(values, method="inclusive")
     return middle, (low, high)
 

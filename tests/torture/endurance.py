@@ -10,6 +10,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from keras_lenet.cli import pictures
@@ -22,15 +23,8 @@ GROWTH = 16 << 20  # bytes: fragmentation, not a leak of every picture
 def endurance(count, _):
     """Answer pictures by `classify`, and by the server of `draw`."""
     with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
-        number, *grown = classify(count, Path(scratch))
-        yield "pictures in one `classify`", number, outcome(*grown)
-    yield "requests in one `draw`", count, outcome(*draw(count))
-
-
-def outcome(memory, files):
-    assert memory < GROWTH, f"{memory} bytes more"
-    assert files <= 2, f"{files} files more"
-    return f"{memory / 2**20:+.1f} MiB, {files:+d} open files"
+        yield "pictures in one `classify`", *classify(count, Path(scratch))
+    yield "requests in one `draw`", count, draw(count)
 
 
 def held():
@@ -41,12 +35,14 @@ def held():
 
 
 def growth(work, warm_up, count):
-    """Return how much more is held after `work` on `count` pictures than after a warm-up."""
+    """Return what is held after `work` on `count` more than after a warm-up, in words."""
     work(warm_up)
-    memory, files = held()
+    before = held()
     work(count)
-    after = held()
-    return after[0] - memory, after[1] - files
+    memory, files = np.subtract(held(), before)
+    assert memory < GROWTH, f"{memory} bytes more"
+    assert files <= 2, f"{files} files more"
+    return f"{memory / 2**20:+.1f} MiB, {files:+d} open files"
 
 
 def page(digit):
@@ -67,8 +63,8 @@ def classify(count, folder):
         nonlocal answered
         answered += sum(1 for _ in pictures.classify(classifier, [good, bad] * pairs))
 
-    grown = growth(work, count // 20, count // 2)
-    return answered, *grown
+    outcome = growth(work, count // 20, count // 2)
+    return answered, outcome
 
 
 def draw(count):
@@ -90,6 +86,6 @@ def draw(count):
             assert connection.getresponse().read()
             connection.close()
 
-    grown = growth(work, count // 10, count)
+    outcome = growth(work, count // 10, count)
     opened.close()
-    return grown
+    return outcome
