@@ -28,7 +28,7 @@ BENCHMARKS = {
     "input pipeline": "training:input_pipeline",
     "training step": "training:training_step",
     "time to 99 %": "training:time_to_accuracy",
-    "scale": "training:scale",
+    "scale": "commands:scale",
     "drawing page": "draw:rows",
     "pictures": "placements:rows",
 }

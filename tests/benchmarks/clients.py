@@ -105,6 +105,8 @@ def client_rows(name: str, packages: str, functions: dict[str, str]) -> list[dic
 
 def compared(python: Path, name: str, how: str, function: str, file: str) -> dict[str, Any]:
     """Run a file in a client's environment; return what differs from the standard, or why not."""
+    # The SavedModel is float, as this file is.
+    same = "lenet5_float32.tflite" if file == SAVED_MODEL else file
     out = outputs(name, how, file)
     out.unlink(missing_ok=True)
     result = quietly(python, __file__, "--run", function, EXPORTED / file, out)
@@ -114,8 +116,6 @@ def compared(python: Path, name: str, how: str, function: str, file: str) -> dic
     found = np.load(out)
     if found.ndim < 2:
         return {"note": f"opens it: {int(found)} nodes"}
-    # The SavedModel is float, as this file is.
-    same = "lenet5_float32.tflite" if file == SAVED_MODEL else file
     standard = np.load(outputs(NEWEST, STANDARD, same))
     distance = np.abs(found - standard)  # in units of 1/256; float ones count from half a unit
     return {
@@ -159,24 +159,17 @@ def run(function: str, path: str, out: str) -> None:
 
 
 def batches(images: Any, dtype: Any, answer: Callable[[Any], Any], size: int = 1) -> Any:
-    """Return the outputs of all images, in units of 1/256, a batch at a time.
+    """Return the outputs of all images, uint8 (N, 28, 28, 1), in units of 1/256.
 
-    Args:
-        images: uint8, (N, 28, 28, 1).
-        dtype: of the input.
-        answer: returns the outputs, of any type, of a batch.
-        size: of a batch.
+    `answer` returns the outputs, of any type, of a batch of the input's type.
     """
     if dtype == np.int8:
         images = (images.astype(np.int16) - 128).astype(np.int8)
     elif dtype != np.uint8:
         images = images.astype(np.float32) / 255
-    found = np.concatenate(
-        [
-            np.array(answer(images[i : i + size])).reshape(-1, 10)
-            for i in range(0, len(images), size)
-        ]
-    )
+    starts = range(0, len(images), size)
+    found = np.concatenate([np.array(answer(images[i : i + size])) for i in starts])
+    found = found.reshape(-1, 10)
     if found.dtype == np.int8:
         return found.astype(np.int16) + 128.0
     return found * (1.0 if found.dtype == np.uint8 else 256.0)

@@ -1,13 +1,15 @@
-"""Commands from process start to exit: beside bare processes, and `quickstart` by its stages."""
+"""Commands from process start to exit: beside bare processes, by stages, and with more images."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 import tempfile
+import time
 from operator import itemgetter
 from pathlib import Path
 
@@ -26,6 +28,12 @@ IMPORTS = {
         "import tensorflow, keras, tf_keras, tensorflow_model_optimization"
     ),
 }
+SCALE = """
+data = {{dataset = "{}", validation_split = 0.1}}
+train = {{batch_size = 256, epochs = 1, warmup_epochs = 0}}
+"""
+SCALE_CASE = "training for an epoch from one file"
+SCALE_IMAGES, SCALE_QUICK = (600_000, 2_000_000), (24_000, 80_000)
 
 
 def start_up(quick: bool) -> list[Row]:
@@ -74,6 +82,53 @@ def whole_process(quick: bool) -> list[Row]:
     return [Row(recipe.stem, name, "s", seconds) for name, seconds in taken.items()]
 
 
+def scale(quick: bool) -> list[Row]:
+    """Return the memory and the processor time of training for an epoch from one file.
+
+    Images are random pixels, since neither memory nor time depends on what they show. Nothing waits
+    for a disk while the file fits in the page cache. Needs 2 GB of disk.
+    """
+    memory, seconds = [], []
+    for count in SCALE_QUICK if quick else SCALE_IMAGES:
+        with tempfile.TemporaryDirectory() as folder:
+            write_images(Path(folder), count)
+            recipe = Path(folder) / "scale.toml"
+            recipe.write_text(SCALE.format(folder))
+            command = [COMMAND, "run", str(recipe), "--until", "train", "--runs", f"{folder}/runs"]
+            before, peak = used(), 0
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+                while process.poll() is None:
+                    peak = max(peak, anonymous(process.pid))
+                    time.sleep(0.01)
+            if process.returncode:
+                raise RuntimeError(f"training ends with status {process.returncode}")
+        name, taken = f"{count:,} images", used() - before
+        memory.append(Row(f"{SCALE_CASE}: peak of anonymous memory", name, "MB", peak / 1e6))
+        seconds.append(
+            Row(f"{SCALE_CASE}: processor time an image", name, "µs", 1e6 * taken / count)
+        )
+    return memory + seconds
+
+
+def write_images(folder: Path, count: int) -> None:
+    """Write training images and labels, uncompressed."""
+    from keras_lenet.data import catalogue, idx
+
+    generator = np.random.default_rng(0)
+    images, labels = catalogue.find(str(folder)).files("train")
+    with (folder / images.name).open("wb") as file:
+        file.write(bytes([0, 0, 8, 3]) + np.array([count, 28, 28], ">u4").tobytes())
+        for _ in range(0, count, 2_000):
+            file.write(generator.bytes(2_000 * 28 * 28))
+    idx.write(folder / labels.name, generator.integers(0, 10, count, np.uint8))
+
+
+def anonymous(pid: int) -> int:
+    """Return the bytes of memory of a process that belong to no file; 0 where it has ended."""
+    found = re.search(r"RssAnon:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return 1024 * int(found[1]) if found else 0
+
+
 def python(code: str) -> list[str]:
     """Return the command of a bare process."""
     return [sys.executable, "-c", code]
@@ -87,16 +142,18 @@ def peer(name: str, command: list[str]) -> Peer:
 def process(command: list[str]) -> measure.Repetition:
     """Prepare a command, in processor time: other programs' time isn't in it."""
 
-    def used() -> float:
-        found = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return found.ru_utime + found.ru_stime
-
     def repetition() -> float:
         before = used()
         execute(command)
         return used() - before
 
     return repetition
+
+
+def used() -> float:
+    """Return the processor time of all children that have ended."""
+    found = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return found.ru_utime + found.ru_stime
 
 
 def execute(command: list[str]) -> None:

@@ -26,6 +26,27 @@ CALIBRATION = 500  # images
 TOLERANCE = 1e-4  # of a peer's probabilities from those of the float file
 AGREEMENT = 0.98  # of a quantized peer's answers with it
 
+ONNX = """
+<ir_version: 9, opset_import: ["" : 17]>
+lenet5 (float[N, 1, 28, 28] image) => (float[N, 10] probabilities) {
+    resized = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel">
+        (image, "", scales)
+    conv0 = Conv (resized, kernel0, bias0)
+    relu0 = Relu (conv0)
+    pool0 = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (relu0)
+    conv1 = Conv (pool0, kernel1, bias1)
+    relu1 = Relu (conv1)
+    pool1 = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (relu1)
+    conv2 = Conv (pool1, kernel2, bias2)
+    relu2 = Relu (conv2)
+    flat = Flatten (relu2)
+    dense3 = Gemm (flat, kernel3, bias3)
+    relu3 = Relu (dense3)
+    logits = Gemm (relu3, kernel4, bias4)
+    probabilities = Softmax <axis = 1> (logits)
+}
+"""
+
 Invoke = Callable[[], object]
 """One inference, of what was handed over before: no more than the runtime's own work."""
 
@@ -174,37 +195,13 @@ def weights() -> list[NDArray[np.float32]]:
 
 def onnx_model(arrays: list[NDArray[np.float32]]) -> bytes:
     """Return LeNet-5 as it is deployed, resize and softmax included, in ONNX."""
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import numpy_helper, parser
 
-    nodes, last = [], "image"
     constants = {"scales": np.array([1, 1, 32 / 28, 32 / 28], np.float32)}
     for number, (kernel, bias) in enumerate(zip(arrays[::2], arrays[1::2], strict=True)):
         kernel = kernel.transpose((3, 2, 0, 1)) if kernel.ndim == 4 else kernel
-        constants |= {f"kernel{number}": kernel, f"bias{number}": bias}
-
-    def add(kind: str, *inputs: str, **attributes: Any) -> None:
-        nonlocal last
-        output = "probabilities" if kind == "Softmax" else f"{kind}_{len(nodes)}"
-        nodes.append(helper.make_node(kind, [last, *inputs], [output], **attributes))
-        last = output
-
-    add("Resize", "", "scales", mode="linear", coordinate_transformation_mode="half_pixel")
-    for number in range(3):
-        add("Conv", f"kernel{number}", f"bias{number}")
-        add("Relu")
-        if number < 2:
-            add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
-    add("Flatten")
-    add("Gemm", "kernel3", "bias3")
-    add("Relu")
-    add("Gemm", "kernel4", "bias4")
-    add("Softmax", axis=1)
-    graph = helper.make_graph(
-        nodes,
-        "lenet5",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 1, 28, 28])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 10])],
-        [numpy_helper.from_array(np.ascontiguousarray(v), k) for k, v in constants.items()],
-    )
-    opsets = [helper.make_opsetid("", 17)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+        constants |= {f"kernel{number}": np.ascontiguousarray(kernel), f"bias{number}": bias}
+    model = parser.parse_model(ONNX)
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    model.graph.initializer.extend(tensors)
+    return model.SerializeToString()

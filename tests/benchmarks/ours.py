@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +41,7 @@ def over(images: Any, labels: Any, batch: int) -> measure.Repetition:
 
 
 def epoch_of(batches: Callable[..., Any], batch: int, steps: int) -> measure.Repetition:
-    """Return an epoch of the training stage: model, optimizer, loss, metric, checkpoint and all.
-
-    Args:
-        batches: as the training stage has them.
-        batch: images in a batch.
-        steps: batches in an epoch.
-    """
+    """Return an epoch of the training stage: model, optimizer, loss, metric, checkpoint and all."""
     recipe = Recipe(name="bench", train=Train(batch_size=batch))
     model = models.build_trained(keras, recipe.model)
     setup.compile_model(model, recipe.train, steps, losses.chosen(recipe))
@@ -155,40 +147,3 @@ def to_goal(goal: float) -> measure.Repetition:
         return state.summary()["validation_accuracy"] >= goal
 
     return repeated(attempt)
-
-
-def epoch(data: str, count: int) -> measure.Repetition:
-    """Prepare an epoch as the training stage has it, with validation on a tenth.
-
-    Its first repetition answers with processor seconds, the second with the first one's peak of
-    memory in bytes.
-    """
-    settings = Train(batch_size=256, epochs=1, warmup_epochs=0)
-    recipe = Recipe(name="bench", train=settings)
-    seen, done = [0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.01):
-            seen.append(max(anonymous(), seen.pop()))
-
-    def answers() -> Iterator[float]:
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        start = time.process_time()
-        training, validation = loading.load_training(data, None, 0.1, 0)
-        assert len(training) + len(validation) == count
-        batches = inputs.augmented(recipe, training, settings.batch_size, recipe.seed)
-        with tempfile.TemporaryDirectory() as out:
-            setup.train_model(recipe, batches, training, validation, None, Path(out))
-        yield time.process_time() - start
-        done.set()
-        thread.join()
-        yield max(seen)
-
-    return answers().__next__
-
-
-def anonymous() -> int:
-    """Return the bytes of memory of this process that belong to no file."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))

@@ -44,13 +44,9 @@ def stepper(
 def training(
     count: int, batch: int, *, channels_last: bool = False, compiled: bool = False
 ) -> measure.Repetition:
-    """Prepare steps of AdamW over prepared batches.
+    """Prepare steps of AdamW over prepared batches: `count` images in one repetition.
 
-    Args:
-        count: images; in one repetition each comes once.
-        batch: images in a batch.
-        channels_last: memory format of images and kernels, with the fused optimizer.
-        compiled: by torch.compile.
+    `channels_last` is the memory format of images and kernels, and comes with the fused optimizer.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = network().to(memory_format=layout)
@@ -157,10 +153,8 @@ def inference(
 ) -> Callable[[], torch.Tensor]:
     """Return LeNet-5 as it is deployed, resize and softmax included, on one thread.
 
-    Args:
-        weights: of a Keras model of the same layers.
-        images: (N, 1, 28, 28), which it is given.
-        compiled: by torch.compile.
+    The weights are those of a Keras model of the same layers; the images, (N, 1, 28, 28), are given
+    to every call.
     """
     torch.set_num_threads(1)
     model = network()

@@ -1,4 +1,4 @@
-"""Training beside PyTorch: a step, the input pipeline, the time to an accuracy; and larger data.
+"""Training beside PyTorch: a step, the input pipeline, the time to an accuracy.
 
 The peers are in `ours.py` and `pytorch.py`: TensorFlow crashes beside torch.compile.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import measure
 import numpy as np
@@ -22,7 +21,6 @@ STRENGTHS = {"rotate": 10.0, "shift": 2.0, "zoom": 0.1}
 SHEAR = 0.15
 GOAL, QUICK_GOAL = 0.99, 0.5
 PATIENCE = 120.0  # seconds after which no other epoch or attempt begins
-SCALE_IMAGES, SCALE_QUICK = (600_000, 2_000_000), (24_000, 80_000)
 
 
 def training_step(quick: bool) -> list[Row]:
@@ -107,10 +105,10 @@ def time_to_accuracy(quick: bool) -> list[Row]:
 
 
 def repeated(attempt: Callable[[int, float], bool]) -> measure.Repetition:
-    """Return attempts, numbered through all repetitions, until one succeeds.
+    """Return attempts, with other seeds in every repetition, until one succeeds.
 
-    Args:
-        attempt: returns whether the goal is reached, of a seed and the time by which to give up.
+    An attempt takes a seed and the time by which to give up, and returns whether the goal is
+    reached.
     """
     number = 0
 
@@ -124,42 +122,3 @@ def repeated(attempt: Callable[[int, float], bool]) -> measure.Repetition:
         raise TimeoutError(time.perf_counter() - start)
 
     return run
-
-
-def scale(quick: bool) -> list[Row]:
-    """Return rows of the memory and the processor time of an epoch from one file, by its length.
-
-    Images are random pixels, since neither memory nor time depends on what they show. Time is that
-    of processors: nothing waits for a disk while the file fits in the page cache. Needs 2 GB of
-    disk.
-    """
-    memory, seconds = [], []
-    for count in SCALE_QUICK if quick else SCALE_IMAGES:
-        with tempfile.TemporaryDirectory() as folder:
-            write_images(Path(folder), count)
-            process = measure.Process(Peer("", "ours:epoch", {"data": folder, "count": count}))
-            process.answer()
-            answers = [process.repeat() for _ in range(2)]  # processor time, then the peak
-            process.stop()
-        for found, case, unit, size, answer in (
-            (memory, "peak of anonymous memory", "MB", 1e6, answers[1]),
-            (seconds, "processor time an image", "µs", count / 1e6, answers[0]),
-        ):
-            row = Row(f"an epoch from one file: {case}", f"{count:,} images", unit)
-            row.median = answer["seconds"] / size if "seconds" in answer else None
-            row.note = answer.get("note", "")
-            found.append(row)
-    return memory + seconds
-
-
-def write_images(folder: Path, count: int) -> None:
-    """Write training images and labels, uncompressed."""
-    from keras_lenet.data import catalogue, idx
-
-    generator = np.random.default_rng(0)
-    images, labels = catalogue.find(str(folder)).files("train")
-    with (folder / images.name).open("wb") as file:
-        file.write(bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (count, 28, 28)))
-        for _ in range(0, count, 2_000):
-            file.write(generator.bytes(2_000 * 28 * 28))
-    idx.write(folder / labels.name, generator.integers(0, 10, count, np.uint8))
