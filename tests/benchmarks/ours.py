@@ -122,9 +122,9 @@ def fitted(
     return epoch_of(lambda *_: batches, batch, count // batch)
 
 
-def fast_recipe() -> Recipe:
-    """Return the recipe that is the fastest to 99 %."""
-    return load_recipe(measure.ROOT / "pipelines" / "fast.toml")
+def fast_recipe(settings: list[str]) -> Recipe:
+    """Return the recipe that is the fastest to 99 %, with `section.key=value` settings."""
+    return load_recipe(measure.ROOT / "pipelines" / "fast.toml", settings)
 
 
 def splits(recipe: Recipe) -> tuple[loading.Examples, loading.Examples]:
@@ -134,9 +134,9 @@ def splits(recipe: Recipe) -> tuple[loading.Examples, loading.Examples]:
     return loading.load_training(data.dataset, folder, data.validation_split, data.split_seed)
 
 
-def to_goal(goal: float) -> measure.Repetition:
+def to_goal(goal: float, settings: list[str]) -> measure.Repetition:
     """Prepare the training stage with the recipe, once through, tracing and all."""
-    recipe = fast_recipe()
+    recipe = fast_recipe(settings)
     training, validation = splits(recipe)
 
     def attempt(seed: int, deadline: float) -> bool:
