@@ -83,7 +83,7 @@ def whole_process(quick: bool) -> list[Row]:
 
 
 def scale(quick: bool) -> list[Row]:
-    """Return the memory and the processor time of training for an epoch from one file.
+    """Return the memory and the processor time of `train` for an epoch from one file, start included.
 
     Images are random pixels, since neither memory nor time depends on what they show. Nothing waits
     for a disk while the file fits in the page cache. Needs 2 GB of disk.
