@@ -83,10 +83,11 @@ def whole_process(quick: bool) -> list[Row]:
 
 
 def scale(quick: bool) -> list[Row]:
-    """Return the memory and the processor time of `train` for an epoch from one file, start included.
+    """Return the memory and the processor time of `train` for an epoch from one file.
 
-    Images are random pixels, since neither memory nor time depends on what they show. Nothing waits
-    for a disk while the file fits in the page cache. Needs 2 GB of disk.
+    The start of the command is included. Images are random pixels, since neither memory nor time
+    depends on what they show. Nothing waits for a disk while the file fits in the page cache. Needs
+    2 GB of disk.
     """
     memory, seconds = [], []
     for count in SCALE_QUICK if quick else SCALE_IMAGES:
