@@ -11,14 +11,15 @@ import measure
 from measure import Peer, Row
 
 PEERS = """
-import os, signal
+import os, signal, time
 
-def steady(seconds):
-    return lambda: seconds
+def answering(*seconds):
+    def prepare():
+        left = list(seconds)
+        return lambda: left.pop(0)
+    return prepare
 
-def alternating(*, first, second):
-    turns = iter([first, second] * 9)
-    return lambda: next(turns)
+two, four, four_eight = answering(*[2.0] * 9), answering(*[4.0] * 9), answering(*[4.0, 8.0] * 4)
 
 def crashing(after):
     def repetition():
@@ -38,17 +39,15 @@ def missing():
 def broken():
     raise RuntimeError("no such processor\\nmore")
 
-def chatty():
-    print("not an answer")
-    return lambda: os.write(1, b"nor this") and 1.0
-
 def impatient():
+    gives_up = iter([False, False, True, True])
     def repetition():
-        raise TimeoutError(60.0)
+        if next(gives_up):
+            raise TimeoutError(60.0)
+        return 60.0
     return repetition
 
 def sleeping():
-    import time
     time.sleep(60)
 
 def counting(path):
@@ -63,38 +62,34 @@ def counting(path):
 @pytest.fixture(autouse=True)
 def peers(tmp_path, monkeypatch):
     (tmp_path / "peers.py").write_text(PEERS)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
 
 
-def compare(*peers, unit="s", work=1, **options):
-    given = [Peer(name, f"peers:{name}", arguments) for name, arguments in peers]
-    return measure.compare("a case", unit, given, work=work, **options)
-
-
-OURS = ("steady", {"seconds": 2.0})
+def compare(*names, unit="s", work=1, **options):
+    peers = [Peer(name, f"peers:{name}", goal=2.5) for name in names]
+    return measure.compare("a case", unit, peers, work=work, **options)
 
 
 def test_a_row_has_the_median_of_its_repetitions_and_of_their_ratios():
-    peer = ("alternating", {"first": 4.0, "second": 8.0})
-    found = compare(OURS, peer, unit="images/s", work=16, repetitions=2, warm_up=False)
+    found = compare("two", "four_eight", unit="images/s", work=16, repetitions=2, warm_up=False)
     assert found == [
-        Row("a case", "steady", "images/s", 8.0, (8.0, 8.0)),
-        Row("a case", "alternating", "images/s", 3.0, (2.5, 3.5), 3.0, (2.5, 3.5)),
+        Row("a case", "two", "images/s", 8.0, (8.0, 8.0)),
+        Row("a case", "four_eight", "images/s", 3.0, (2.5, 3.5), 3.0, (2.5, 3.5), goal=2.5),
     ]
 
 
 def test_a_warm_up_is_not_counted():
-    found = compare(("alternating", {"first": 4.0, "second": 8.0}), repetitions=1)
-    assert found[0].median == 8.0
+    assert compare("four_eight", repetitions=1)[0].median == 8.0
 
 
 @pytest.mark.parametrize("after", [0, 2])  # in its warm-up, or between others' repetitions
 def test_a_peer_that_crashes_is_a_row_and_the_others_go_on(after):
-    found = compare(OURS, ("crashing", {"after": after}), ("chatty", {}), repetitions=4)
+    peers = [Peer("two", "peers:two"), Peer("crashing", "peers:crashing", {"after": after}, 1.0)]
+    found = measure.compare("a case", "s", [*peers, Peer("four", "peers:four")], repetitions=4)
     assert found == [
-        Row("a case", "steady", "s", 2.0, (2.0, 2.0)),
+        Row("a case", "two", "s", 2.0, (2.0, 2.0)),
         Row("a case", "crashing", "s", note="crashed: signal 11"),
-        Row("a case", "chatty", "s", 1.0, (1.0, 1.0), 0.5, (0.5, 0.5)),
+        Row("a case", "four", "s", 4.0, (4.0, 4.0), 2.0, (2.0, 2.0)),
     ]
 
 
@@ -107,24 +102,23 @@ def test_a_peer_that_crashes_is_a_row_and_the_others_go_on(after):
     ],
 )
 def test_a_peer_that_cannot_start_says_why_in_its_row(name, note):
-    assert compare(OURS, (name, {}), repetitions=1)[1] == Row("a case", name, "s", note=note)
+    assert compare("two", name, repetitions=1)[1] == Row("a case", name, "s", note=note)
 
 
 def test_without_ours_the_peers_have_figures_and_no_speed_up():
-    found = compare(("crashing", {"after": 0}), OURS, repetitions=1)
-    assert found[1] == Row("a case", "steady", "s", 2.0, (2.0, 2.0))
+    assert compare("broken", "two", repetitions=1)[1] == Row("a case", "two", "s", 2.0, (2.0, 2.0))
 
 
 def test_a_peer_that_gives_up_is_a_lower_bound():
-    row = compare(OURS, ("impatient", {}), repetitions=3)[1]
+    row = compare("two", "impatient", repetitions=3)[1]
     assert (row.median, row.speedup) == (60.0, 30.0)
-    assert row.note == "a lower bound: gave up in 3 of 3 repetitions"
+    assert row.note == "a lower bound: gave up in 2 of 3 repetitions"
 
 
 def test_peers_take_turns_each_in_one_process(tmp_path):
     log = tmp_path / "log"
-    given = [Peer(name, "peers:counting", {"path": str(log)}) for name in "ab"]
-    measure.compare("a case", "s", given, repetitions=2)
+    peers = [Peer(name, "peers:counting", {"path": str(log)}) for name in "ab"]
+    measure.compare("a case", "s", peers, repetitions=2)
     first, second, *turns = log.read_text().split()  # warm-ups
     assert first != second
     assert turns == [first, second] * 2
@@ -132,7 +126,7 @@ def test_peers_take_turns_each_in_one_process(tmp_path):
 
 def test_a_peer_that_never_answers_is_ended(monkeypatch):
     monkeypatch.setattr(measure, "PATIENCE", 1.0)
-    found = compare(("sleeping", {}), repetitions=1)
+    found = compare("sleeping", repetitions=1)
     assert found == [Row("a case", "sleeping", "s", note="no answer in 1 s")]
 
 

@@ -6,7 +6,7 @@ Every client classifies MNIST's 10,000 test images with the files of `exported/`
 compared with those of LiteRT's reference kernels, of the newest version and for the same file.
 `clients.json` keeps a row for each client and file; a client that is named replaces its rows. The
 environments stay below `runs/clients`: some 3 GB. The test images measure compatibility here;
-nothing is chosen by them.
+nothing is chosen by them. Nothing of this project can be imported in a client's environment.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_lenet.data import reading
+import numpy as np
 
 ROOT = Path(__file__).parents[2]
 EXPORTED = ROOT / "exported"
 RECORD = Path(__file__).with_name("clients.json")
 FOLDER = ROOT / "runs" / "clients"
+PATIENCE = 1200  # seconds that a client has for all images
 TFLITE = (
     "lenet5_int8.tflite",
     "lenet5_uint8.tflite",
@@ -38,39 +38,19 @@ TFLITE = (
 )
 SAVED_MODEL = "saved_model"
 NEWEST, STANDARD = "LiteRT, newest", "reference kernels"
-
-
-@dataclass(frozen=True)
-class Client:
-    """A program that runs the files.
-
-    Attributes:
-        packages: what pip installs.
-        functions: by the way of running it, the function of this module that does.
-        files: what it runs.
-    """
-
-    packages: tuple[str, ...]
-    functions: dict[str, str]
-    files: tuple[str, ...] = TFLITE
-
-
 LITERT = {STANDARD: "litert_reference", "XNNPACK": "litert_xnnpack"}
-ONNX = ("tf2onnx", "onnxruntime", "tensorflow", "tf_keras")
 CLIENTS = {
-    NEWEST: Client(("ai-edge-litert",), LITERT),
-    "LiteRT, 1.4": Client(("ai-edge-litert==1.4.*",), LITERT),
-    "LiteRT, oldest": Client(("ai-edge-litert==1.0.0", "numpy<2"), LITERT),
-    "tflite-runtime": Client(("tflite-runtime==2.14.*", "numpy<2"), LITERT),
-    "OpenVINO": Client(("openvino",), {"CPU": "openvino"}),
-    "ONNX Runtime": Client(ONNX, {"by tf2onnx": "onnx"}, (*TFLITE, SAVED_MODEL)),
-    "TVM": Client(("apache-tvm", "tflite", "psutil"), {"Relax, LLVM": "tvm"}),
-    "netron": Client(("netron", "numpy", "playwright"), {"the page": "netron"}),
+    NEWEST: ("ai-edge-litert", LITERT),
+    "LiteRT, 1.4": ("ai-edge-litert==1.4.*", LITERT),
+    "LiteRT, oldest": ("ai-edge-litert==1.0.0 numpy<2", LITERT),
+    "tflite-runtime": ("tflite-runtime==2.14.* numpy<2", LITERT),
+    "OpenVINO": ("openvino", {"CPU": "openvino"}),
+    "ONNX Runtime": ("tf2onnx onnxruntime tensorflow tf_keras", {"by tf2onnx": "onnx"}),
+    "TVM": ("apache-tvm tflite psutil", {"Relax, LLVM": "tvm"}),
+    "netron": ("netron numpy playwright", {"the page": "netron"}),
 }
-"""The standard comes first."""
-NETRON_NODE = ".graph-node"
-PATIENCE = 1200  # seconds that a client has for all images
-
+"""What pip installs; and by the way of running it, the function of this module. The standard comes
+first."""
 NOT_RUN = {
     "MediaPipe ImageClassifier": "refuses models with one channel; seen in 1.2, not run here",
     "TensorFlow Lite Task Library": "refuses models with one channel; "
@@ -83,48 +63,40 @@ def main() -> None:
     if sys.argv[1:2] == ["--run"]:
         run(*sys.argv[2:])
         return
-    record = json.loads(RECORD.read_text()) if RECORD.exists() and sys.argv[1:] else {"rows": []}
     import measure
 
-    write_images()
-    for name in sys.argv[1:] or CLIENTS:
-        rows = client_rows(name, CLIENTS[name])
-        record["rows"] = [row for row in record["rows"] if row["client"] != name] + rows
-        order = [*CLIENTS, *NOT_RUN]
-        record["rows"].sort(key=lambda row: order.index(row["client"]))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    np.save(FOLDER / "images.npy", measure.mnist("test").images[:])
+    names = sys.argv[1:] or list(CLIENTS)
+    record = json.loads(RECORD.read_text()) if sys.argv[1:] else {"rows": []}
+    if not sys.argv[1:]:
+        record["rows"] = [{"client": name, "note": note} for name, note in NOT_RUN.items()]
+    order = [*CLIENTS, *NOT_RUN]
+    for name in names:
+        kept = [row for row in record["rows"] if row["client"] != name]
+        record["rows"] = sorted(
+            kept + client_rows(name, *CLIENTS[name]), key=lambda row: order.index(row["client"])
+        )
         record |= {"cpu": measure.machine()["cpu"], "python": platform.python_version()}
         RECORD.write_text(json.dumps(record, indent=1) + "\n")
-    if not sys.argv[1:]:
-        record["rows"] += [{"client": name, "note": note} for name, note in NOT_RUN.items()]
-        RECORD.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def write_images() -> None:
-    """Write the test images where every client's process finds them."""
-    import numpy as np
-
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    data = os.environ.get("KERAS_LENET_DATA")
-    test = reading.load("mnist", "test", Path(data) if data else None)
-    np.save(FOLDER / "images.npy", test.images[:])
-
-
-def client_rows(name: str, client: Client) -> list[dict[str, Any]]:
+def client_rows(name: str, packages: str, functions: dict[str, str]) -> list[dict[str, Any]]:
     """Return a row for each file and way of running it."""
     print(f"{name} …", file=sys.stderr, flush=True)
     environment = FOLDER / name.replace(", ", "-").replace(" ", "-")
     python = environment / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    installed = quietly([python, "-m", "pip", "install", "--quiet", *client.packages])
+    installed = quietly(python, "-m", "pip", "install", "--quiet", *packages.split())
     if installed.returncode:
         return [{"client": name, "note": f"does not install: {last_line(installed.stderr)}"}]
-    versions = json.loads(quietly([python, "-m", "pip", "list", "--format=json"]).stdout)
-    wanted = {requirement.split("=")[0].split("<")[0] for requirement in client.packages}
+    versions = json.loads(quietly(python, "-m", "pip", "list", "--format=json").stdout)
+    wanted = {re.split("[=<]", requirement)[0] for requirement in packages.split()}
     versions = {each["name"]: each["version"] for each in versions if each["name"] in wanted}
     rows = []
-    for how, function in client.functions.items():
-        for file in client.files:
+    for how, function in functions.items():
+        for file in (*TFLITE, SAVED_MODEL) if function == "onnx" else TFLITE:
             found = compared(python, name, how, function, file)
             rows.append({"client": name, "how": how, "versions": versions, "file": file, **found})
             print(rows[-1], file=sys.stderr, flush=True)
@@ -132,42 +104,36 @@ def client_rows(name: str, client: Client) -> list[dict[str, Any]]:
 
 
 def compared(python: Path, name: str, how: str, function: str, file: str) -> dict[str, Any]:
-    """Run a file in a client's environment; the differences from the standard, or why not."""
-    import numpy as np
-
-    out = FOLDER / f"{name}-{how}-{file}.npy".replace("/", "-")
+    """Run a file in a client's environment; return what differs from the standard, or why not."""
+    # The SavedModel is float, as this file is.
+    same = "lenet5_float32.tflite" if file == SAVED_MODEL else file
+    out = outputs(name, how, file)
     out.unlink(missing_ok=True)
-    command = [python, __file__, "--run", function, EXPORTED / file, out]
-    result = quietly(command)
+    result = quietly(python, __file__, "--run", function, EXPORTED / file, out)
     if result.returncode or not out.exists():
         cause = f"signal {-result.returncode}" if result.returncode < 0 else ""
         return {"note": f"does not run: {cause or last_line(result.stderr)}"}
     found = np.load(out)
     if found.ndim < 2:
         return {"note": f"opens it: {int(found)} nodes"}
-    # The SavedModel is float, as this file is.
-    same = "lenet5_float32.tflite" if file == SAVED_MODEL else file
-    return differences(found, np.load(FOLDER / f"{NEWEST}-{STANDARD}-{same}.npy".replace("/", "-")))
-
-
-def differences(found: Any, wanted: Any) -> dict[str, Any]:
-    """Return what differs between outputs in units of 1/256; float ones by at least half a unit."""
-    import numpy as np
-
-    distance = np.abs(found - wanted)
+    standard = np.load(outputs(NEWEST, STANDARD, same))
+    distance = np.abs(found - standard)  # in units of 1/256; float ones count from half a unit
     return {
         "images": len(found),
-        "other_classes": int((found.argmax(axis=1) != wanted.argmax(axis=1)).sum()),
+        "other_classes": int((found.argmax(axis=1) != standard.argmax(axis=1)).sum()),
         "images_that_differ": int((distance >= 0.5).any(axis=1).sum()),
         "largest_difference": float(f"{distance.max():.2g}"),
     }
 
 
-def quietly(command: list[Any]) -> subprocess.CompletedProcess[str]:
+def outputs(name: str, how: str, file: str) -> Path:
+    return FOLDER / f"{name}-{how}-{file}.npy".replace("/", "-")
+
+
+def quietly(*command: Any) -> subprocess.CompletedProcess[str]:
     """Run a command and keep what it prints."""
-    clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
-        "CUDA_VISIBLE_DEVICES": ""
-    }
+    clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    clean["CUDA_VISIBLE_DEVICES"] = ""
     try:
         return subprocess.run(
             command, capture_output=True, text=True, check=False, env=clean, timeout=PATIENCE
@@ -188,36 +154,25 @@ def last_line(text: str) -> str:
 
 def run(function: str, path: str, out: str) -> None:
     """Write a client's outputs for all images, in units of 1/256: (N, 10)."""
-    import numpy as np
-
     images = np.load(FOLDER / "images.npy")[..., np.newaxis]
     np.save(out, globals()[function](path, images))
 
 
-def given(images: Any, dtype: Any) -> Any:
-    """Return pixels as an input of this type takes them."""
-    import numpy as np
+def batches(images: Any, dtype: Any, answer: Callable[[Any], Any], size: int = 1) -> Any:
+    """Return the outputs of all images, uint8 (N, 28, 28, 1), in units of 1/256.
 
+    `answer` returns the outputs, of any type, of a batch of the input's type.
+    """
     if dtype == np.int8:
-        return (images.astype(np.int16) - 128).astype(np.int8)
-    return images if dtype == np.uint8 else images.astype(np.float32) / 255
-
-
-def units(values: Any) -> Any:
-    """Return outputs of any type in units of 1/256."""
-    import numpy as np
-
-    if values.dtype == np.int8:
-        return values.astype(np.int16) + 128.0
-    return values * (1.0 if values.dtype == np.uint8 else 256.0)
-
-
-def batches(images: Any, answer: Callable[[Any], Any], size: int = 1) -> Any:
-    """Return the outputs of all images, in units, a batch at a time."""
-    import numpy as np
-
-    found = [units(np.array(answer(images[i : i + size]))) for i in range(0, len(images), size)]
-    return np.concatenate([batch.reshape(-1, 10) for batch in found])
+        images = (images.astype(np.int16) - 128).astype(np.int8)
+    elif dtype != np.uint8:
+        images = images.astype(np.float32) / 255
+    starts = range(0, len(images), size)
+    found = np.concatenate([np.array(answer(images[i : i + size])) for i in starts])
+    found = found.reshape(-1, 10)
+    if found.dtype == np.int8:
+        return found.astype(np.int16) + 128.0
+    return found * (1.0 if found.dtype == np.uint8 else 256.0)
 
 
 def litert(path: str, images: Any, resolver: str) -> Any:
@@ -233,11 +188,11 @@ def litert(path: str, images: Any, resolver: str) -> Any:
     opened.allocate_tensors()
 
     def answer(batch: Any) -> Any:
-        opened.set_tensor(image["index"], given(batch, image["dtype"]))
+        opened.set_tensor(image["index"], batch)
         opened.invoke()
         return opened.get_tensor(scores["index"])
 
-    return batches(images, answer, 100)
+    return batches(images, image["dtype"], answer, 100)
 
 
 litert_reference = functools.partial(litert, resolver="BUILTIN_REF")
@@ -246,17 +201,15 @@ litert_xnnpack = functools.partial(litert, resolver="AUTO")
 
 def openvino(path: str, images: Any) -> Any:
     """Run OpenVINO's own reader of .tflite files."""
-    import numpy as np
     import openvino as runtime
 
     model = runtime.Core().compile_model(path, "CPU")
     dtype = np.dtype(model.input(0).element_type.to_dtype())
-    return batches(images, lambda batch: model(given(batch, dtype))[0])
+    return batches(images, dtype, lambda batch: model(batch)[0])
 
 
 def onnx(path: str, images: Any) -> Any:
     """Run ONNX Runtime on what tf2onnx makes of a .tflite or a SavedModel."""
-    import numpy as np
     import onnxruntime
 
     model = FOLDER / "model.onnx"
@@ -269,14 +222,11 @@ def onnx(path: str, images: Any) -> Any:
     output = next((name for name in names if "prob" in name), names[0])
     kind = image.type.removeprefix("tensor(").removesuffix(")")
     dtype = np.dtype({"float": "float32"}.get(kind, kind))
-    return batches(
-        images, lambda batch: session.run([output], {image.name: given(batch, dtype)})[0]
-    )
+    return batches(images, dtype, lambda batch: session.run([output], {image.name: batch})[0])
 
 
 def tvm(path: str, images: Any) -> Any:
     """Compile by TVM for this processor, and run."""
-    import numpy as np
     import tflite
     import tvm as compiler
     from tvm import relax
@@ -286,31 +236,26 @@ def tvm(path: str, images: Any) -> Any:
     module = relax.transform.DecomposeOpsForInference()(from_tflite(model))
     machine = relax.VirtualMachine(compiler.compile(module, target="llvm"), compiler.cpu())
     dtype = np.dtype(next(name for name in ("uint8", "int8", "float32") if name in path))
-
-    def answer(batch: Any) -> Any:
-        return machine["main"](compiler.runtime.tensor(given(batch, dtype))).numpy()
-
-    return batches(images, answer)
+    return batches(
+        images, dtype, lambda batch: machine["main"](compiler.runtime.tensor(batch)).numpy()
+    )
 
 
 def netron(path: str, _: Any) -> Any:
-    """Open a file in netron's page; the number of nodes that it draws."""
+    """Open a file in netron's page; return the number of nodes that it draws."""
     import netron as viewer
-    import numpy as np
     from playwright.sync_api import sync_playwright
 
     host, port = viewer.start(path, browse=False)
     url = f"http://{host}:{port}"
     with sync_playwright() as browsers:
-        chromium = browsers.chromium
-        context = chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
-        ).new_context()
+        options = {"executable_path": "/usr/bin/chromium", "args": ["--no-sandbox"]}
+        context = browsers.chromium.launch(**options).new_context()
         context.add_cookies([{"name": "consent", "value": "yes", "url": url}])
         page = context.new_page()
         page.goto(url)
-        page.wait_for_selector(NETRON_NODE, state="attached", timeout=120_000)
-        count = page.locator(NETRON_NODE).count()
+        page.wait_for_selector(".graph-node", state="attached", timeout=120_000)
+        count = page.locator(".graph-node").count()
     viewer.stop()
     return np.array(count)
 

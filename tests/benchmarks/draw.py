@@ -1,9 +1,4 @@
-"""From stroke to answer: what the server of the drawing page takes for a drawing, step by step.
-
-Ten digits in six styles: the server's own time for a picture, split into preparation and inference,
-the time until a client on the same machine has its answer, and the same for the 784 pixels that the
-page sends.
-"""
+"""From stroke to answer: what the server of the drawing page takes for a drawing, step by step."""
 
 import http.client
 import io
@@ -13,9 +8,8 @@ import threading
 import time
 from pathlib import Path
 
-import measure
 import numpy as np
-from measure import Row
+from measure import Row, spread
 from PIL import Image, ImageDraw
 
 from keras_lenet import console
@@ -25,12 +19,47 @@ from keras_lenet.edge.classifier import Classifier, reference_model
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from drawing import DIGITS, STYLES, strokes
 
-COUNT, QUICK = 300, 10
 SIDE = 200  # of the picture that the page draws to
 
 
+def rows(quick):
+    """Return rows of the server's own times, and of the times until a client has its answer.
+
+    Each of ten digits in six styles is sent as a picture, and then as the 784 pixels that the page
+    sends.
+    """
+    with console.without_information():
+        path = reference_model()
+        server = listen("127.0.0.1", 0, path, Classifier(path))
+    threading.Thread(target=server.run, daemon=True).start()
+    pictures = [drawn(digit, style) for style in STYLES for digit in range(len(DIGITS))]
+    taken = []
+    for number in range(10 if quick else 300):
+        picture = pictures[number % len(pictures)]
+        answer, whole = ask(server.effective_port, picture, "image/png")
+        pixels = json.dumps({"pixels": answer["pixels"]})
+        again, short = ask(server.effective_port, pixels, "application/json")
+        split = answer["milliseconds"]
+        taken.append(
+            {
+                "a picture: preparation": split["preparation"],
+                "a picture: inference": split["inference"],
+                "a picture: until the answer is there": whole,
+                "784 pixels: inference": again["milliseconds"]["inference"],
+                "784 pixels: until the answer is there": short,
+            }
+        )
+    server.close()
+    found = []
+    for name in taken[0]:
+        times = [each[name] for each in taken]
+        note = f"95 % within {np.percentile(times, 95):.2f} ms"
+        found.append(Row("drawing", name, "ms", *spread(times), note=note))
+    return found
+
+
 def drawn(digit, style):
-    """A drawing as a grey PNG."""
+    """Return a drawing as a grey PNG."""
     picture = Image.new("L", (SIDE, SIDE), 255)
     placed, width = strokes(digit, style)
     for stroke in placed:
@@ -42,46 +71,10 @@ def drawn(digit, style):
 
 
 def ask(port, body, kind):
-    """The server's answer, and how long it took to come, in milliseconds."""
+    """Return the server's answer, and the milliseconds until it was there."""
     start = time.perf_counter()
     connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.request("POST", "/classify", body, {"Content-Type": kind})
     answer = json.loads(connection.getresponse().read())
     connection.close()
     return answer, 1000 * (time.perf_counter() - start)
-
-
-def rows(quick):
-    """Return rows of medians, with quartiles and the 95th percentile."""
-    with console.without_information():
-        path = reference_model()
-        serving = listen("127.0.0.1", 0, path, Classifier(path))
-    threading.Thread(target=serving.run, daemon=True).start()
-    pictures = [drawn(digit, style) for style in STYLES for digit in range(len(DIGITS))]
-    taken = {
-        "a picture: preparation": [],
-        "a picture: inference": [],
-        "a picture: until the answer is there": [],
-        "784 pixels: inference": [],
-        "784 pixels: until the answer is there": [],
-    }
-    for number in range(QUICK if quick else COUNT):
-        answer, whole = ask(serving.effective_port, pictures[number % len(pictures)], "image/png")
-        pixels = json.dumps({"pixels": answer["pixels"]})
-        again, short = ask(serving.effective_port, pixels, "application/json")
-        split = answer["milliseconds"]
-        times = (
-            split["preparation"],
-            split["inference"],
-            whole,
-            again["milliseconds"]["inference"],
-            short,
-        )
-        for row, value in zip(taken.values(), times, strict=True):
-            row.append(value)
-    serving.close()
-    return [
-        Row("drawing", name, "ms", *measure.spread(row), note=f"95 % within {high:.2f} ms")
-        for name, row in taken.items()
-        for high in [np.percentile(row, 95)]
-    ]

@@ -6,7 +6,6 @@ Everything takes raw 28×28 pixels or their shares of 255, and answers with prob
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import tempfile
 import time
@@ -20,15 +19,33 @@ import numpy as np
 from measure import EXPORTED, Peer
 from numpy.typing import NDArray
 
-from keras_lenet.data import reading
 from keras_lenet.edge.classifier import Classifier
 
-PLAIN = "microcontroller/lenet5_int8_plain.tflite"
-REPETITIONS, QUICK, SECONDS = 100, 2, 0.005
-"""Repetitions of at least so many seconds each."""
-CALIBRATION = 500
-TOLERANCE, AGREEMENT = 1e-4, 0.98
-"""Of a peer's probabilities from those of the float file; of a quantized peer's answers with it."""
+SECONDS = 0.005  # the least of a repetition
+CALIBRATION = 500  # images
+TOLERANCE = 1e-4  # of a peer's probabilities from those of the float file
+AGREEMENT = 0.98  # of a quantized peer's answers with it
+
+ONNX = """
+<ir_version: 9, opset_import: ["" : 17]>
+lenet5 (float[N, 1, 28, 28] image) => (float[N, 10] probabilities) {
+    resized = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel">
+        (image, "", scales)
+    conv0 = Conv (resized, kernel0, bias0)
+    relu0 = Relu (conv0)
+    pool0 = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (relu0)
+    conv1 = Conv (pool0, kernel1, bias1)
+    relu1 = Relu (conv1)
+    pool1 = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (relu1)
+    conv2 = Conv (pool1, kernel2, bias2)
+    relu2 = Relu (conv2)
+    flat = Flatten (relu2)
+    dense3 = Gemm (flat, kernel3, bias3)
+    relu3 = Relu (dense3)
+    logits = Gemm (relu3, kernel4, bias4)
+    probabilities = Softmax <axis = 1> (logits)
+}
+"""
 
 Invoke = Callable[[], object]
 """One inference, of what was handed over before: no more than the runtime's own work."""
@@ -36,37 +53,34 @@ Invoke = Callable[[], object]
 
 def rows(quick: bool) -> list[measure.Row]:
     """Return the rows of two batch sizes."""
-    return [
-        row
-        for batch, goal in ((1, 2.0), (256, 3.0))
-        for row in measure.compare(
-            f"batch of {batch}",
-            "µs",
-            peers(batch, goal),
-            work=batch,
-            repetitions=QUICK if quick else REPETITIONS,
-        )
-    ]
+    found = []
+    for batch, goal in ((1, 2.0), (256, 3.0)):
+        peers = [
+            peer("int8 .tflite", "litert", batch, file="lenet5_int8.tflite"),
+            peer("uint8 .tflite", "litert", batch, file="lenet5_uint8.tflite"),
+            peer(
+                "int8 .tflite in its plain layout",
+                "litert",
+                batch,
+                file="microcontroller/lenet5_int8_plain.tflite",
+            ),
+            peer("float32 .tflite", "litert", batch, file="lenet5_float32.tflite"),
+            *(
+                peer(f"generated C, gcc {options}", "generated_c", batch, options=options)
+                for options in ("-O3", "-O3 -march=native")
+            ),
+            peer("ONNX Runtime, float32", "onnx", batch, goal, quantized=False),
+            peer("ONNX Runtime, int8", "onnx", batch, goal, quantized=True),
+            peer("PyTorch, eager", "pytorch", batch, compiled=False),
+            peer("PyTorch, torch.compile", "pytorch", batch, compiled=True),
+        ]
+        case, repetitions = f"batch of {batch}", 2 if quick else 100
+        found += measure.compare(case, "µs", peers, work=batch, repetitions=repetitions)
+    return found
 
 
-def peers(batch: int, goal: float) -> list[Peer]:
-    """Return what takes part; `goal` is the speed-up over ONNX Runtime that is asked."""
-
-    def peer(name: str, function: str, goal: float | None = None, **options: Any) -> Peer:
-        return Peer(name, f"inference:{function}", {"batch": batch, **options}, goal)
-
-    return [
-        peer("int8 .tflite", "litert", file="lenet5_int8.tflite"),
-        peer("uint8 .tflite", "litert", file="lenet5_uint8.tflite"),
-        peer("int8 .tflite in its plain layout", "litert", file=PLAIN),
-        peer("float32 .tflite", "litert", file="lenet5_float32.tflite"),
-        peer("generated C, gcc -O3", "generated_c", options="-O3"),
-        peer("generated C, gcc -O3 -march=native", "generated_c", options="-O3 -march=native"),
-        peer("ONNX Runtime, float32", "onnx", goal, quantized=False),
-        peer("ONNX Runtime, int8", "onnx", goal, quantized=True),
-        peer("PyTorch, eager", "pytorch", compiled=False),
-        peer("PyTorch, torch.compile", "pytorch", compiled=True),
-    ]
+def peer(name: str, function: str, batch: int, goal: float | None = None, **options: Any) -> Peer:
+    return Peer(name, f"inference:{function}", {"batch": batch, **options}, goal)
 
 
 def given(batch: int) -> NDArray[np.uint8]:
@@ -83,7 +97,7 @@ def timed(invoke: Invoke) -> measure.Repetition:
 
 
 def seconds(function: Invoke, times: int) -> float:
-    """Return processor time of this thread: what others run on this machine isn't in it."""
+    """Return processor time of this thread: other programs' time isn't in it."""
     start = time.thread_time()
     for _ in range(times):
         function()
@@ -105,9 +119,18 @@ def generated_c(batch: int, options: str) -> measure.Repetition:
 
     images = given(batch)
     with tempfile.TemporaryDirectory() as folder:
-        name = c_source.write(Path(folder), images[:1])
-        answers = c_source.compiled(Path(folder), name, options)
+        c_source.write(Path(folder), images[:1])
+        answers = c_source.compiled(Path(folder), options)
     return timed(lambda: answers(images))
+
+
+def pytorch(batch: int, compiled: bool) -> measure.Repetition:
+    """Prepare PyTorch with the same network and weights."""
+    import pytorch
+
+    invoke = pytorch.inference(weights(), floats(given(batch)), compiled)
+    agree(invoke().numpy(), given(batch), quantized=False)
+    return timed(invoke)
 
 
 def onnx(batch: int, quantized: bool) -> measure.Repetition:
@@ -115,13 +138,15 @@ def onnx(batch: int, quantized: bool) -> measure.Repetition:
     import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
+    calibration = measure.mnist("train").images[:CALIBRATION]
+
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.rest = iter(calibration_images())
+            self.rest = iter(floats(calibration))
 
         def get_next(self) -> dict[str, Any] | None:
             image = next(self.rest, None)
-            return None if image is None else {"image": floats(image[np.newaxis])}
+            return None if image is None else {"image": image[np.newaxis]}
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -132,21 +157,12 @@ def onnx(batch: int, quantized: bool) -> measure.Repetition:
             model = Path(folder) / "int8.onnx"
             quantize_static(plain, model, Reader(), quant_format=QuantFormat.QDQ, per_channel=True)
         session = onnxruntime.InferenceSession(str(model), options, ["CPUExecutionProvider"])
-    known = calibration_images() if quantized else given(batch)
+    known = calibration if quantized else given(batch)
     agree(session.run(None, {"image": floats(known)})[0], known, quantized)
     binding = session.io_binding()
     binding.bind_cpu_input("image", floats(given(batch)))
     binding.bind_output("probabilities", "cpu")
     return timed(lambda: session.run_with_iobinding(binding))
-
-
-def pytorch(batch: int, compiled: bool) -> measure.Repetition:
-    """Prepare PyTorch with the same network and weights."""
-    import pytorch
-
-    invoke = pytorch.inference(weights(), floats(given(batch)), compiled)
-    agree(invoke().numpy(), given(batch), quantized=False)
-    return timed(invoke)
 
 
 def agree(found: Any, images: NDArray[np.uint8], quantized: bool) -> None:
@@ -164,13 +180,6 @@ def floats(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return images[:, np.newaxis].astype(np.float32) / 255
 
 
-def calibration_images() -> NDArray[np.uint8]:
-    """Return training images, for ranges."""
-
-    folder = os.environ.get("KERAS_LENET_DATA")
-    return reading.load("mnist", "train", Path(folder) if folder else None).images[:CALIBRATION]
-
-
 def weights() -> list[NDArray[np.float32]]:
     """Return kernels and biases of the exported Keras model, layer by layer.
 
@@ -186,46 +195,13 @@ def weights() -> list[NDArray[np.float32]]:
 
 def onnx_model(arrays: list[NDArray[np.float32]]) -> bytes:
     """Return LeNet-5 as it is deployed, resize and softmax included, in ONNX."""
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import numpy_helper, parser
 
     constants = {"scales": np.array([1, 1, 32 / 28, 32 / 28], np.float32)}
-    nodes = [
-        helper.make_node(
-            "Resize",
-            ["image", "", "scales"],
-            ["resized"],
-            mode="linear",
-            coordinate_transformation_mode="half_pixel",
-        )
-    ]
-    last = "resized"
-
-    def add(kind: str, *inputs: str, **attributes: Any) -> None:
-        nonlocal last
-        output = f"{kind}_{len(nodes)}"
-        nodes.append(helper.make_node(kind, [last, *inputs], [output], **attributes))
-        last = output
-
-    layers = list(zip(arrays[::2], arrays[1::2], strict=True))
-    for number, (kernel, bias) in enumerate(layers):
-        convolution = kernel.ndim == 4
-        axes = (3, 2, 0, 1) if convolution else (0, 1)
-        constants |= {f"kernel{number}": kernel.transpose(axes), f"bias{number}": bias}
-        if not convolution and layers[number - 1][0].ndim == 4:
-            add("Flatten")
-        add("Conv" if convolution else "Gemm", f"kernel{number}", f"bias{number}")
-        if number < len(layers) - 1:
-            add("Relu")
-        if number < 2:
-            add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
-    nodes.append(helper.make_node("Softmax", [last], ["probabilities"], axis=1))
-    graph = helper.make_graph(
-        nodes,
-        "lenet5",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 1, 28, 28])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 10])],
-        [numpy_helper.from_array(np.ascontiguousarray(v), k) for k, v in constants.items()],
-    )
-    return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9
-    ).SerializeToString()
+    for number, (kernel, bias) in enumerate(zip(arrays[::2], arrays[1::2], strict=True)):
+        kernel = kernel.transpose((3, 2, 0, 1)) if kernel.ndim == 4 else kernel
+        constants |= {f"kernel{number}": np.ascontiguousarray(kernel), f"bias{number}": bias}
+    model = parser.parse_model(ONNX)
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    model.graph.initializer.extend(tensors)
+    return model.SerializeToString()

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import importlib
 import importlib.metadata
-import json
+import multiprocessing
 import os
 import platform
 import re
-import select
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 EXPORTED = ROOT / "exported"
-WORKER = Path(__file__).with_name("worker.py")
 PATIENCE = 600.0  # seconds to wait for an answer of a peer
-PACKAGES = (
-    "ai-edge-litert", "keras", "keras-lenet", "numpy", "onnxruntime", "tensorflow", "torch",
-)  # fmt: skip
+PACKAGES = ["ai-edge-litert", "keras", "keras-lenet", "numpy", "onnxruntime", "tensorflow", "torch"]
 
 Repetition = Callable[[], float]
 """Returns the seconds that it took. TimeoutError(seconds): it gave up after so many."""
@@ -34,147 +31,143 @@ Repetition = Callable[[], float]
 class Peer:
     """A program that takes part in a comparison.
 
-    Attributes:
-        name: as in the table.
-        function: "module:function", which prepares and returns a `Repetition`. ImportError: it is
-            not installed.
-        options: arguments of the function, as JSON has them.
-        goal: the least speed-up of ours over this peer that is asked.
+    `function` is "module:function", which prepares and returns a `Repetition`; a package or program
+    that is not installed raises ModuleNotFoundError there.
     """
 
     name: str
     function: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    goal: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # arguments of the function
+    goal: float | None = None  # the least speed-up of ours over this peer that is asked
 
 
-@dataclass(frozen=True)
+@dataclass
 class Row:
-    """The figures of one peer.
-
-    Attributes:
-        case: what was measured; the first row of a case is ours.
-        name: of the peer.
-        unit: of median and quartiles.
-        median: over the repetitions; None where nothing was measured.
-        quartiles: of the repetitions, lower and upper.
-        speedup: of ours over the peer, the median of the repetitions' own ratios.
-        speedup_quartiles: of these ratios.
-        goal: the least speed-up that is asked.
-        note: why there are no figures, or what to know of them.
-    """
+    """The figures of one peer; the first row of a case is ours."""
 
     case: str
     name: str
-    unit: str
-    median: float | None = None
-    quartiles: tuple[float, float] | None = None
-    speedup: float | None = None
+    unit: str  # of median and quartiles
+    median: float | None = None  # over the repetitions; None where nothing was measured
+    quartiles: tuple[float, float] | None = None  # lower and upper
+    speedup: float | None = None  # of ours over the peer, the median of the turns' own ratios
     speedup_quartiles: tuple[float, float] | None = None
     goal: float | None = None
-    note: str = ""
+    note: str = ""  # why there are no figures, or what to know of them
+
+
+def load(function: str) -> Callable[..., Any]:
+    """Return "module:function"."""
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 class Process:
-    """The process of a peer, which answers one line of JSON to each line."""
+    """The process of a peer.
+
+    Every answer is a dict: `seconds` of a repetition, `gave_up` where this is a lower bound, or a
+    `note` that says why no other answer will come.
+    """
 
     def __init__(self, peer: Peer) -> None:
-        """Start it; it prepares, and its first answer says that it is ready."""
-        command = [sys.executable, str(WORKER), peer.function, json.dumps(dict(peer.options))]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        """Start the process, whose first answer, an empty one, says that it is ready."""
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, peer.function, peer.options))
+        self._process.start()
+        theirs.close()
 
     def answer(self) -> dict[str, Any]:
-        """Return the next answer; a `note` says why no other one will come."""
-        stdout = self._process.stdout
-        if not select.select([stdout], [], [], PATIENCE)[0]:
+        """Return the next answer."""
+        try:
+            if self._connection.poll(PATIENCE):
+                return self._connection.recv()
             return {"note": f"no answer in {PATIENCE:.0f} s"}
-        if line := stdout.readline():
-            return json.loads(line)
-        status = self._process.wait()
-        return {"note": f"crashed: signal {-status}" if status < 0 else f"ended: status {status}"}
+        except (EOFError, ConnectionError):
+            self._process.join()
+            status = self._process.exitcode
+            return {
+                "note": f"crashed: signal {-status}" if status < 0 else f"ended: status {status}"
+            }
 
     def repeat(self) -> dict[str, Any]:
-        """Have one repetition."""
-        with contextlib.suppress(BrokenPipeError):  # it has ended: its answer says how
-            self._process.stdin.write("\n")
-            self._process.stdin.flush()
+        """Return the answer of one repetition."""
+        with contextlib.suppress(ConnectionError):  # the answer says how the process ended
+            self._connection.send(None)
         return self.answer()
 
     def stop(self) -> None:
         """End the process."""
         self._process.kill()
-        with contextlib.suppress(BrokenPipeError):
-            self._process.communicate()
+        self._process.join()
+
+
+def _serve(connection: Any, function: str, options: Mapping[str, Any]) -> None:
+    """Prepare a peer, and have a repetition for each message."""
+    try:
+        repetition = load(function)(**options)
+        connection.send({})
+        while True:
+            connection.recv()
+            try:
+                connection.send({"seconds": repetition()})
+            except TimeoutError as error:
+                connection.send({"seconds": error.args[0], "gave_up": True})
+    except ModuleNotFoundError as error:
+        connection.send({"note": f"not installed: {error.name}"})
+    except Exception as error:
+        line = str(error).partition("\n")[0][:150]
+        connection.send({"note": f"fails: {type(error).__name__}: {line}"})
 
 
 def compare(
     case: str,
     unit: str,
-    peers: Iterable[Peer],
+    peers: Sequence[Peer],
     *,
     work: float = 1,
     repetitions: int = 9,
     warm_up: bool = True,
 ) -> list[Row]:
-    """Let peers take turns; a row for each.
+    """Let peers, ours first, take turns; return a row for each.
 
-    Args:
-        case: what is measured.
-        unit: "…/s" makes rates of the seconds; "ms", "µs" and "s" times.
-        peers: in the order of their turns, ours first.
-        work: how much is done in one repetition: images, or 1.
-        repetitions: how often each has its turn.
-        warm_up: let each have a repetition first that isn't counted.
+    The unit "…/s" makes rates of the seconds; "ms", "µs" and "s" times. `work` is how much is done
+    in one repetition. A warm-up is a repetition of each peer that is not counted.
     """
-    rows = {peer.name: Row(case, peer.name, unit, goal=peer.goal) for peer in peers}
-    seconds: dict[str, list[float]] = {}
-    gave_up = dict.fromkeys(rows, 0)
-    processes: dict[str, Process] = {}
+    rows = {peer.name: Row(case, peer.name, unit) for peer in peers}
+    goals = {peer.name: peer.goal for peer in peers}
+    answers = collections.defaultdict(list)
+    processes = {}
 
-    def drop(name: str, note: str) -> None:
-        processes.pop(name).stop()
-        seconds.pop(name, None)
-        rows[name] = replace(rows[name], goal=None, note=note)
+    def hear(name: str, answer: dict[str, Any]) -> bool:
+        if "note" in answer:
+            rows[name].note = answer["note"]
+            processes.pop(name).stop()
+            answers.pop(name, None)
+        return "note" not in answer
 
     try:
         for peer in peers:
             process = processes[peer.name] = Process(peer)
-            answer = process.answer()
-            if warm_up and "note" not in answer:
-                answer = process.repeat()
-            if "note" in answer:
-                drop(peer.name, answer["note"])
+            if hear(peer.name, process.answer()) and warm_up:
+                hear(peer.name, process.repeat())
         for _ in range(repetitions):
             for name, process in list(processes.items()):
-                answer = process.repeat()
-                if "note" in answer:
-                    drop(name, answer["note"])
-                    continue
-                seconds.setdefault(name, []).append(answer["seconds"])
-                gave_up[name] += answer.get("gave_up", False)
+                if hear(name, answer := process.repeat()):
+                    answers[name].append(answer)
     finally:
         for process in processes.values():
             process.stop()
-    ours = seconds.get(next(iter(rows)))
-    for name, taken in seconds.items():
-        figures = [figure(unit, work, each) for each in taken]
-        rows[name] = measured(rows[name], figures, ours if ours is not taken else None, taken)
-        if gave_up[name]:
-            note = f"a lower bound: gave up in {gave_up[name]} of {repetitions} repetitions"
-            rows[name] = replace(rows[name], note=note)
+    ours = [answer["seconds"] for answer in answers.get(peers[0].name, [])]
+    for name, given in answers.items():
+        row, taken = rows[name], [answer["seconds"] for answer in given]
+        row.median, row.quartiles = spread(figure(unit, work, seconds) for seconds in taken)
+        if ours and name != peers[0].name:
+            row.goal = goals[name]
+            row.speedup, row.speedup_quartiles = spread(map(truediv, taken, ours))
+        if gave_up := sum("gave_up" in answer for answer in given):
+            row.note = f"a lower bound: gave up in {gave_up} of {repetitions} repetitions"
     return list(rows.values())
-
-
-def measured(row: Row, figures: list[float], ours: list[float] | None, taken: list[float]) -> Row:
-    """Return a row with its figures, and with the speed-up of ours where that was measured."""
-    median, quartiles = spread(figures)
-    row = replace(row, median=median, quartiles=quartiles)
-    if not ours:
-        return replace(row, goal=None)
-    speedup, quartiles = spread(b / a for a, b in zip(ours, taken, strict=True))
-    return replace(row, speedup=speedup, speedup_quartiles=quartiles)
 
 
 def figure(unit: str, work: float, seconds: float) -> float:
@@ -188,16 +181,24 @@ def spread(values: Iterable[float]) -> tuple[float, tuple[float, float]]:
     """Return the median, and the lower and upper quartile."""
     values = list(values)
     if len(values) == 1:
-        return values[0], (values[0], values[0])
+        values *= 2  # the quantiles of a single value are undefined
     low, middle, high = statistics.quantiles(values, method="inclusive")
     return middle, (low, high)
 
 
 def wall(work: Callable[[], object]) -> float:
-    """Return the seconds until it is done, on all cores."""
+    """Return the seconds that a function takes, on all cores."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def mnist(split: str) -> Any:
+    """Return MNIST's images and labels, from `$KERAS_LENET_DATA` or the user's cache."""
+    from keras_lenet.data import reading
+
+    folder = os.environ.get("KERAS_LENET_DATA")
+    return reading.load("mnist", split, Path(folder) if folder else None)
 
 
 def cores() -> int:
@@ -207,6 +208,10 @@ def cores() -> int:
 
 def machine() -> dict[str, Any]:
     """Return what everything is measured on."""
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     information = Path("/proc/cpuinfo")
     text = information.read_text() if information.exists() else ""
     model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
@@ -216,12 +221,5 @@ def machine() -> dict[str, Any]:
         "load": list(os.getloadavg()),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "versions": versions,
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

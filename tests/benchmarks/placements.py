@@ -4,45 +4,36 @@ The accuracy of the reference int8 model on the test images in each kind of pict
 the same images as they are. Where no digit is found, that counts as a mistake.
 """
 
-import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from keras_lenet.data import reading
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.edge.prepare import prepare
 
-QUICK = 20
 LUMA = (0.299, 0.587, 0.114)
 CONTRAST = 64  # least difference in luma between ink and paper, of 255
 SHADE = 0.4  # share of the light that is left at the dark end of the page
 
 
 def off_centre(image, draw):
-    """Anywhere on a page of 44×44, up to 8 pixels from the centre; in proportion if scaled."""
+    """Place on a page of 44×44, up to 8 pixels off the centre; in proportion if scaled."""
     room = round(len(image) * 16 / 28)
     top, left = draw.integers(0, room, 2, endpoint=True)
     return np.pad(image, ((top, room - top), (left, room - left)))
 
 
-def inverted(image, draw):
-    """Black on white."""
-    return 255 - image
-
-
 def scaled(image, draw):
-    """Half to three times as large."""
+    """Scale to half or up to three times the size."""
     side = round(len(image) * draw.uniform(0.5, 3))
     method = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)[draw.integers(2)]
     return np.asarray(Image.fromarray(image).resize((side, side), method))
 
 
 def coloured(image, draw):
-    """Ink of one colour on paper of another, either of them lighter: (H, W, 3)."""
+    """Paint with ink of one colour on paper of another, either of them lighter: (H, W, 3)."""
     while True:
         ink, paper = draw.integers(0, 256, (2, 3))
         if abs((ink - paper) @ LUMA) >= CONTRAST:
@@ -50,24 +41,23 @@ def coloured(image, draw):
 
 
 def lit(image, draw):
-    """Near black on near white or the reverse, darker towards one side."""
+    """Paint near black on near white or the reverse, darker towards one side."""
     ink, paper = draw.permutation([(20, 20, 20), (235, 235, 235)])
     return shaded(painted(image, ink, paper), draw)
 
 
 def together(image, draw):
-    """All of these at once."""
     return shaded(coloured(off_centre(scaled(image, draw), draw), draw), draw)
 
 
 def painted(image, ink, paper):
-    """Colours by how much of each pixel the ink covers: (H, W, 3)."""
+    """Mix colours by how much of each pixel the ink covers: (H, W, 3)."""
     share = image[..., np.newaxis] / 255
     return np.rint(share * ink + (1 - share) * paper).astype(np.uint8)
 
 
 def shaded(picture, draw):
-    """The light falls off evenly along a random direction."""
+    """Let the light fall off evenly along a random direction."""
     angle = draw.uniform(0, 2 * np.pi)
     y, x = np.indices(picture.shape[:2])
     along = x * np.cos(angle) + y * np.sin(angle)
@@ -78,7 +68,7 @@ def shaded(picture, draw):
 CONDITIONS = {
     "clean": lambda image, draw: image,
     "off-centre by up to 8 pixels": off_centre,
-    "inverted": inverted,
+    "inverted": lambda image, draw: 255 - image,
     "scaled by 0.5 to 3": scaled,
     "coloured ink on coloured paper": coloured,
     "light falling off to 40 %": lit,
@@ -87,7 +77,7 @@ CONDITIONS = {
 
 
 def answers(classifier, name, images):
-    """The digit in a picture of each image under one condition; -1 where none was found.
+    """Return the digit in a picture of each image under one condition; -1 where none was found.
 
     The same images always make the same pictures.
     """
@@ -98,17 +88,16 @@ def answers(classifier, name, images):
 
 
 def alone(name, images):
-    """The same, in a process of its own."""
+    """Return the same, in a process of its own."""
     return answers(Classifier(), name, images)
 
 
 def rows(quick):
     """Return a row for each condition, in percent; a process for each core."""
-    from measure import Row, cores
+    from measure import Row, cores, mnist
 
-    folder = os.environ.get("KERAS_LENET_DATA")
-    test = reading.load("mnist", "test", Path(folder) if folder else None)
-    images, labels = (part[: QUICK if quick else None] for part in (test.images, test.labels))
+    test = mnist("test")
+    images, labels = (part[: 20 if quick else None] for part in (test.images, test.labels))
     plain = 100 * np.mean(Classifier().predict(images).argmax(axis=1) == labels)
     case = f"{len(images):,} test images"
     found = [Row(case, "as they are, not prepared", "%", plain)]

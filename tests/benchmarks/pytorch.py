@@ -1,7 +1,4 @@
-"""LeNet-5 as a user of PyTorch writes it: model, training, augmentation. Needs `torch`.
-
-Nothing here may import TensorFlow, which crashes beside torch.compile.
-"""
+"""LeNet-5 as a user of PyTorch writes it, as peers of `training.py` and `inference.py`."""
 
 from __future__ import annotations
 
@@ -15,10 +12,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import nn
+from training import random_batches, repeated
+
+torch.set_num_threads(measure.cores())
 
 
 def network() -> nn.Sequential:
-    """The same layers as `keras_lenet.models.lenet5.network`: 61,706 parameters."""
+    """Return the same layers as `keras_lenet.models.lenet5.network`: 61,706 parameters."""
     return nn.Sequential(
         nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
@@ -28,76 +28,57 @@ def network() -> nn.Sequential:
     )  # fmt: skip
 
 
-def step(
+def stepper(
     model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Callable[[torch.Tensor, torch.Tensor], None]:
-    """One step of training, of images and labels."""
+    """Return a step of training, of images and labels."""
 
-    def one(images: torch.Tensor, labels: torch.Tensor) -> None:
+    def step(images: torch.Tensor, labels: torch.Tensor) -> None:
         optimizer.zero_grad()
         F.cross_entropy(model(images), labels).backward()
         optimizer.step()
 
-    return one
+    return step
 
 
 def training(
     count: int, batch: int, *, channels_last: bool = False, compiled: bool = False
 ) -> measure.Repetition:
-    """Prepare steps of AdamW over prepared batches.
+    """Prepare steps of AdamW over prepared batches: `count` images in one repetition.
 
-    Args:
-        count: images; in one repetition each comes once.
-        batch: images in a batch.
-        channels_last: memory format of images and kernels, with the fused optimizer.
-        compiled: by torch.compile.
+    `channels_last` is the memory format of images and kernels, and comes with the fused optimizer.
     """
-    from training import random_batches
-
-    torch.set_num_threads(measure.cores())
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = network().to(memory_format=layout)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=1e-4, fused=channels_last)
     images, labels = random_batches(count)
     prepared = torch.from_numpy(images.transpose(0, 3, 1, 2)).contiguous(memory_format=layout)
-    batches = [
-        *zip(prepared.split(batch), torch.from_numpy(labels).long().split(batch), strict=True)
-    ]
-    train = step(torch.compile(model) if compiled else model, optimizer)
+    known = torch.from_numpy(labels).long()
+    batches = [*zip(prepared.split(batch), known.split(batch), strict=True)]
+    step = stepper(torch.compile(model) if compiled else model, optimizer)
 
     def epoch() -> None:
         for one in batches:
-            train(*one)
+            step(*one)
 
     return lambda: measure.wall(epoch)
 
 
-def warped(count: int, strengths: dict[str, float], batch: int = 256) -> measure.Repetition:
-    """Prepare the usual augmentation: affine_grid, grid_sample, from 28×28 to 32×32 pixels.
-
-    Args:
-        count: images; in one repetition each comes once.
-        strengths: the `augment` section of a recipe.
-        batch: images in a batch.
-    """
-    torch.set_num_threads(measure.cores())
+def warped(count: int, strengths: dict[str, float], batch: int) -> measure.Repetition:
+    """Prepare the usual augmentation: affine_grid, grid_sample, from 28×28 to 32×32 pixels."""
     pixels = torch.randint(0, 256, (count, 28, 28), dtype=torch.uint8)
 
     def epoch() -> None:
-        for chosen in torch.randperm(len(pixels)).split(batch):
-            size = (len(chosen), 1, 32, 32)
-            grid = F.affine_grid(_transforms(len(chosen), strengths), size, align_corners=False)
-            F.grid_sample(
-                pixels[chosen, None].float() / 255,
-                grid,
-                padding_mode="border",
-                align_corners=False,
-            )
+        for chosen in torch.randperm(count).split(batch):
+            size, images = (len(chosen), 1, 32, 32), pixels[chosen, None].float() / 255
+            grid = F.affine_grid(transforms(len(chosen), strengths), size, align_corners=False)
+            F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
     return lambda: measure.wall(epoch)
 
 
-def _transforms(count: int, strengths: dict[str, float]) -> torch.Tensor:
+def transforms(count: int, strengths: dict[str, float]) -> torch.Tensor:
+    """Return random affine maps, (N, 2, 3)."""
     turn, zoom, shear, right, down = torch.rand(5, count) * 2 - 1
     angle = turn * (strengths["rotate"] * math.pi / 180)
     scale = 1 / (1 + zoom * strengths["zoom"])
@@ -108,40 +89,27 @@ def _transforms(count: int, strengths: dict[str, float]) -> torch.Tensor:
     return torch.stack(rows, 1).view(-1, 2, 3)
 
 
-Attempt = Callable[[int, float], bool]
-"""Trains from a seed until some time; whether the goal is reached on the validation split."""
-
-
-def to_goal(method: str, data: str, goal: float, patience: float) -> measure.Repetition:
-    """Prepare attempts of a method of this module, until one reaches the goal."""
-    from time_to_accuracy import repeated
-
-    return repeated(globals()[method](data, goal), patience)
-
-
-def tutorial(data: str, goal: float) -> Attempt:
+def tutorial(data: str, goal: float) -> measure.Repetition:
     """Prepare LeNet-5 on padded, standardized images at a constant rate, validated every epoch."""
-    (images, labels), validation = _standardized(data, pad=2)
+    (images, labels), validation = standardized(data, pad=2)
 
     def attempt(seed: int, deadline: float) -> bool:
-        torch.set_num_threads(measure.cores())
         torch.manual_seed(seed)
         model = network()
-        train = step(model, torch.optim.Adam(model.parameters(), 1e-3))
-        while (reached := _accuracy(model, *validation)) < goal and time.perf_counter() < deadline:
+        step = stepper(model, torch.optim.Adam(model.parameters(), 1e-3))
+        while (reached := accuracy(model, *validation)) < goal and time.perf_counter() < deadline:
             for chosen in torch.randperm(len(images)).split(64):
-                train(images[chosen], labels[chosen])
+                step(images[chosen], labels[chosen])
         return reached >= goal
 
-    return attempt
+    return repeated(attempt)
 
 
-def one_epoch(data: str, goal: float) -> Attempt:
+def one_epoch(data: str, goal: float) -> measure.Repetition:
     """Prepare a wider network, one epoch of one cycle: the method of tuomaso/train_mnist_fast."""
-    (images, labels), validation = _standardized(data, pad=0)
+    (images, labels), validation = standardized(data, pad=0)
 
     def attempt(seed: int, deadline: float) -> bool:
-        torch.set_num_threads(measure.cores())
         torch.manual_seed(seed)
         model = nn.Sequential(
             nn.Conv2d(1, 24, 5), nn.MaxPool2d(2), nn.ReLU(),
@@ -154,27 +122,27 @@ def one_epoch(data: str, goal: float) -> Attempt:
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, 1e-2, total_steps=len(batches), cycle_momentum=False
         )
-        train = step(model, optimizer)
+        step = stepper(model, optimizer)
         for batch in batches:
-            train(*batch)
+            step(*batch)
             schedule.step()
-        return _accuracy(model, *validation) >= goal
+        return accuracy(model, *validation) >= goal
 
-    return attempt
+    return repeated(attempt)
 
 
-def _standardized(data: str, pad: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def standardized(data: str, pad: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return images (N, 1, side, side) by the usual mean and deviation, and labels, by split."""
     found = []
     with np.load(data) as splits:
-        for split in ("training", "validation"):
+        for split in ("train", "validation"):
             pixels = torch.from_numpy(splits[f"{split}_images"])[:, None]
             images = F.pad((pixels / 255 - 0.1307) / 0.3081, (pad,) * 4, value=-0.1307 / 0.3081)
             found.append((images, torch.from_numpy(splits[f"{split}_labels"]).long()))
     return found
 
 
-def _accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
     with torch.inference_mode():
         found = torch.cat([model(batch).argmax(1) for batch in images.split(1000)])
     return float((found == labels).float().mean())
@@ -183,12 +151,10 @@ def _accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> f
 def inference(
     weights: list[NDArray[np.float32]], images: NDArray[np.float32], compiled: bool
 ) -> Callable[[], torch.Tensor]:
-    """LeNet-5 as it is deployed, resize and softmax included, on one thread.
+    """Return LeNet-5 as it is deployed, resize and softmax included, on one thread.
 
-    Args:
-        weights: of a Keras model of the same layers.
-        images: (N, 1, 28, 28), which it is given.
-        compiled: by torch.compile.
+    The weights are those of a Keras model of the same layers; the images, (N, 1, 28, 28), are given
+    to every call.
     """
     torch.set_num_threads(1)
     model = network()

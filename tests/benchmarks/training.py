@@ -1,126 +1,124 @@
-"""A step of training beside PyTorch's: images/s over prepared batches, AdamW in both."""
+"""Training beside PyTorch: a step, the input pipeline, the time to an accuracy.
+
+The peers are in `ours.py` and `pytorch.py`: TensorFlow crashes beside torch.compile.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Callable
 
 import measure
 import numpy as np
-from measure import Peer
+from measure import Peer, Row
 
-BATCHES = (64, 256)
-IMAGES, QUICK = 24_576, 2_048
-"""In one repetition; divisible by every batch."""
+STEP_BATCHES = (64, 256)
+STEP_IMAGES, STEP_QUICK = 24_576, 2_048  # divisible by every batch
+WARP_BATCH = 256
+WARP_IMAGES, WARP_QUICK = 51_200, 2_560
+STRENGTHS = {"rotate": 10.0, "shift": 2.0, "zoom": 0.1}
+SHEAR = 0.15
+GOAL, QUICK_GOAL = 0.99, 0.5
+PATIENCE = 120.0  # seconds after which no other epoch or attempt begins
 
 
-def rows(quick: bool) -> list[measure.Row]:
-    """Return the rows of each batch size."""
-    count = QUICK if quick else IMAGES
+def training_step(quick: bool) -> list[Row]:
+    """Return rows of AdamW over prepared batches, by batch size."""
+    count = STEP_QUICK if quick else STEP_IMAGES
+    fast = {"channels_last": True}
     found = []
-    for batch in BATCHES:
+    for batch in STEP_BATCHES:
         options = {"count": count, "batch": batch}
+        torch = "pytorch:training", options
         peers = [
-            Peer("keras_lenet, as `train` fits", "training:ours", options),
-            Peer("PyTorch, eager", "pytorch:training", options, 1.0),
-            Peer(
-                "PyTorch, eager, channels_last, fused AdamW",
-                "pytorch:training",
-                {**options, "channels_last": True},
-                1.0,
-            ),
+            Peer("keras_lenet, as `train` fits", "ours:training", options),
+            Peer("PyTorch, eager", *torch, 1.0),
+            Peer("PyTorch, eager, channels_last, fused AdamW", torch[0], options | fast, 1.0),
             Peer(
                 "PyTorch, torch.compile, channels_last, fused AdamW",
-                "pytorch:training",
-                {**options, "channels_last": True, "compiled": True},
+                torch[0],
+                options | fast | {"compiled": True},
                 1.0,
             ),
         ]
-        case = f"batch of {batch}"
-        repetitions = 2 if quick else 7
-        found += measure.compare(case, "images/s", peers, work=count, repetitions=repetitions)
-    return [*found, measure.Row("on a GPU", "all", "images/s", note="not measured")]
+        found += measure.compare(
+            f"batch of {batch}", "images/s", peers, work=count, repetitions=2 if quick else 7
+        )
+    return [*found, Row("on a GPU", "all", "images/s", note="not measured")]
 
 
-def random_batches(count: int) -> tuple[Any, Any]:
+def random_batches(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return images (N, 32, 32, 1) and labels (N,)."""
     generator = np.random.default_rng(0)
     images = generator.random((count, 32, 32, 1), np.float32)
     return images, generator.integers(0, 10, count, np.int32)
 
 
-def ours(count: int, batch: int) -> measure.Repetition:
-    """Prepare the training stage's own fit."""
-    return over(*random_batches(count), batch)
+def input_pipeline(quick: bool) -> list[Row]:
+    """Return rows of two sets of warps, and of training with the first."""
+    count = WARP_QUICK if quick else WARP_IMAGES
+    turns = {"work": count, "repetitions": 2 if quick else 9}
+    found = []
+    for name, shear in (("rotate, shift, zoom", 0.0), ("rotate, shift, zoom, shear", SHEAR)):
+        options = {"count": count, "strengths": STRENGTHS | {"shear": shear}, "batch": WARP_BATCH}
+        peers = [
+            Peer("one warp", "ours:warped", options),
+            Peer("Keras layers, chained", "ours:chained", options, 4.0),
+            Peer("PyTorch, affine_grid and grid_sample", "pytorch:warped", options),
+        ]
+        found += measure.compare(name, "images/s", peers, **turns)
+    options = {"count": count, "strengths": STRENGTHS, "batch": WARP_BATCH}
+    without = "the same without augmentation, over prepared batches"
+    peers = [
+        Peer("with augmentation", "ours:fitted", {**options, "prepared": False}),
+        Peer(without, "ours:fitted", {**options, "prepared": True}, 0.85),
+    ]
+    return found + measure.compare(f"training, batch of {WARP_BATCH}", "images/s", peers, **turns)
 
 
-def over(images: Any, labels: Any, batch: int) -> measure.Repetition:
-    """Return the training stage's fit over these images, prepared by the first repetition."""
-    import tensorflow as tf
+def time_to_accuracy(quick: bool) -> list[Row]:
+    """Return rows from the start of fitting to 99.0 % on the validation split; a turn is a seed.
 
-    from keras_lenet.data import loading
-
-    prepared = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch).cache()
-
-    def batches(epochs: range, _: tf.distribute.InputContext) -> tf.data.Dataset:
-        repeated = prepared.repeat(len(epochs)).prefetch(tf.data.AUTOTUNE)
-        return repeated.with_options(loading.UNTUNED)
-
-    return fitted(batches, batch, len(images) // batch)
-
-
-def fitted(batches: Callable[..., Any], batch: int, steps: int) -> measure.Repetition:
-    """Return an epoch of the training stage: model, optimizer, loss, metric, checkpoint and all.
-
-    Args:
-        batches: as the training stage has them.
-        batch: images in a batch.
-        steps: batches in an epoch.
+    A method whose length is fixed, and which ends below that, starts again with another seed, and
+    its clock goes on, until patience with it ends: then its seconds are a lower bound. The test set
+    is not opened.
     """
-    import keras
+    import ours
 
-    from keras_lenet import models
-    from keras_lenet.data import loading
-    from keras_lenet.recipe import Recipe, Train
-    from keras_lenet.training import losses, optimizer, setup
-    from keras_lenet.training.fit import fit
-
-    recipe = Recipe(name="bench", train=Train(batch_size=batch))
-    model = models.build_trained(keras, recipe.model)
-    setup.compile_model(model, recipe.train, steps, losses.chosen(recipe))
-    few = np.zeros((10, 28, 28), np.uint8)
-    labels = np.arange(10, dtype=np.uint8)
-    validation = loading.plain_batches(
-        loading.Examples(few, labels, np.arange(10), "validation"), models.input_size(recipe.model)
-    )
-
-    def epoch() -> None:
-        with tempfile.TemporaryDirectory() as folder, silence():
-            fit(
-                keras,
-                model,
-                batches,
-                validation,
-                epochs=1,
-                steps=steps,
-                out=Path(folder),
-                title="bench",
-                schedule=optimizer.Schedule(recipe.train, steps),
-            )
-
-    return lambda: measure.wall(epoch)
+    goal, settings = (QUICK_GOAL, ["train.epochs=1"]) if quick else (GOAL, [])
+    with tempfile.TemporaryDirectory() as folder:
+        data = f"{folder}/splits.npz"
+        named = {}
+        for part in ours.splits(ours.fast_recipe(settings)):
+            named |= {f"{part.split}_images": part.images, f"{part.split}_labels": part.labels}
+        np.savez(data, **named)
+        options = {"goal": goal, "data": data}
+        one_epoch = "PyTorch, epochs of one cycle up to 1e-2, tuned Adam, 24 and 32 channels"
+        peers = [
+            Peer("pipelines/fast.toml", "ours:to_goal", {"goal": goal, "settings": settings}),
+            Peer("PyTorch, LeNet-5, Adam at 1e-3, batches of 64", "pytorch:tutorial", options, 1.0),
+            Peer(one_epoch, "pytorch:one_epoch", options, 1.0),
+        ]
+        case = f"{goal:.1%} of the validation images, given up after {PATIENCE:.0f} s"
+        return measure.compare(case, "s", peers, repetitions=1 if quick else 3, warm_up=False)
 
 
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Print nothing on each epoch."""
-    from keras_lenet import console
+def repeated(attempt: Callable[[int, float], bool]) -> measure.Repetition:
+    """Return attempts, with other seeds in every repetition, until one succeeds.
 
-    console.console.quiet = True
-    try:
-        yield
-    finally:
-        console.console.quiet = False
+    An attempt takes a seed and the time by which to give up, and returns whether the goal is
+    reached.
+    """
+    number = 0
+
+    def run() -> float:
+        nonlocal number
+        start = time.perf_counter()
+        while time.perf_counter() - start < PATIENCE:
+            number += 1
+            if attempt(number, start + PATIENCE):
+                return time.perf_counter() - start
+        raise TimeoutError(time.perf_counter() - start)
+
+    return run

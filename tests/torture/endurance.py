@@ -1,10 +1,4 @@
-"""Memory and open files of what runs for long: a stream of pictures, and a session of drawing.
-
-    python tests/torture/endurance.py [PICTURES]
-
-After a warm-up, neither resident memory nor the number of open files may grow with the number of
-pictures, good and bad ones, that `classify` and the server of `draw` answer.
-"""
+"""Answer many pictures, good and bad ones: after a warm-up, memory and open files may not grow."""
 
 import gc
 import http.client
@@ -12,10 +6,11 @@ import io
 import json
 import os
 import resource
+import tempfile
 import threading
 from pathlib import Path
 
-from common import arguments, row
+import numpy as np
 from PIL import Image
 
 from keras_lenet.cli import pictures
@@ -25,13 +20,29 @@ from keras_lenet.edge.classifier import Classifier, reference_model
 GROWTH = 16 << 20  # bytes: fragmentation, not a leak of every picture
 
 
-def resident():
+def endurance(count, _):
+    """Answer pictures by `classify`, and by the server of `draw`."""
+    with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
+        yield "pictures in one `classify`", *classify(count, Path(scratch))
+    yield "requests in one `draw`", count, draw(count)
+
+
+def held():
+    """Return the bytes of resident memory, and the number of open files."""
     gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize(), len(os.listdir("/proc/self/fd"))
 
 
-def open_files():
-    return len(os.listdir("/proc/self/fd"))
+def growth(work, warm_up, count):
+    """Return what is held after `work` on `count` more than after a warm-up, in words."""
+    work(warm_up)
+    before = held()
+    work(count)
+    memory, files = np.subtract(held(), before)
+    assert memory < GROWTH, f"{memory} bytes more"
+    assert files <= 2, f"{files} files more"
+    return f"{memory / 2**20:+.1f} MiB, {files:+d} open files"
 
 
 def page(digit):
@@ -42,18 +53,21 @@ def page(digit):
     return buffer.getvalue()
 
 
-def classify_stream(count, folder):
+def classify(count, folder):
     good, bad = folder / "good.png", folder / "bad.png"
     good.write_bytes(page(3))
     bad.write_bytes(page(3)[:200])
-    classifier = Classifier()
-    answered = sum(1 for _ in pictures.classify(classifier, [good, bad] * (count // 20)))
-    memory, files = resident(), open_files()
-    answered += sum(1 for _ in pictures.classify(classifier, [good, bad] * (count // 2)))
-    return answered, resident() - memory, open_files() - files
+    classifier, answered = Classifier(), 0
+
+    def work(pairs):
+        nonlocal answered
+        answered += sum(1 for _ in pictures.classify(classifier, [good, bad] * pairs))
+
+    outcome = growth(work, count // 20, count // 2)
+    return answered, outcome
 
 
-def session(count):
+def draw(count):
     opened = server.listen("127.0.0.1", 0, reference_model(), Classifier())
     threading.Thread(target=opened.run, daemon=True).start()
     pixels = json.dumps({"pixels": [0] * 400 + [255] * 20 + [0] * 364}).encode()
@@ -64,35 +78,14 @@ def session(count):
         (page(1)[:90], "image/png"),
     )
 
-    def ask(number):
-        for i in range(number):
+    def work(requests):
+        for i in range(requests):
             body, kind = bodies[i % len(bodies)]
             connection = http.client.HTTPConnection("127.0.0.1", opened.effective_port, timeout=60)
             connection.request("POST", "/classify", body, {"Content-Type": kind})
             assert connection.getresponse().read()
             connection.close()
 
-    ask(count // 10)
-    memory, files = resident(), open_files()
-    ask(count)
-    grown = resident() - memory, open_files() - files
+    outcome = growth(work, count // 10, count)
     opened.close()
-    return count, *grown
-
-
-def main() -> None:
-    import tempfile
-
-    count, _ = arguments(4_000, "pictures")
-    with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
-        for what, (number, memory, files) in (
-            ("pictures in one `classify`", classify_stream(count, Path(scratch))),
-            ("requests in one `draw`", session(count)),
-        ):
-            row(what, number, f"{memory / 2**20:+.1f} MiB, {files:+d} open files")
-            assert memory < GROWTH, f"{memory} bytes more"
-            assert files <= 2, f"{files} files more"
-
-
-if __name__ == "__main__":
-    main()
+    return outcome

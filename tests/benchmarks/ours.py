@@ -1,0 +1,149 @@
+"""Training by this project and by Keras, as peers of `training.py`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import measure
+import numpy as np
+import tensorflow as tf
+from training import random_batches, repeated
+
+from keras_lenet import console, models
+from keras_lenet.data import loading
+from keras_lenet.recipe import Augment, Recipe, Train
+from keras_lenet.recipe import load as load_recipe
+from keras_lenet.training import inputs, losses, optimizer, setup
+from keras_lenet.training.fit import fit
+
+console.console.quiet = True
+
+
+def training(count: int, batch: int) -> measure.Repetition:
+    """Prepare the training stage's own fit, over prepared batches."""
+    return over(*random_batches(count), batch)
+
+
+def over(images: Any, labels: Any, batch: int) -> measure.Repetition:
+    """Return the training stage's fit over these images, prepared by the first repetition."""
+    prepared = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch).cache()
+
+    def batches(epochs: range, _: tf.distribute.InputContext) -> tf.data.Dataset:
+        repeated = prepared.repeat(len(epochs)).prefetch(tf.data.AUTOTUNE)
+        return repeated.with_options(loading.UNTUNED)
+
+    return epoch_of(batches, batch, len(images) // batch)
+
+
+def epoch_of(batches: Callable[..., Any], batch: int, steps: int) -> measure.Repetition:
+    """Return an epoch of the training stage: model, optimizer, loss, metric, checkpoint and all."""
+    recipe = Recipe(name="bench", train=Train(batch_size=batch))
+    model = models.build_trained(keras, recipe.model)
+    setup.compile_model(model, recipe.train, steps, losses.chosen(recipe))
+    validation = loading.plain_batches(examples(10, "validation"), models.input_size(recipe.model))
+    schedule = optimizer.Schedule(recipe.train, steps)
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            options = {"epochs": 1, "steps": steps, "out": Path(folder), "title": "bench"}
+            fit(keras, model, batches, validation, schedule=schedule, **options)
+
+    return lambda: measure.wall(run)
+
+
+def examples(count: int, split: Any = "train") -> loading.Examples:
+    """Return images of random pixels."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (count, 28, 28), np.uint8)
+    labels = generator.integers(0, 10, count, np.uint8)
+    return loading.Examples(images, labels, np.arange(count), split)
+
+
+def augmented(count: int, strengths: dict[str, float], batch: int) -> tf.data.Dataset:
+    """Return an epoch of this project's pipeline."""
+    return loading.training_batches(
+        examples(count), Augment(**strengths), size=32, batch_size=batch, seed=0, epochs=range(1)
+    )
+
+
+def warped(count: int, strengths: dict[str, float], batch: int) -> measure.Repetition:
+    """Prepare a pass over this project's pipeline."""
+    return consumed(augmented(count, strengths, batch), count, batch)
+
+
+def chained(count: int, strengths: dict[str, float], batch: int) -> measure.Repetition:
+    """Prepare the same augmentation as a chain of Keras layers inside tf.data, after batching."""
+    share = strengths["shift"] / 28
+    layers = [
+        keras.layers.Rescaling(1 / 255),
+        keras.layers.RandomRotation(strengths["rotate"] / 360, fill_mode="nearest"),
+        keras.layers.RandomTranslation(share, share, fill_mode="nearest"),
+        keras.layers.RandomZoom(strengths["zoom"], fill_mode="nearest"),
+        keras.layers.Resizing(32, 32),
+    ]
+    if strengths["shear"]:
+        layers.insert(-1, keras.layers.RandomShear(strengths["shear"], fill_mode="nearest"))
+    chain = keras.Sequential(layers)
+    some = examples(count)
+    data = (
+        tf.data.Dataset.from_tensor_slices((some.images[..., np.newaxis], some.labels))
+        .shuffle(10_000, seed=0)
+        .batch(batch, drop_remainder=True)
+        .map(lambda x, y: (chain(x, training=True), y), num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+    return consumed(data, count, batch)
+
+
+def consumed(dataset: tf.data.Dataset, count: int, batch: int) -> measure.Repetition:
+    """Return a pass over a dataset of `count` images, after the first batch, which starts it up."""
+
+    def run() -> float:
+        batches = iter(dataset)
+        next(batches)
+        return measure.wall(lambda: sum(1 for _ in batches)) * count / (count - batch)
+
+    return run
+
+
+def fitted(
+    count: int, strengths: dict[str, float], batch: int, prepared: bool
+) -> measure.Repetition:
+    """Prepare an epoch of training, with augmentation or over its images, prepared."""
+    batches = augmented(count, strengths, batch)  # once, as for all epochs of a fit
+    if prepared:
+        images, labels = (part.numpy() for part in next(iter(batches.unbatch().batch(count))))
+        return over(images, labels, batch)
+    return epoch_of(lambda *_: batches, batch, count // batch)
+
+
+def fast_recipe(settings: list[str]) -> Recipe:
+    """Return the recipe that is the fastest to 99 %, with `section.key=value` settings."""
+    return load_recipe(measure.ROOT / "pipelines" / "fast.toml", settings)
+
+
+def splits(recipe: Recipe) -> tuple[loading.Examples, loading.Examples]:
+    """Return the training and the validation split of a recipe."""
+    folder, data = os.environ.get("KERAS_LENET_DATA"), recipe.data
+    folder = Path(folder) if folder else None
+    return loading.load_training(data.dataset, folder, data.validation_split, data.split_seed)
+
+
+def to_goal(goal: float, settings: list[str]) -> measure.Repetition:
+    """Prepare the training stage with the recipe, once through, tracing and all."""
+    recipe = fast_recipe(settings)
+    training, validation = splits(recipe)
+
+    def attempt(seed: int, deadline: float) -> bool:
+        seeded = recipe.model_copy(update={"seed": seed})
+        batches = inputs.augmented(seeded, training, recipe.train.batch_size, seed)
+        with tempfile.TemporaryDirectory() as out:
+            _, state = setup.train_model(seeded, batches, training, validation, None, Path(out))
+        return state.summary()["validation_accuracy"] >= goal
+
+    return repeated(attempt)
