@@ -66,7 +66,8 @@ ROOMS = {
     "export": Room("stages/export tflite/convert", "export"),
     "layout": Room("tflite/layout", "layout"),
     "publish": Room("seeds", "publish"),
-    "gates": Room("stages/evaluate evaluation/results", "evaluate", "*gate* *measure*"),
+    "gates": Room("evaluation/gates evaluation/metrics", "gates"),
+    "evaluate": Room("stages/evaluate", "evaluate"),
     "significance": Room("evaluation/significance", "significance"),
     "calibration": Room("evaluation/confidence", "confidence"),
     "scorers": Room(

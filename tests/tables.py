@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_lenet import artifacts
+from keras_lenet.evaluation.metrics import Metrics, Score
 
 ROOT = Path(__file__).parents[1]
 READMES = [*ROOT.glob("README.md"), *sorted(ROOT.glob("[ept]*/README.md"))]
@@ -40,8 +41,8 @@ def table(name: str, root: Path) -> str:
         LookupError: no record has it.
     """
     if name in ("metrics", "rejection"):
-        metrics = _read(root / "exported" / "metrics.json")
-        return _metrics(metrics) if name == "metrics" else _rejection(metrics["rejection"])
+        metrics = Metrics.read(root / "exported")
+        return _metrics(metrics) if name == "metrics" else _rejection(metrics)
     if name == "torture":
         return _torture(_read(root / "tests" / "torture" / "results.json"))
     if name == "clients":
@@ -118,21 +119,21 @@ def _clients(record: dict[str, Any]) -> str:
     return _markdown(f"client | versions | file | {figures} | note", map(line, record["rows"]))
 
 
-def _metrics(metrics: dict[str, Any]) -> str:
-    def line(model: dict[str, Any]) -> list[str]:
-        low, high = (f"{100 * end:.2f}" for end in model["interval"])
-        correct, accuracy = f"{model['correct']:,}", f"{model['accuracy']:.2%}"
-        return [model["title"], correct, accuracy, f"{low} to {high}", f"{model['bytes']:,}"]
+def _metrics(metrics: Metrics) -> str:
+    def line(model: Score) -> list[str]:
+        low, high = (f"{100 * end:.2f}" for end in model.interval)
+        correct, accuracy = f"{model.correct:,}", f"{model.accuracy:.2%}"
+        return [model.title, correct, accuracy, f"{low} to {high}", f"{model.bytes:,}"]
 
-    header = f"model | correct of {metrics['images']:,}: | accuracy: | 95 %: | bytes:"
-    return _markdown(header, map(line, metrics["models"].values()))
+    header = f"model | correct of {metrics.images:,}: | accuracy: | 95 %: | bytes:"
+    return _markdown(header, map(line, metrics.models.values()))
 
 
-def _rejection(rejection: dict[str, Any]) -> str:
-    pictures = {**rejection["outliers"], "test digits": rejection["digits"]}
+def _rejection(metrics: Metrics) -> str:
+    pictures = {**metrics.rejection.ood, "test digits": metrics.rejection.test}
     rows = (
-        [name, f"{counts['refused'] / counts['total']:.2%}", f"{counts['total']:,}"]
-        for name, counts in pictures.items()
+        [name, f"{found.rejected / found.total:.2%}", f"{found.total:,}"]
+        for name, found in pictures.items()
     )
     return _markdown("picture | rejected: | of:", rows)
 

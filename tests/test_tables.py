@@ -2,8 +2,11 @@
 
 import json
 
+import figures
 import pytest
 import tables
+
+from keras_lenet.evaluation.metrics import OodRejection, TestRejection
 
 ROW = {
     "benchmark": "inference", "case": "batch of 1", "name": "ours", "unit": "µs", "median": 12.44,
@@ -36,11 +39,17 @@ def root(tmp_path):
     runs |= {"images_that_differ": 9, "largest_difference": 8.0}
     refuses = {"client": "B", "note": "does not install"}
     write("tests/benchmarks/clients.json", {"rows": [runs, refuses]})
-    model = {"title": "m", "correct": 9973, "accuracy": 0.9973, "interval": [0.996, 0.998]}
-    rejection = {"outliers": {"blank": {"total": 4, "refused": 3}}}
-    rejection["digits"] = {"total": 1000, "refused": 5}
-    metrics = {"images": 10000, "models": {"m": model | {"bytes": 1234}}, "rejection": rejection}
-    write("exported/metrics.json", metrics)
+    model = {"correct": 9973, "accuracy": 0.9973, "interval": (0.996, 0.998), "bytes": 1234}
+    rejection = figures.everything().rejection.model_copy(
+        update={
+            "ood": {"blank": OodRejection(total=4, rejected=3, rejected_by_threshold=0)},
+            "test": TestRejection(total=1000, rejected=5),
+        }
+    )
+    (tmp_path / "exported").mkdir()
+    figures.metrics(figures.score("m", **model), images=10_000, rejection=rejection).write(
+        tmp_path / "exported"
+    )
     return tmp_path
 
 

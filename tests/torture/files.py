@@ -26,8 +26,9 @@ from keras_lenet.data import idx
 from keras_lenet.edge import decoding, metadata, prepare
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
-from keras_lenet.evaluation import results
-from keras_lenet.reporting import compare
+from keras_lenet.evaluation import gates
+from keras_lenet.evaluation.metrics import Metrics
+from keras_lenet.reporting import compare, results
 from keras_lenet.tflite import inspection, metadata_writer
 
 HANG = 20  # seconds
@@ -70,15 +71,13 @@ def read_record(content):
 
 
 def read_metrics(content):
-    file_of(content, results.METRICS)
-    metrics = results.read(Path())
-    results.rows(metrics), results.caption(metrics), results.markdown(metrics)
-    if "rejection" in metrics:
-        results.rejection(metrics)
+    file_of(content, "metrics.json")
+    metrics = Metrics.read(Path())
+    results.markdown(metrics), results.rejection(metrics)
     one = compare.Evaluated("x", {}, metrics, None, None)
     compare.figures([one, one])
     with contextlib.suppress(Error):
-        results.check_gates(metrics)
+        gates.check(metrics)
 
 
 def read_metadata(content):
@@ -116,7 +115,7 @@ TOML = [
 METADATA = [metadata_writer.encode(metadata.describe("lenet5", "digits", "1", "me", 0.5))]
 METRICS = [
     (ROOT / "exported" / "metrics.json").read_bytes(),
-    b'{"schema": 2}',
+    b'{"schema_version": 3}',
     b'{"schema": 2, "models": ' + b"[" * 100_000,
     b'{"schema": ' + b"9" * 5000 + b"}",
 ]
