@@ -79,8 +79,7 @@ ROOMS = {
     ),
     "robustness": Room(("evaluation/robustness.py",), ("robustness",)),
     "prepare": Room(
-        ("edge/prepare.py", "edge/ink.py", "edge/components.py", "edge/decoding.py"),
-        ("prepare", "pictures"),
+        ("edge/prepare.py", "edge/ink.py", "edge/decoding.py"), ("prepare", "pictures")
     ),
     "classifier": Room(("edge/classifier.py",), ("classifier",)),
     "c": Room(("deploy/c/arithmetic.py", "deploy/c/graph.py"), ("c_source",)),

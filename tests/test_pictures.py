@@ -79,8 +79,8 @@ def test_answers_as_a_dictionary(tmp_path):
         "second_confidence": 0.0625,
         "accepted": False,
         "polarity": "light on dark",
-        "box": [1, 2, 30, 40],
-        "notes": ["big", "dark"],
+        "box": (1, 2, 30, 40),
+        "notes": ("big", "dark"),
     }
 
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from test_prepare import blank_pages
 
 from keras_lenet.data import reading
-from keras_lenet.draw import page
+from keras_lenet.draw import PAGE
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.edge.prepare import prepare
 
@@ -40,7 +40,7 @@ def prepared_in_javascript(pictures):
         }
         for picture in pictures
     ]
-    module = (page._HERE / "prepare.js").as_uri()
+    module = (PAGE / "prepare.js").as_uri()
     result = subprocess.run(
         ["node", "--input-type=module", "--eval", PROGRAM, module],
         input=json.dumps(sent), capture_output=True, text=True, check=False,
