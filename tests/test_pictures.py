@@ -40,13 +40,16 @@ def an_answer(digit=3, confidence=0.9, accepted=True):
 
 
 def test_one_bad_file_does_not_stop_the_rest(folder):
+    (folder / "empty").mkdir()
     long = folder / ("x" * 300)
-    answers = dict(pictures.classify(Classifier(), [folder, folder / "nowhere.png", long]))
-    names = ["3.png", "7.png", "blank.png", "broken.png", "nowhere.png", long.name]
-    assert [path.name for path in answers] == names
-    three, seven, blank, *bad = answers.values()
-    assert (three.digit, seven.digit, blank.digit) == (3, 7, None)
-    assert all(isinstance(error, Error) for error in bad)
+    paths = [folder / "empty", folder, folder / "nowhere.png", long]
+    answers = {path.name: answer for path, answer in pictures.classify(Classifier(), paths)}
+    digits = {name: getattr(answer, "digit", "bad") for name, answer in answers.items()}
+    assert list(digits.items()) == [
+        *(("empty", "bad"), ("3.png", 3), ("7.png", 7), ("blank.png", None), ("broken.png", "bad")),
+        *(("nowhere.png", "bad"), (long.name, "bad")),
+    ]
+    assert all(isinstance(answers[name], Error) for name in digits if digits[name] == "bad")
 
 
 def test_a_folder_gives_its_pictures_by_name(tmp_path):
@@ -62,12 +65,19 @@ def test_a_folder_without_pictures_is_named(tmp_path):
         pictures.find(tmp_path)
 
 
-def test_answers_in_words(tmp_path):
-    assert pictures.in_words(tmp_path, an_answer()) == f"{tmp_path}: 3 (90.0%), then 5 (6.2%)"
-    assert pictures.in_words(tmp_path, an_answer(accepted=False)) == (
-        f"{tmp_path}: no digit, or none that is clear: at best 3 (90.0%), then 5 (6.2%)"
-    )
-    assert pictures.in_words(tmp_path, an_answer(None)) == f"{tmp_path}: big; dark"
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (an_answer(), "3 (90.0%), then 5 (6.2%)"),
+        (
+            an_answer(accepted=False),
+            "no digit, or none that is clear: at best 3 (90.0%), then 5 (6.2%)",
+        ),
+        (an_answer(None), "big; dark"),
+    ],
+)
+def test_answers_in_words(tmp_path, answer, words):
+    assert pictures.in_words(tmp_path, answer) == f"{tmp_path}: {words}"
 
 
 def test_answers_as_a_dictionary(tmp_path):
@@ -84,22 +94,17 @@ def test_answers_as_a_dictionary(tmp_path):
     }
 
 
-def test_what_the_model_saw_is_written_as_it_is(tmp_path):
-    answer = an_answer()
-    path = pictures.write_seen(tmp_path / "7.png", answer, tmp_path / "seen")
-    assert list((tmp_path / "seen").iterdir()) == [path]
+def test_each_picture_is_written_to_a_file_of_its_own(tmp_path):
+    seen, answer, long = tmp_path / "seen", an_answer(), "ä" * 120
+    sources = ["a/b_c.png", "a_b/c.png", "a_b_c.png", f"{long}1.png", f"{long}2.png", "x/" * 400]
+    for _ in range(2):
+        written = {pictures.write_seen(tmp_path / name, answer, seen) for name in sources}
+        assert written == set(seen.iterdir())
+        assert len(written) == len(sources)
+    path = pictures.write_seen(tmp_path / "7.png", answer, seen)
     assert (path.name[:6], path.name[-9:]) == ("7.png-", "-seen.png")
     with Image.open(path) as image:
         np.testing.assert_array_equal(np.asarray(image), answer.prepared.image)
-    assert pictures.write_seen(tmp_path / "7.png", answer, tmp_path / "seen") == path
-
-
-def test_no_two_pictures_are_written_to_one_file(tmp_path):
-    long = "ä" * 120
-    sources = ["a/b_c.png", "a_b/c.png", "a_b_c.png", f"{long}1.png", f"{long}2.png", "x/" * 400]
-    answer = an_answer()
-    written = {pictures.write_seen(tmp_path / name, answer, tmp_path / "seen") for name in sources}
-    assert len(set(written)) == len(list((tmp_path / "seen").iterdir())) == len(sources)
 
 
 def test_the_command_answers_in_words_and_shows_what_the_model_saw(folder):
