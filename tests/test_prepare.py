@@ -586,45 +586,38 @@ def assert_two(image):
     return result.notes
 
 
+LEVELS, COLOUR_MODES = np.asarray(GREY), ("CMYK", "YCbCr", "HSV")
 ONE_BIT, PALETTE = GREY.convert("1", dither=Image.Dither.NONE), GREY.convert("RGB").quantize(16)
-
-
-@pytest.mark.parametrize(
-    ("kind", "image"),
-    [
-        *(("PNG", image) for image in (GREY, ONE_BIT, PALETTE, SIXTEEN, GREY.convert("LA"))),
-        *(("GIF", PALETTE), ("WEBP", GREY), ("BMP", GREY.convert("RGB"))),
-        *(("JPEG", GREY), ("JPEG", GREY.convert("CMYK"))),
-    ],
-)
-def test_file_kinds(tmp_path, kind, image):
-    image.save(tmp_path / "file", kind)
-    assert_two(load(tmp_path / "file"))
-
-
-LEVELS = np.asarray(GREY)
-MODES = [ONE_BIT, GREY, PALETTE, *(GREY.convert(mode) for mode in ("CMYK", "YCbCr", "HSV"))]
+MODES = [ONE_BIT, GREY, PALETTE, *(GREY.convert(mode) for mode in COLOUR_MODES)]
 MODES += [Image.fromarray(LEVELS.astype(np.int32) * 200), Image.fromarray(LEVELS * np.float32(1))]
 MODES += [Image.fromarray(LEVELS.astype(np.uint16) * 16)]
+FILES = [("PNG", image) for image in (GREY, ONE_BIT, PALETTE, SIXTEEN, GREY.convert("LA"))]
+FILES += [("GIF", PALETTE), ("WEBP", GREY), ("BMP", GREY.convert("RGB"))]
+FILES += [("JPEG", GREY), ("JPEG", GREY.convert("CMYK"))]
 
 
-@pytest.mark.parametrize("image", MODES, ids=lambda image: image.mode)
-def test_an_opened_image_may_be_of_any_mode(image):
+@pytest.mark.parametrize("image", [*MODES, *(reopened(image, kind) for kind, image in FILES)])
+def test_images_and_files_of_all_kinds(image):
     assert_two(image)
 
 
-@pytest.mark.parametrize(("orientation", "turn"), [(3, 180), (6, 90), (8, 270)])
-def test_exif_orientation_is_obeyed(orientation, turn):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags.tobytes()
+
+
+UPRIGHT, DAMAGED = "turned upright as its EXIF orientation says", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"
+
+
+@pytest.mark.parametrize(
+    ("content", "turn", "note"),
+    [(exif(3), 180, UPRIGHT), (exif(6), 90, UPRIGHT), (exif(8), 270, UPRIGHT),
+     (DAMAGED, 0, "dark ink"), (b"Exif\0\0", 0, "dark ink"), (b"", 0, "dark ink")],
+)  # fmt: skip
+def test_exif_orientation_is_obeyed_unless_it_is_damaged(content, turn, note):
     stored = GREY.rotate(turn, expand=True)  # counterclockwise; viewers undo it
-    notes = assert_two(reopened(stored, "JPEG", exif=exif))
-    assert notes[0] == "turned upright as its EXIF orientation says"
-
-
-@pytest.mark.parametrize("content", [b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0", b""])
-def test_damaged_exif_data_are_left_alone(content):
-    assert assert_two(reopened(GREY, "JPEG", exif=content))[0].startswith("dark ink")
+    assert assert_two(reopened(stored, "JPEG", exif=content))[0].startswith(note)
 
 
 def test_the_first_frame_of_an_animation_is_used():
@@ -721,10 +714,8 @@ def test_paths_that_cannot_be_read_are_named(tmp_path):
 
 def test_damaged_files_raise_nothing_but_error():
     draw = np.random.default_rng(1)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    for kind in ("PNG", "JPEG", "GIF", "WEBP", "BMP"):
-        options = {"exif": exif} if kind == "JPEG" else {}
+    for kind in decoding.FORMATS:
+        options = {"exif": exif(6)} if kind == "JPEG" else {}
         content = np.frombuffer(encoded(GREY.resize((40, 40)), kind, **options), np.uint8)
         for _ in range(12):
             damaged = content.copy()

@@ -84,6 +84,10 @@ def test_a_folder_of_something_else_is_kept(tmp_path, pretended):
 def test_a_model_that_the_browser_cannot_run_is_refused(tmp_path, pretended):
     with pytest.raises(Error, match=r"lenet5_int8\.tflite: LiteRT\.js needs .* uint8 pixels"):
         write(tmp_path / "site", pretended, REFERENCE)
+    classifier = Classifier(reference_model(BROWSER))
+    classifier._table = classifier._table // 2  # as of another scale of the input
+    with pytest.raises(Error, match=r"lenet5_uint8\.tflite: LiteRT\.js needs"):
+        static.write(tmp_path / "site", reference_model(BROWSER), classifier, pretended)
 
 
 def test_missing_packages_are_named(tmp_path):

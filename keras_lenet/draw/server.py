@@ -37,16 +37,11 @@ from keras_lenet.edge.decoding import decode
 from keras_lenet.edge.prepare import SIZE, Prepared, prepare
 from keras_lenet.errors import Error
 
-MAX_BYTES = 8 << 20
-"""Limit of a picture's size."""
-MAX_JSON_BYTES = 64 << 10
-"""Limit of JSON: 784 numbers take 4 kB, and nested lists many times their length in memory."""
-IDLE_SECONDS = 10
-"""Seconds after which an idle connection is closed."""
-CONNECTIONS = 32
-"""Number of open connections; further ones wait."""
-REQUESTS = 4
-"""Number of requests that are answered at once: each picture may take a lot of memory."""
+MAX_BYTES = 8 << 20  # of a picture
+MAX_JSON_BYTES = 64 << 10  # 784 numbers take 4 kB; nested lists take many times that in memory
+IDLE_SECONDS = 10  # until a connection is closed
+CONNECTIONS = 32  # open at once; further ones wait
+REQUESTS = 4  # answered at once: each picture may take a lot of memory
 
 _HEADERS = {
     "Cache-Control": "no-cache",

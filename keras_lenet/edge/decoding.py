@@ -18,15 +18,11 @@ from PIL import Image, ImageOps
 
 from keras_lenet.errors import Error
 
-MAX_PIXELS = 50_000_000
-"""Limit of the pixels that an image declares; the check comes before decoding."""
-MAX_BYTES = 256 << 20
-"""Limit of a file's size."""
-MAX_SECONDS = 5.0
-"""Limit of the computing time for decoding: a few bytes can ask for a lot of work."""
+MAX_PIXELS = 50_000_000  # that an image declares, before it is decoded
+MAX_BYTES = 256 << 20  # of a file
+MAX_SECONDS = 5.0  # of computing, to decode a file: a few bytes can ask for a lot of work
+# A TIFF may hold endless directories, an EPS starts an interpreter.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-"""Formats to decode. A TIFF may hold endless directories, an EPS starts an interpreter."""
-
 _TOO_MANY = f"where at most {MAX_PIXELS // 10**6} million are read; scale the image down"
 _ORIENTATION = 0x0112  # EXIF tag
 _BLOCK = 1 << 10  # bytes that a decoder is given at a time; between two of them it can be stopped
