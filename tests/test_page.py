@@ -93,7 +93,7 @@ def test_it_fits_and_reads_well(browser, address, sizes, touch):
 
 def test_touch_draws_with_one_finger_and_does_not_scroll(browser, address):
     with visit(browser, address, (390, 500), touch=True) as page:
-        assert [draw(page, digit, touch=True) for digit in (1, 4, 5)] == ["1", "4", "5"]
+        assert [draw(page, digit, touch=True) for digit in (4, 5, 1)] == ["4", "5", "1"]
         assert page.evaluate("scrollY") == 0
         two = [drawing.on_paper(page, 0.1, 0.1), drawing.on_paper(page, 0.6, 0.3)]
         drawing.touch_screen(page, ("touchStart", two), ("touchMove", two), ("touchEnd", []))
