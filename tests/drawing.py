@@ -9,43 +9,16 @@ import threading
 import numpy as np
 import pytest
 
-# Nothing that a browser does of its own accord: no look at the network, no updates.
-SWITCHES = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
 IN_BROWSER = [pytest.mark.browser, pytest.mark.needs("chromium", "playwright")]
-"""The marks of a test that asks for `chromium`."""
-
-
-@contextlib.contextmanager
-def chromium():
-    """A Chromium driven by Playwright."""
-    from playwright.sync_api import sync_playwright  # not installed everywhere
-
-    with sync_playwright() as playwright:
-        path = shutil.which("chromium")
-        browser = playwright.chromium.launch(executable_path=path, args=SWITCHES)
-        try:
-            yield browser
-        finally:
-            browser.close()
-
-
+"""Marks of a test that asks for `chromium`."""
 DESKTOP, PHONE = (1280, 800), (390, 844)
 
 
 def arc(x, y, across, down, start, end, count=16):
     """Points on an ellipse around (x, y), clockwise; `start` and `end` are turns from its right."""
     turn = 2 * np.pi * np.linspace(start, end, count)
-    return list(
-        zip((x + across * np.cos(turn)).tolist(), (y + down * np.sin(turn)).tolist(), strict=True)
-    )
+    points = np.stack([x + across * np.cos(turn), y + down * np.sin(turn)], axis=1)
+    return [tuple(point) for point in points.tolist()]
 
 
 # Strokes in a box of 0.7 by 1.
@@ -63,7 +36,7 @@ DIGITS = [
     [[(0.04, 0.04), (0.66, 0.04), (0.28, 1.0)]],
     [[*arc(0.35, 0.25, 0.22, 0.23, 0.25, -0.75), *arc(0.35, 0.74, 0.27, 0.25, -0.25, 0.75)]],
     [[*arc(0.36, 0.28, 0.26, 0.26, -0.05, -1.0, 24), (0.62, 0.3), (0.52, 1.0)]],
-]  # fmt: skip
+]
 
 # Height, place of the box's middle, and width of the stroke, all in parts of the paper's side.
 STYLES = {
@@ -87,26 +60,35 @@ def strokes(digit, style):
 
 
 @contextlib.contextmanager
-def visit(browser, address, size=DESKTOP, touch=False, strict=True, **options):
+def chromium():
+    """A Chromium driven by Playwright, without requests of its own."""
+    from playwright.sync_api import sync_playwright  # not installed everywhere
+
+    switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    switches += ["--disable-component-update", "--disable-sync"]
+    with sync_playwright() as playwright:
+        path = shutil.which("chromium")
+        with playwright.chromium.launch(executable_path=path, args=switches) as browser:
+            yield browser
+
+
+@contextlib.contextmanager
+def visit(browser, address, size=DESKTOP, touch=False, strict=True):
     """The page, ready to draw on; fails at the end if a script has, or the console has an error.
 
     LiteRT.js logs everything there as an error; hence `strict`.
     """
-    width, height = size
-    context = browser.new_context(
-        viewport={"width": width, "height": height}, has_touch=touch, is_mobile=touch, **options
-    )
-    page = context.new_page()
+    viewport = dict(zip(("width", "height"), size, strict=True))
     problems = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda m: problems.append(m.text) if strict and m.type == "error" else None)
-    try:
+    with browser.new_context(viewport=viewport, has_touch=touch, is_mobile=touch) as context:
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        if strict:
+            page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
         page.goto(address)
         rest(page, "[data-digit='']")
         yield page
         assert problems == []
-    finally:
-        context.close()
 
 
 def set_width(page, width):
@@ -119,13 +101,33 @@ def draw(page, digit, style="centred", touch=False):
     page.locator("#clear").evaluate("(button) => button.click()")
     rest(page, "[data-digit='']")
     set_width(page, width)
-    box = page.locator("#paper").bounding_box()
-    at = [
-        [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
-        for stroke in placed
-    ]
-    (by_touch if touch else by_mouse)(page, at)
+    for stroke in placed:
+        points = [on_paper(page, *point) for point in stroke]
+        if touch:
+            touches = [("touchStart", points[:1])]
+            touches += [("touchMove", [point]) for point in points[1:]]
+            touch_screen(page, *touches, ("touchEnd", []))
+            continue
+        page.mouse.move(*points[0])
+        page.mouse.down()
+        for point in points[1:]:
+            page.mouse.move(*point)
+        page.mouse.up()
     return answer(page)
+
+
+def on_paper(page, x, y):
+    box = page.locator("#paper").bounding_box()
+    return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+
+def touch_screen(page, *touches):
+    """Send touches: their type, and the places of all fingers."""
+    session = page.context.new_cdp_session(page)
+    for kind, places in touches:
+        points = [{"x": x, "y": y, "id": finger} for finger, (x, y) in enumerate(places)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    session.detach()
 
 
 def answer(page):
@@ -143,32 +145,6 @@ def rest(page, which):
     return body
 
 
-def by_mouse(page, at):
-    for stroke in at:
-        page.mouse.move(*stroke[0])
-        page.mouse.down()
-        for point in stroke[1:]:
-            page.mouse.move(*point)
-        page.mouse.up()
-
-
-def by_touch(page, at):
-    session = page.context.new_cdp_session(page)
-
-    def send(kind, *points):
-        session.send(
-            "Input.dispatchTouchEvent",
-            {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]},
-        )
-
-    for stroke in at:
-        send("touchStart", stroke[0])
-        for point in stroke[1:]:
-            send("touchMove", point)
-        send("touchEnd")
-    session.detach()
-
-
 class _Files(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format, *args):
         pass
@@ -178,10 +154,9 @@ class _Files(http.server.SimpleHTTPRequestHandler):
 def plain(folder):
     """A folder on a plain file server; yields its address."""
     handler = functools.partial(_Files, directory=folder)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()

@@ -40,13 +40,15 @@ def an_answer(digit=3, confidence=0.9, accepted=True):
 
 
 def test_one_bad_file_does_not_stop_the_rest(folder):
+    (folder / "empty").mkdir()
     long = folder / ("x" * 300)
-    answers = dict(pictures.classify(Classifier(), [folder, folder / "nowhere.png", long]))
-    names = ["3.png", "7.png", "blank.png", "broken.png", "nowhere.png", long.name]
-    assert [path.name for path in answers] == names
-    three, seven, blank, *bad = answers.values()
-    assert (three.digit, seven.digit, blank.digit) == (3, 7, None)
-    assert all(isinstance(error, Error) for error in bad)
+    paths = [folder / "empty", folder, folder / "nowhere.png", long]
+    answers = {path.name: answer for path, answer in pictures.classify(Classifier(), paths)}
+    assert {name: getattr(answer, "digit", type(answer)) for name, answer in answers.items()} == (
+        {"3.png": 3, "7.png": 7, "blank.png": None}
+        | dict.fromkeys(["empty", "broken.png", "nowhere.png", long.name], Error)
+    )
+    assert list(answers)[1:5] == ["3.png", "7.png", "blank.png", "broken.png"]
 
 
 def test_a_folder_gives_its_pictures_by_name(tmp_path):
@@ -79,27 +81,22 @@ def test_answers_as_a_dictionary(tmp_path):
         "second_confidence": 0.0625,
         "accepted": False,
         "polarity": "light on dark",
-        "box": [1, 2, 30, 40],
-        "notes": ["big", "dark"],
+        "box": (1, 2, 30, 40),
+        "notes": ("big", "dark"),
     }
 
 
-def test_what_the_model_saw_is_written_as_it_is(tmp_path):
-    answer = an_answer()
-    path = pictures.write_seen(tmp_path / "7.png", answer, tmp_path / "seen")
-    assert list((tmp_path / "seen").iterdir()) == [path]
+def test_each_picture_is_written_to_a_file_of_its_own(tmp_path):
+    seen, answer, long = tmp_path / "seen", an_answer(), "ä" * 120
+    sources = ["a/b_c.png", "a_b/c.png", "a/c.png", f"{long}1.png", f"{long}2.png", "x/" * 400]
+    for _ in range(2):
+        written = {pictures.write_seen(tmp_path / name, answer, seen) for name in sources}
+        assert written == set(seen.iterdir())
+        assert len(written) == len(sources)
+    path = pictures.write_seen(tmp_path / "7.png", answer, seen)
     assert (path.name[:6], path.name[-9:]) == ("7.png-", "-seen.png")
     with Image.open(path) as image:
         np.testing.assert_array_equal(np.asarray(image), answer.prepared.image)
-    assert pictures.write_seen(tmp_path / "7.png", answer, tmp_path / "seen") == path
-
-
-def test_no_two_pictures_are_written_to_one_file(tmp_path):
-    long = "ä" * 120
-    sources = ["a/b_c.png", "a_b/c.png", "a_b_c.png", f"{long}1.png", f"{long}2.png", "x/" * 400]
-    answer = an_answer()
-    written = {pictures.write_seen(tmp_path / name, answer, tmp_path / "seen") for name in sources}
-    assert len(set(written)) == len(list((tmp_path / "seen").iterdir())) == len(sources)
 
 
 def test_the_command_answers_in_words_and_shows_what_the_model_saw(folder):

@@ -10,10 +10,10 @@ from benchmarks import placements
 from conftest import draw_digits
 from drawing import DIGITS, STYLES, strokes
 from PIL import Image, ImageDraw
-from test_prepare import blank_pages
+from test_prepare import blank_pages, paper, uint8
 
 from keras_lenet.data import reading
-from keras_lenet.draw import page
+from keras_lenet.draw import PAGE
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.edge.prepare import prepare
 
@@ -33,18 +33,12 @@ console.log(JSON.stringify(pictures));
 def prepared_in_javascript(pictures):
     """What prepare.js makes of uint8 pictures, grey (H, W) or RGBA (H, W, 4)."""
     sent = [
-        {
-            "height": picture.shape[0],
-            "width": picture.shape[1],
-            "data": base64.b64encode(picture.tobytes()).decode(),
-        }
-        for picture in pictures
+        {"height": len(picture), "width": picture.shape[1], "data": base64.b64encode(picture)}
+        for picture in map(np.ascontiguousarray, pictures)
     ]
-    module = (page._HERE / "prepare.js").as_uri()
-    result = subprocess.run(
-        ["node", "--input-type=module", "--eval", PROGRAM, module],
-        input=json.dumps(sent), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = ["node", "--input-type=module", "--eval", PROGRAM, (PAGE / "prepare.js").as_uri()]
+    content = json.dumps(sent, default=bytes.decode)
+    result = subprocess.run(command, input=content, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
 
@@ -52,25 +46,22 @@ def prepared_in_javascript(pictures):
 def assert_alike(pictures):
     """At most two grey levels apart in any pixel, and answered alike; returns the answers."""
     python = [prepare(picture) for picture in pictures]
+    images = np.stack([result.image for result in python])
     javascript = prepared_in_javascript(pictures)
     for number, (expected, found) in enumerate(zip(python, javascript, strict=True)):
         same = (found["found"], found["polarity"], tuple(found["box"]))
         assert same == (expected.found, expected.polarity, expected.box), number
-        difference = np.abs(np.ravel(expected.image).astype(int) - found["image"])
-        assert difference.max() <= 2, number
-    images = np.array([found["image"] for found in javascript], np.uint8).reshape(-1, 28, 28)
-    classifier = Classifier()
-    expected = classifier.predict(np.stack([result.image for result in python])).argmax(axis=1)
-    answers = classifier.predict(images).argmax(axis=1)
+    found = np.array([result["image"] for result in javascript], np.uint8).reshape(-1, 28, 28)
+    np.testing.assert_allclose(found.astype(int), images.astype(int), rtol=0, atol=2)
+    answers, expected = (Classifier().predict(same).argmax(axis=1) for same in (found, images))
     np.testing.assert_array_equal(answers, expected)
     return answers
 
 
 def opaque(picture):
     """As a browser hands it over: grey as it is, colours as RGBA."""
-    if picture.ndim == 2:
-        return picture
-    return np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
+    alpha = np.full(picture.shape[:2], 255, np.uint8)
+    return picture if picture.ndim == 2 else np.dstack([picture, alpha])
 
 
 @pytest.mark.slow
@@ -98,33 +89,27 @@ def test_drawings(style):
 
 def test_ties_go_the_same_way():
     """Symmetric digits, whose centre of mass lies right between two pixels."""
-    pictures = []
-    for width, height in ((2, 20), (3, 20), (6, 20), (7, 20), (20, 8), (12, 60), (31, 99)):
-        picture = np.full((height + 20, width + 20), 255, np.uint8)
-        picture[10:-10, 10:-10] = 0
-        pictures += [picture, np.ascontiguousarray(255 - picture)]
-    assert_alike(pictures)
+    sizes = ((20, 2), (20, 3), (20, 6), (20, 7), (8, 20), (60, 12), (99, 31))
+    pictures = [paper((h + 20, w + 20), (10, 10, h + 10, w + 10)) for h, w in sizes]
+    assert_alike([*pictures, *(255 - picture for picture in pictures)])
 
 
 def test_noise_and_blank_pages():
     noise = np.random.default_rng(0).normal(0, 20, (100, 120))
-    pages = [np.clip(levels.values[0], 0, 255).astype(np.uint8) for levels in blank_pages()]
+    pages = blank_pages()
     for digit, image in enumerate(draw_digits(10, 7)[0]):
-        paper = np.full((100, 120), 200.0)
-        paper[30:86, 40:96] -= 0.6 * np.kron(image, np.ones((2, 2)))
-        pages.append(np.clip(paper + noise * digit / 9, 0, 255).astype(np.uint8))
+        drawn = np.full((100, 120), 200.0)
+        drawn[30:86, 40:96] -= 0.6 * np.kron(image, np.ones((2, 2)))
+        pages.append(uint8(drawn + noise * digit / 9))
     pages += [np.zeros((3, 200), np.uint8), np.arange(12, dtype=np.uint8).reshape(12, 1)]
     assert_alike(pages)
 
 
 @pytest.mark.slow
 def test_small_on_a_large_photo():
-    photos = []
-    for digit, image in enumerate(draw_digits(10, 8)[0]):
-        photo = np.full((901, 1203), 210, np.uint8)
-        at = 100 + 40 * digit
+    photos = np.full((10, 901, 1203), 210, np.uint8)
+    for at, photo, image in zip(range(100, 500, 40), photos, draw_digits(10, 8)[0], strict=True):
         photo[at : at + 28, 2 * at : 2 * at + 28] -= np.uint8(0.7 * image)
-        photos.append(photo)
     assert_alike(photos)
 
 

@@ -8,53 +8,23 @@ import subprocess
 import numpy as np
 import pytest
 from conftest import draw_digits, keras_lenet
-from drawing import DIGITS, IN_BROWSER, chromium, draw, plain, rest, visit
+from drawing import DIGITS, chromium, draw, plain, rest, visit
 
 from keras_lenet.data import reading
-from keras_lenet.draw import page as files
-from keras_lenet.draw import static
+from keras_lenet.draw import PAGE, TYPES, static
 from keras_lenet.edge.classifier import BROWSER, REFERENCE, Classifier, reference_model
 from keras_lenet.errors import Error
 
 LITERT = "@litertjs/core@2.5.3"
 
 
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory):
-    """node_modules with LiteRT.js, from npm."""
-    folder = tmp_path_factory.mktemp("npm")
-    command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), LITERT]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr
-    return folder / "node_modules"
-
-
-@pytest.fixture(scope="module")
-def site(packages, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("static") / "site"
-    result = keras_lenet("draw", "--static", folder, "--node-modules", packages)
-    assert result.returncode == 0, result.stderr
-    assert str(folder) in result.stdout
-    return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as opened:
-        yield opened
-
-
 @pytest.fixture
 def pretended(tmp_path):
     """Files where LiteRT.js would be, for what needs no browser."""
     folder = tmp_path / "node_modules"
-    for name in (static._CORE, static._UTILITIES):
-        (folder / "@litertjs" / name).parent.mkdir(parents=True)
+    for name in static._RUNTIME.values():
+        (folder / "@litertjs" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "@litertjs" / name).write_text('import { x } from "@litertjs/wasm-utils";')
-    (folder / "@litertjs" / "core" / "wasm").mkdir()
-    for variant in static._VARIANTS:
-        for end in (".js", ".wasm"):
-            (folder / "@litertjs" / "core" / "wasm" / f"{variant}{end}").write_text(end)
     return folder
 
 
@@ -66,32 +36,37 @@ def write(folder, packages, name=BROWSER):
 def test_what_is_written(tmp_path, pretended):
     folder = tmp_path / "site"
     write(folder, pretended)
-    for name in files.TYPES:
-        assert (folder / name).read_bytes() == files.read(name)
-    told = json.loads((folder / "model.json").read_text())
-    assert told["name"] == BROWSER
-    assert told["output"] == {"scale": 1 / 256, "zero_point": 0}
+    for name in TYPES:
+        assert (folder / name).read_bytes() == (PAGE / name).read_bytes()
+    assert (folder / "engine.js").read_bytes() == (PAGE / "engine-litert.js").read_bytes()
+    model = json.loads((folder / "model.json").read_text())
+    assert model["name"] == BROWSER
+    assert model["output"] == {"scale": 1 / 256, "zero_point": 0}
     assert (folder / BROWSER).read_bytes() == reference_model(BROWSER).read_bytes()
-    assert '"./wasm-utils.js"' in (folder / "litert" / "core.js").read_text()
+    assert (folder / "litert" / "core.js").read_text() == 'import { x } from "./wasm-utils.js";'
+    assert {path.name for path in (folder / "litert" / "wasm").iterdir()} == {
+        f"litert_wasm_{variant}.{kind}"
+        for variant in ("internal", "compat_internal")
+        for kind in ("js", "wasm")
+    }
     manifest = json.loads((folder / "manifest.webmanifest").read_text())
     assert all((folder / icon["src"]).exists() for icon in manifest["icons"])
     worker = (folder / "service-worker.js").read_text()
     kept = json.loads(worker.split("const FILES = ")[1].partition(";")[0])
-    assert all((folder / name).exists() for name in kept)
+    assert set(kept) == {
+        *("./", *TYPES, "engine.js", "model.json", BROWSER),
+        *("litert/core.js", "litert/wasm-utils.js"),
+    } - {"index.html"}
     assert "VERSION" not in worker
 
 
-def test_writing_again_renews_the_folder_and_its_version_when_something_changed(
-    tmp_path, pretended
-):
-    folder = tmp_path / "site"
-    write(folder, pretended)
-    first = (folder / "service-worker.js").read_text()
-    write(folder, pretended)
-    assert (folder / "service-worker.js").read_text() == first
-    (pretended / "@litertjs" / static._CORE).write_text("newer")
-    write(folder, pretended)
-    assert (folder / "service-worker.js").read_text() != first
+def test_writing_again_renews_the_version_when_a_file_has_changed(tmp_path, pretended):
+    versions = []
+    for content in ("older", "older", "newer"):
+        (pretended / "@litertjs" / "core" / "dist" / "index.js").write_text(content)
+        write(tmp_path / "site", pretended)
+        versions.append((tmp_path / "site" / "service-worker.js").read_text())
+    assert versions[0] == versions[1] != versions[2]
 
 
 def test_a_folder_of_something_else_is_kept(tmp_path, pretended):
@@ -106,30 +81,57 @@ def test_a_folder_of_something_else_is_kept(tmp_path, pretended):
     assert (tmp_path / "mine" / "index.html").read_text() == "mine"
 
 
-def test_a_model_that_the_browser_cannot_run(tmp_path, pretended):
+def test_a_model_that_the_browser_cannot_run_is_refused(tmp_path, pretended):
     with pytest.raises(Error, match=r"lenet5_int8\.tflite: LiteRT\.js needs .* uint8 pixels"):
         write(tmp_path / "site", pretended, REFERENCE)
+    classifier = Classifier(reference_model(BROWSER))
+    classifier._table = classifier._table // 2  # as of another scale of the input
+    with pytest.raises(Error, match=r"lenet5_uint8\.tflite: LiteRT\.js needs"):
+        static.write(tmp_path / "site", reference_model(BROWSER), classifier, pretended)
 
 
 def test_missing_packages_are_named(tmp_path):
     result = keras_lenet("draw", "--static", tmp_path / "site", cwd=tmp_path)
     assert result.returncode == 1
-    assert "npm install @litertjs/core" in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    (problem,) = result.stderr.splitlines()
+    assert "npm install @litertjs/core" in problem
     assert not (tmp_path / "site").exists()
 
 
-# In the browser
+PREPARE_AND_CLASSIFY = """async (images) => {
+  const engine = await import("./engine.js"), { prepare } = await import("./prepare.js");
+  const answers = [];
+  for (const image of images) {
+    const data = Uint8Array.from(atob(image), (letter) => letter.charCodeAt(0));
+    const prepared = prepare({ width: 28, height: 28, data });
+    answers.push(prepared.found ? (await engine.classify(prepared.image)).probabilities : null);
+  }
+  return answers;
+}"""
 
 
-def in_the_browser(test):
-    """Mark a test that runs LiteRT.js in a browser."""
-    for mark in (*IN_BROWSER, pytest.mark.needs("npm")):
-        test = mark(test)
-    return test
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder, with LiteRT.js from npm."""
+    folder = tmp_path_factory.mktemp("static")
+    command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", folder, LITERT]
+    installed = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert installed.returncode == 0, installed.stderr
+    packages = folder / "node_modules"
+    result = keras_lenet("draw", "--static", folder / "site", "--node-modules", packages)
+    assert result.returncode == 0, result.stderr
+    assert str(folder / "site") in result.stdout
+    return folder / "site"
 
 
-@in_the_browser
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.mark.browser
+@pytest.mark.needs("chromium", "npm", "playwright")
 def test_it_answers_with_the_network_cut_and_the_server_gone(browser, site):
     asked, digits = set(), range(len(DIGITS))
     with contextlib.ExitStack() as served:
@@ -148,19 +150,14 @@ def test_it_answers_with_the_network_cut_and_the_server_gone(browser, site):
     assert all(url.startswith(address) for url in asked)
 
 
-PREPARE_AND_CLASSIFY = """async (images) => {
-  const engine = await import("./engine.js"), { prepare } = await import("./prepare.js");
-  const answers = [];
-  for (const image of images) {
-    const data = Uint8Array.from(atob(image), (letter) => letter.charCodeAt(0));
-    const prepared = prepare({ width: 28, height: 28, data });
-    answers.push(prepared.found ? (await engine.classify(prepared.image)).probabilities : null);
-  }
-  return answers;
-}"""
-
-
-def assert_browser_agrees(browser, site, images):
+@pytest.mark.browser
+@pytest.mark.needs("chromium", "npm", "playwright")
+@pytest.mark.parametrize("kind", ["typeset", pytest.param("mnist", marks=pytest.mark.mnist)])
+def test_it_answers_as_python_does(browser, site, kind, request):
+    images = draw_digits(60, 6)[0]
+    if kind == "mnist":
+        folder = request.getfixturevalue("mnist_dir")
+        images = reading.load("mnist", "test", folder).images[:1000]
     sent = [base64.b64encode(image.tobytes()).decode() for image in images]
     with plain(site) as address, visit(browser, address, strict=False) as page:
         found = page.evaluate(PREPARE_AND_CLASSIFY, sent)
@@ -174,14 +171,3 @@ def assert_browser_agrees(browser, site, images):
         if values is not None
     ]
     assert np.median(differences) == 0
-
-
-@in_the_browser
-def test_the_browser_answers_as_python_does(browser, site):
-    assert_browser_agrees(browser, site, draw_digits(60, 6)[0])
-
-
-@in_the_browser
-@pytest.mark.mnist
-def test_a_thousand_test_images_get_the_same_class(browser, site, mnist_dir):
-    assert_browser_agrees(browser, site, reading.load("mnist", "test", mnist_dir).images[:1000])

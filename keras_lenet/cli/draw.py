@@ -37,17 +37,14 @@ def classify_pictures(
 
     with console.without_information():
         classifier = Classifier(model)
-    failed = 0
+    failed = False
     for path, answer in pictures.classify(classifier, images):
         if isinstance(answer, Error):
             typer.echo(plain(f"keras-lenet: {answer}"), err=True)
-            failed += 1
+            failed = True
             continue
-        typer.echo(
-            json.dumps(pictures.as_dict(path, answer))
-            if as_json
-            else plain(pictures.in_words(path, answer))
-        )
+        words = pictures.in_words(path, answer)
+        typer.echo(json.dumps(pictures.as_dict(path, answer)) if as_json else plain(words))
         if show is not None:
             pictures.write_seen(path, answer, show)
     if failed:
@@ -96,11 +93,11 @@ def serve_drawing_page(
     serving = server.listen(host, port, path, classifier)
     here, outside = server.addresses(host, serving.effective_port)
     typer.echo(f"Draw at {here} (Ctrl+C ends it)")
-    if outside is not None and outside != here:
-        typer.echo(f"On a phone in the same network: {outside}")
     if outside is not None:
         import segno
 
+        if outside != here:
+            typer.echo(f"On a phone in the same network: {outside}")
         segno.make(outside, error="l").terminal(compact=True)
         sys.stdout.flush()
     if not no_browser:

@@ -1,4 +1,4 @@
-"""Pictures from files to answers: what `keras-lenet classify` does, one file after the other."""
+"""Classify picture files one after the other, for `keras-lenet classify`."""
 
 from __future__ import annotations
 
@@ -10,23 +10,19 @@ from typing import Any
 from PIL import Image
 
 from keras_lenet.artifacts import digest, replacing
-from keras_lenet.edge import prepare
 from keras_lenet.edge.classifier import Answer, Classifier
+from keras_lenet.edge.prepare import load
 from keras_lenet.errors import Error
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
 
-_NAME_BYTES = 200  # of a source's name; file systems allow 255 for what is made of it
+_NAME_BYTES = 200  # of a source's name; file systems allow 255 for the name made of it
 
 
 def classify(
     classifier: Classifier, paths: Iterable[Path]
 ) -> Iterator[tuple[Path, Answer | Error]]:
-    """Classify picture files and those in folders; one that can't be read doesn't stop the rest.
-
-    Yields:
-        Each file with its answer, or with the error that says what is wrong with it.
-    """
+    """Yield each picture file, also those in folders, with its answer or its error."""
     for path in paths:
         try:
             files = find(path)
@@ -35,18 +31,18 @@ def classify(
             continue
         for file in files:
             try:
-                yield file, classifier.classify(prepare.load(file))
+                yield file, classifier.classify(load(file))
             except Error as error:
                 yield file, error
 
 
 def find(path: Path) -> list[Path]:
-    """The path itself, or the pictures in it where it is a folder, by name.
+    """Return the path itself, or a folder's pictures by name.
 
     Raises:
         Error: it is a folder without pictures, or one that can't be read.
     """
-    if not os.path.isdir(path):  # Path.is_dir raises where a name is too long
+    if not os.path.isdir(path):  # Path.is_dir raises for a name that is too long
         return [path]
     try:
         found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
@@ -59,21 +55,16 @@ def find(path: Path) -> list[Path]:
 
 
 def in_words(path: Path, answer: Answer) -> str:
-    """The answer as one line."""
+    """Return the answer as one line."""
     if answer.digit is None:
         return f"{path}: {'; '.join(answer.prepared.notes)}"
-    likeliest = (
-        f"{answer.digit} ({answer.confidence:.1%}), "
-        f"then {answer.second} ({answer.second_confidence:.1%})"
-    )
-    if not answer.accepted:
-        return f"{path}: no digit, or none that is clear: at best {likeliest}"
-    return f"{path}: {likeliest}"
+    unclear = "" if answer.accepted else "no digit, or none that is clear: at best "
+    first = f"{answer.digit} ({answer.confidence:.1%})"
+    return f"{path}: {unclear}{first}, then {answer.second} ({answer.second_confidence:.1%})"
 
 
 def as_dict(path: Path, answer: Answer) -> dict[str, Any]:
-    """The answer, and how the picture was prepared, for JSON."""
-    prepared = answer.prepared
+    """Return the answer, and how the picture was prepared, for JSON."""
     return {
         "file": str(path),
         "digit": answer.digit,
@@ -81,9 +72,9 @@ def as_dict(path: Path, answer: Answer) -> dict[str, Any]:
         "second": answer.second,
         "second_confidence": round(answer.second_confidence, 4),
         "accepted": answer.accepted,
-        "polarity": prepared.polarity,
-        "box": list(prepared.box),
-        "notes": list(prepared.notes),
+        "polarity": answer.prepared.polarity,
+        "box": answer.prepared.box,
+        "notes": answer.prepared.notes,
     }
 
 
@@ -91,8 +82,8 @@ def write_seen(path: Path, answer: Answer, folder: Path) -> Path:
     """Write the 28×28 picture that the model saw as PNG.
 
     Returns:
-        The PNG's path. Its name has the source's, and a hash of the source's whole path, so that
-        no two sources share it, however long their paths are.
+        The PNG's path. Its name has the source's name, and a hash of the source's whole path, so
+        that no two sources share it.
 
     Raises:
         OSError: the folder can't be written to.

@@ -6,80 +6,83 @@ network.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 
-from keras_lenet.artifacts import write_bytes
-from keras_lenet.draw import page
+from keras_lenet import draw
+from keras_lenet.artifacts import digest, write_bytes
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
 
-_CORE, _UTILITIES = Path("core", "dist", "index.js"), Path("wasm-utils", "dist", "index.js")
-# The variants that LiteRT.js chooses between without threads: with relaxed SIMD, and without.
-_VARIANTS = ("litert_wasm_internal", "litert_wasm_compat_internal")
-_BARE = b'"@litertjs/wasm-utils"'  # which only a bundler or an import map could resolve
+_WORKER = "service-worker.js"
+_RUNTIME = {
+    "litert/core.js": "core/dist/index.js",
+    "litert/wasm-utils.js": "wasm-utils/dist/index.js",
+    # LiteRT.js chooses between these without threads: with relaxed SIMD, and without.
+    "litert/wasm/litert_wasm_internal.js": "core/wasm/litert_wasm_internal.js",
+    "litert/wasm/litert_wasm_internal.wasm": "core/wasm/litert_wasm_internal.wasm",
+    "litert/wasm/litert_wasm_compat_internal.js": "core/wasm/litert_wasm_compat_internal.js",
+    "litert/wasm/litert_wasm_compat_internal.wasm": "core/wasm/litert_wasm_compat_internal.wasm",
+}
+"""Files of LiteRT.js: their names in the static folder and below node_modules/@litertjs."""
 
 
 def write(folder: Path, path: Path, classifier: Classifier, packages: Path) -> None:
-    """Write the folder; one that an earlier call wrote is brought up to date.
+    """Write the folder, or bring it up to date.
 
     Args:
         folder: new, empty, or written by an earlier call.
-        path: of a model file with uint8 pixels and probabilities.
-        classifier: that file, opened.
+        path: a model file with uint8 pixels and probabilities.
+        classifier: the same file, opened.
         packages: the node_modules folder that LiteRT.js is installed in.
 
     Raises:
-        Error: `folder` holds something else, the model is of another kind, or LiteRT.js isn't
-            there.
+        Error: `folder` holds something else, the model is of another kind, or LiteRT.js is missing.
         OSError: the folder can't be written to.
     """
-    if folder.exists() and (not folder.is_dir() or _foreign(folder)):
+    if folder.exists() and (not folder.is_dir() or _is_foreign(folder)):
         raise Error(f"{folder} holds something else; name a new folder")
-    identity = np.array_equal(
-        classifier.quantize(np.zeros((1, 28, 28), np.uint8) + 255), np.full((1, 28, 28, 1), 255)
-    )
-    if classifier.input.dtype != np.uint8 or classifier.output.dtype != np.uint8 or not identity:
+    white = classifier.quantize(np.full((1, 28, 28), 255, np.uint8))
+    if white.dtype != np.uint8 or classifier.output.dtype != np.uint8 or (white != 255).any():
         raise Error(f"{path}: LiteRT.js needs a model with uint8 pixels, as lenet5_uint8.tflite")
-    told = page.description(path, classifier)
-    told["output"] = {"scale": classifier.output.scale, "zero_point": classifier.output.zero_point}
-    files = {name: page.read(name) for name in page.TYPES}
-    files[page.ENGINE] = page.read("engine-litert.js")
-    files["model.json"] = json.dumps(told).encode()
+    described = draw.description(path, classifier)
+    described["output"] = {
+        "scale": classifier.output.scale,
+        "zero_point": classifier.output.zero_point,
+    }
+    files = {name: (draw.PAGE / name).read_bytes() for name in draw.TYPES}
+    files[draw.ENGINE] = (draw.PAGE / "engine-litert.js").read_bytes()
+    files["model.json"] = json.dumps(described).encode()
     files[path.name] = path.read_bytes()
     files |= _runtime(packages)
-    # The WebAssembly is large, and a browser takes one variant: it is kept when it is first used.
+    # The worker fetches the large WebAssembly on first use: a browser takes one variant of two.
     kept = ["./", *(name for name in files if "/wasm/" not in name and name != "index.html")]
-    digest = hashlib.sha256()
-    for name in sorted(files):
-        digest.update(hashlib.sha256(files[name]).digest())
-    worker = page.read("service-worker.js").replace(b'["FILES"]', json.dumps(kept).encode())
-    files["service-worker.js"] = worker.replace(b'"VERSION"', f'"{digest.hexdigest()}"'.encode())
+    version = digest(b"".join(files[name] for name in sorted(files)))
+    worker = (draw.PAGE / _WORKER).read_text(encoding="utf-8")
+    worker = worker.replace('["FILES"]', json.dumps(kept)).replace("VERSION", version)
+    files[_WORKER] = worker.encode()
     for name, content in files.items():
         write_bytes(folder / name, content)
 
 
-def _foreign(folder: Path) -> bool:
-    return any(folder.iterdir()) and not (folder / "service-worker.js").exists()
+def _is_foreign(folder: Path) -> bool:
+    return any(folder.iterdir()) and not (folder / _WORKER).exists()
 
 
 def _runtime(packages: Path) -> dict[str, bytes]:
-    """LiteRT.js' own files, by their names in the static folder."""
-    source = packages / "@litertjs"
+    """Return LiteRT.js' files by their names in the static folder."""
     try:
-        core, utilities = (source / name for name in (_CORE, _UTILITIES))
         files = {
-            "litert/core.js": core.read_bytes().replace(_BARE, b'"./wasm-utils.js"'),
-            "litert/wasm-utils.js": utilities.read_bytes(),
+            name: (packages / "@litertjs" / source).read_bytes()
+            for name, source in _RUNTIME.items()
         }
-        for name in (f"{variant}{end}" for variant in _VARIANTS for end in (".js", ".wasm")):
-            files[f"litert/wasm/{name}"] = (source / "core" / "wasm" / name).read_bytes()
     except FileNotFoundError as error:
         raise Error(
             f"{error.filename} is missing: run `npm install @litertjs/core` here, or name its "
             "folder by --node-modules"
         ) from error
-    return files
+    # The package's name could be resolved only by a bundler or an import map.
+    core = files["litert/core.js"].replace(b'"@litertjs/wasm-utils"', b'"./wasm-utils.js"')
+    return files | {"litert/core.js": core}

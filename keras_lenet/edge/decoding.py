@@ -1,4 +1,4 @@
-"""Files and arrays to the pixels that are looked at: upright, opaque, grey or RGB.
+"""Decode files and arrays to upright, opaque pixels, grey or RGB.
 
 Pillow only decodes files and converts their pixel modes.
 """
@@ -18,16 +18,12 @@ from PIL import Image, ImageOps
 
 from keras_lenet.errors import Error
 
-MAX_PIXELS = 50_000_000
-"""Images that declare more are refused before they are decoded."""
-MAX_BYTES = 256 << 20
-"""Files larger than this are not read."""
-
-MAX_SECONDS = 5.0
-"""Seconds of computing after which decoding is given up: a few bytes can ask for a lot of work."""
+MAX_PIXELS = 50_000_000  # that an image declares, before it is decoded
+MAX_BYTES = 256 << 20  # of a file
+MAX_SECONDS = 5.0  # of computing, to decode a file: a few bytes can ask for a lot of work
+# A TIFF may hold endless directories, an EPS starts an interpreter.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-"""What `load` decodes. A TIFF may hold directories without end, an EPS starts an interpreter."""
-
+_TOO_MANY = f"where at most {MAX_PIXELS // 10**6} million are read; scale the image down"
 _ORIENTATION = 0x0112  # EXIF tag
 _BLOCK = 1 << 10  # bytes that a decoder is given at a time; between two of them it can be stopped
 
@@ -36,10 +32,18 @@ def load(path: Path | str) -> Image.Image:
     """Read an image file and decode it; of an animation, the first frame.
 
     Raises:
-        Error: the file can't be read, is no image in one of `FORMATS`, is damaged or truncated,
-            or declares more than `MAX_PIXELS`; the last is found before anything is decoded.
+        Error: the file can't be read, is larger than `MAX_BYTES`, or as in `decode`.
     """
-    return decode(_read(Path(path)), f"{path}: ")
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Error(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not content:
+        raise Error(f"{path}: the file is empty; expected an image")
+    if len(content) > MAX_BYTES:
+        raise Error(f"{path}: larger than {MAX_BYTES >> 20} MiB; save a smaller image")
+    return decode(content, f"{path}: ")
 
 
 def decode(content: bytes, source: str = "") -> Image.Image:
@@ -47,40 +51,21 @@ def decode(content: bytes, source: str = "") -> Image.Image:
 
     Args:
         content: of the file.
-        source: what errors begin with.
+        source: the start of error messages.
 
     Raises:
-        Error: as `load`, the file's being unreadable aside.
+        Error: the content is no image in one of `FORMATS`, is damaged or truncated, declares more
+            than `MAX_PIXELS`, or takes longer than `MAX_SECONDS`.
     """
     file = _Timed(content)
     try:
-        image = _decoded(file, source)
+        image = _decoded(file)
     except _SlowError as error:
         problem = f"not decoded within {MAX_SECONDS:g} seconds; save the image again"
         raise Error(f"{source}{problem}") from error
+    except Error as error:
+        raise Error(f"{source}{error}") from error
     file.end = math.inf
-    return image
-
-
-def _decoded(file: io.BytesIO, source: str) -> Image.Image:
-    with warnings.catch_warnings():
-        # Pillow warns of odd metadata, which is no concern of ours, and of large images, which
-        # the check below refuses.
-        warnings.simplefilter("ignore")
-        try:
-            image = Image.open(file, formats=FORMATS)
-        except Image.DecompressionBombError as error:
-            raise Error(f"{source}{_too_large()}") from error
-        except Exception as error:  # a damaged header makes Pillow raise nearly anything
-            known = ", ".join(FORMATS)
-            raise Error(f"{source}not an image, or damaged; expected one of {known}") from error
-        _check_size(image.width, image.height, source)
-        image.decodermaxblock = _BLOCK
-        try:
-            getattr(image, "is_animated", False)  # the image remembers it
-            image.load()
-        except Exception as error:  # and so does damaged data
-            raise Error(f"{source}damaged or truncated image ({error}); save it again") from error
     return image
 
 
@@ -91,7 +76,7 @@ class _SlowError(BaseException):
 class _Timed(io.BytesIO):
     """A file's content, which can be read for `MAX_SECONDS` of this thread's computing.
 
-    Whatever a decoder does over and over, for each chunk or scan of a file, it reads in between.
+    A decoder that repeats work, for each chunk or scan of a file, reads in between.
 
     Attributes:
         end: the thread's time after which reading raises `_SlowError`.
@@ -107,52 +92,70 @@ class _Timed(io.BytesIO):
         return super().read(size)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise Error(f"{path}: cannot be read ({error.strerror or error})") from error
-    if not content:
-        raise Error(f"{path}: the file is empty; expected an image")
-    if len(content) > MAX_BYTES:
-        raise Error(f"{path}: larger than {MAX_BYTES >> 20} MiB; save a smaller image")
-    return content
+def _decoded(file: io.BytesIO) -> Image.Image:
+    with warnings.catch_warnings():
+        # Pillow warns of odd metadata, which do no harm, and of large images, checked below.
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise Error(f"too many pixels, {_TOO_MANY}") from error
+        except Exception as error:  # a damaged header makes Pillow raise nearly anything
+            known = ", ".join(FORMATS)
+            raise Error(f"not an image, or damaged; expected one of {known}") from error
+        _check_size(image.width, image.height)
+        image.decodermaxblock = _BLOCK
+        try:
+            getattr(image, "is_animated", False)  # the image remembers it
+            image.load()
+        except Exception as error:  # and so does damaged data
+            raise Error(f"damaged or truncated image ({error}); save it again") from error
+    return image
 
 
-def _check_size(width: int, height: int, source: str = "") -> None:
+def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise Error(f"{source}{_too_large(f'{width}×{height} pixels')}")
-
-
-def _too_large(found: str = "too many pixels") -> str:
-    return f"{found}, where at most {MAX_PIXELS // 10**6} million are read; scale the image down"
+        raise Error(f"{width}×{height} pixels, {_TOO_MANY}")
 
 
 def to_pixels(image: Image.Image | NDArray[Any], notes: list[str]) -> NDArray[Any]:
-    """The pixels of a Pillow image or an array, upright and opaque: (H, W) or (H, W, 3).
+    """Return the pixels of a Pillow image or an array, upright and opaque: (H, W) or (H, W, 3).
 
     Args:
-        image: whatever `prepare` takes.
-        notes: what was done is added here.
+        image: any input of `prepare`.
+        notes: takes a line for each change.
 
     Raises:
         Error: the array has another shape, type or range, or is larger than `MAX_PIXELS`.
     """
-    if isinstance(image, Image.Image):
-        return _decode(image, notes)
-    return _from_array(np.asarray(image), notes)
+    if not isinstance(image, Image.Image):
+        return _from_array(np.asarray(image), notes)
+    _check_size(image.width, image.height)
+    upright = _upright(image, notes)
+    if upright.mode.startswith(("I", "F")):  # 16-bit or float grey, which convert() would clip
+        array = np.asarray(upright)
+        if array.dtype.kind != "f":  # Pillow may hold the 16 bits of a file in 32
+            if array.min() < 0 or array.max() > 65535:
+                found = f"{array.min()} to {array.max()}"
+                raise Error(f"expected grey levels of at most 16 bits, got {found}")
+            array = array.astype(np.uint16)
+        return _from_array(array, notes)
+    if upright.has_transparency_data:
+        return _flatten(upright.convert("RGBA"), notes)
+    return np.asarray(upright.convert("L" if upright.mode in ("1", "L") else "RGB"))
+
+
+def full_scale(pixels: NDArray[Any]) -> float:
+    """Return the value of white. Sensors put 10, 12 or 14 bits into 16; the data tells how many."""
+    if pixels.dtype == np.uint8:
+        return 255.0
+    peak = float(pixels.max())
+    if pixels.dtype.kind != "f":
+        return float(2 ** max(8, int(peak).bit_length()) - 1) if peak > 1 else 1.0
+    return 1.0 if peak <= 1 else 255.0
 
 
 def _from_array(array: NDArray[Any], notes: list[str]) -> NDArray[Any]:
-    """An array as it came, but opaque: (H, W) or (H, W, 3)."""
-    _check_array(array)
-    if array.ndim == 3 and array.shape[2] == 4:
-        return _flatten(Image.fromarray(_to_uint8(array)), notes)
-    return array
-
-
-def _check_array(array: NDArray[Any]) -> None:
     shape_ok = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if not shape_ok or 0 in array.shape:
         raise Error(f"expected an image (H, W), (H, W, 3) or (H, W, 4), got shape {array.shape}")
@@ -164,40 +167,16 @@ def _check_array(array: NDArray[Any]) -> None:
             "expected float pixels in [0, 1] or [0, 255], got "
             f"{array.min():g} to {array.max():g}; scale them first"
         )
-
-
-def full_scale(pixels: NDArray[Any]) -> float:
-    """The value of white. Sensors put 10, 12 or 14 bits into 16, so the data tells how many."""
-    if pixels.dtype == np.uint8:
-        return 255.0
-    peak = float(pixels.max())
-    if pixels.dtype.kind != "f":
-        return float(2 ** max(8, int(peak).bit_length()) - 1) if peak > 1 else 1.0
-    return 1.0 if peak <= 1 else 255.0
-
-
-def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
-    if array.dtype == np.uint8:
+    if array.ndim == 2 or array.shape[2] == 3:
         return array
-    scaled = array.astype(np.float32) * np.float32(255 / full_scale(array))
-    return np.rint(scaled).astype(np.uint8)
-
-
-def _decode(image: Image.Image, notes: list[str]) -> NDArray[Any]:
-    """A Pillow image, upright and opaque: (H, W) or (H, W, 3)."""
-    _check_size(image.width, image.height)
-    upright = _upright(image, notes)
-    if upright.mode.startswith(("I", "F")):  # 16-bit or float grey, which convert() would clip
-        array = _sixteen_bit(np.asarray(upright))
-        _check_array(array)
-        return array
-    if upright.has_transparency_data:
-        return _flatten(upright.convert("RGBA"), notes)
-    return np.asarray(upright.convert("L" if upright.mode in ("1", "L") else "RGB"))
+    if array.dtype != np.uint8:
+        scaled = array.astype(np.float32) * np.float32(255 / full_scale(array))
+        array = np.rint(scaled).astype(np.uint8)
+    return _flatten(Image.fromarray(array), notes)
 
 
 def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
-    """The image turned as its EXIF data say."""
+    """Return the image turned as its EXIF data say."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -213,17 +192,8 @@ def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
     return upright
 
 
-def _sixteen_bit(array: NDArray[Any]) -> NDArray[Any]:
-    """Pillow's 32-bit integers as the 16 bits that files hold; floats as they are."""
-    if array.dtype.kind == "f":
-        return array
-    if array.min() < 0 or array.max() > 65535:
-        raise Error(f"expected grey levels of at most 16 bits, got {array.min()} to {array.max()}")
-    return array.astype(np.uint16)
-
-
 def _flatten(image: Image.Image, notes: list[str]) -> NDArray[np.uint8]:
-    """RGBA over white or black, whichever is farther from the colours that show.
+    """Lay RGBA over white or black, whichever is farther from the colours that show.
 
     So ink of either colour on a transparent page stands out.
     """

@@ -1,4 +1,4 @@
-"""Which pixels of a page are the ink of its one digit, and how strong it is.
+"""Find the ink of a page's one digit, and its strength.
 
     reduce ─► even the lighting, once for either polarity ─► threshold ─► connected components
     ─► polarity
@@ -9,20 +9,23 @@ a browser.
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_lenet.edge.components import Grey, Mask, select_digit
-
 FIT = 20
 """Longer side of the digit in MNIST style, in pixels: a mark is judged at this resolution."""
 
+Grey = NDArray[np.floating[Any]]
+Mask = NDArray[np.bool_]
+Runs = NDArray[np.int64]
 Box = tuple[int, int, int, int]
 
-# Where the ink is looked for. Chosen, as all that follow, on training images of MNIST.
+# Search for ink. These limits and all that follow were chosen on training images of MNIST.
 _WORK = 400  # longer side in pixels; larger images are reduced
 _ENOUGH = 48  # a digit with a longer side than this needs no second, closer look
 _WINDOW = 0.5  # of the longer side; wider than any stroke
@@ -33,7 +36,7 @@ _STRONGEST = 12  # pixels; as many at least are as strong as ink gets
 _PLAIN = 0.4  # luma contrast from which colour is not needed
 _COLOURED = 0.2  # contrast that ink must have in a colour channel if it has little in luma
 
-# What counts as a digit, and not as noise, dust or a shadow.
+# Limits between a digit and noise, dust or a shadow.
 _MIN_CONTRAST = 0.08  # of the full range; a faint pencil has more
 _MIN_SNR = 5.0  # contrast over noise
 _MIN_LEAD = 0.35  # contrast over the unevenness of the page, which evening leaves traces of
@@ -43,6 +46,8 @@ _PAGE_FROM = 0.3  # of the way from ink to page; less than half, for page in the
 _MIN_PAGE = 0.25  # share of its surroundings that is page
 _MIN_SIDE = 5  # pixels; a mark smaller both ways is dust
 _FAINT = 0.1201  # ink fainter than this does not widen the box; no grey level lies right at it
+_PART = 0.04  # share of the largest part's ink that a part of the digit has at least
+_NEAR = 0.3  # distance of a part from the largest, as a share of the largest part's longer side
 
 
 @dataclass(frozen=True)
@@ -59,105 +64,91 @@ class Ink:
     dropped: int  # components left out
 
 
-def find_ink(pixels: NDArray[Any], white: float, notes: list[str]) -> tuple[Ink | None, Box]:
+def find_ink(pixels: NDArray[Any], white: float, notes: list[str]) -> tuple[Ink, Box] | None:
     """Find the digit: first on the reduced page, then, if it is small there, from close by.
 
     Args:
         pixels: (H, W) or (H, W, 3).
         white: their value of white.
-        notes: what was found, or why nothing was, is added here.
+        notes: takes a description of the digit, or the reason why there is none.
 
     Returns:
-        The digit, None where there is none, and its box in `pixels`.
+        The digit and its box in `pixels`; None if there is none.
     """
-    factor = max(1, -(-max(pixels.shape[:2]) // _WORK))
-    ink = _find_reduced(pixels, factor, white, notes)
+    ink, factor, note = _find_reduced(pixels, white)
     if ink is None:
-        return None, (0, 0, 0, 0)
-    box = _scaled(ink.box, factor)
+        notes.append(note)
+        return None
+    left, top, right, bottom = box = _scaled(ink.box, factor)
     if factor > 1 and _side(ink.box) < _ENOUGH:
-        left, top, right, bottom = _with_margin(box, pixels.shape)
-        crop = pixels[top:bottom, left:right]
-        closer = max(1, -(-max(crop.shape[:2]) // _WORK))
-        again: list[str] = []
-        near = _find_reduced(crop, closer, white, again)
+        margin = _side(box)
+        x, y = max(0, left - margin), max(0, top - margin)
+        crop = pixels[y : bottom + margin, x : right + margin]
+        near, closer, closer_note = _find_reduced(crop, white)
         if near is not None and near.light == ink.light:
-            notes[:] = [*notes[:-1], *again, "small on its page: looked at again from close by"]
-            x, y, u, v = _scaled(near.box, closer)
-            return near, (x + left, y + top, u + left, v + top)
+            notes += [closer_note, "small on its page: looked at again from close by"]
+            return near, _scaled(near.box, closer, x, y)
+    notes.append(note)
     return ink, box
 
 
-def _scaled(box: Box, factor: int) -> Box:
+def _scaled(box: Box, factor: int, x: int = 0, y: int = 0) -> Box:
     left, top, right, bottom = box
-    return left * factor, top * factor, right * factor, bottom * factor
+    return left * factor + x, top * factor + y, right * factor + x, bottom * factor + y
 
 
 def _side(box: Box) -> int:
     return max(box[2] - box[0], box[3] - box[1])
 
 
-def _with_margin(box: Box, shape: tuple[int, ...]) -> Box:
-    margin = _side(box)
-    left, top, right, bottom = box
-    bottom, right = min(shape[0], bottom + margin), min(shape[1], right + margin)
-    return max(0, left - margin), max(0, top - margin), right, bottom
+def _find_reduced(pixels: NDArray[Any], white: float) -> tuple[Ink | None, int, str]:
+    """Return the digit on the reduced page, the factor of reduction, and a note."""
+    factor = math.ceil(max(pixels.shape[:2]) / _WORK)
+    small = _reduce(pixels, factor) / np.float32(white)
+    height, width = small.shape[:2]
+    if min(height, width) < _MIN_SIDE:
+        return None, factor, f"no digit: {width}×{height} pixels are too few"
+    marks = _marks(small if small.ndim == 2 else small @ _LUMA)
+    if small.ndim == 3 and max((mark.contrast for mark in marks), default=0) < _PLAIN:
+        coloured = [mark for i in range(3) for mark in _marks(small[..., i])]
+        marks += [mark for mark in coloured if mark.contrast > _COLOURED]
+    if not marks:
+        note = "no digit: nothing stands out from the page as ink with sharp edges"
+        return None, factor, note
+    ink = max(marks, key=lambda mark: mark.merit)
+    name = "light ink on a dark page" if ink.light else "dark ink on a light page"
+    specks = f", {ink.dropped} other marks left out" if ink.dropped else ""
+    note = f"{name}: contrast {ink.contrast:.2f}, noise {ink.noise:.3f}{specks}"
+    return ink, factor, note
+
+
+def _reduce(pixels: NDArray[Any], factor: int) -> Grey:
+    """Return the mean of each factor × factor block; cut off the rest at the right and bottom."""
+    height, width = pixels.shape[:2]
+    down, across = min(factor, height), min(factor, width)  # a strip may be thinner than a block
+    pixels = pixels[: height - height % down, : width - width % across]
+    rows = functools.reduce(np.add, (pixels[i::down].astype(np.float32) for i in range(down)))
+    blocks = functools.reduce(np.add, (rows[:, i::across] for i in range(across)))
+    return np.asarray(blocks / np.float32(down * across))
 
 
 def _smooth(grey: Grey) -> Grey:
-    """Mean over 3×3, edges repeated."""
+    """Return the mean over 3×3, edges repeated."""
     grey = np.pad(grey, 1, mode="edge")
     for _ in range(2):
         grey = ((grey[:-2] + grey[1:-1] + grey[2:]) / 3).T
     return grey
 
 
-def _reduce(pixels: NDArray[Any], factor: int) -> Grey:
-    """Mean over blocks of factor × factor pixels; what is left over at the right is cut off."""
-    if factor == 1:
-        return pixels.astype(np.float32)
-    height, width = pixels.shape[:2]
-    down, across = min(factor, height), min(factor, width)  # of a strip thinner than a block
-    pixels = pixels[: height - height % down, : width - width % across]
-    rows = np.zeros((height // down, *pixels.shape[1:]), np.float32)
-    for i in range(down):
-        rows += pixels[i::down]
-    blocks = rows[:, ::across].copy()
-    for i in range(1, across):
-        blocks += rows[:, i::across]
-    return blocks / np.float32(down * across)
-
-
-def _find_reduced(pixels: NDArray[Any], factor: int, white: float, notes: list[str]) -> Ink | None:
-    """The mark that is the digit; a note says what it is like, or why there is none."""
-    small = _reduce(pixels, factor) / np.float32(white)
-    height, width = small.shape[:2]
-    if min(height, width) < _MIN_SIDE:
-        notes.append(f"no digit: {width}×{height} pixels are too few")
-        return None
-    marks = _marks(small if small.ndim == 2 else small @ _LUMA)
-    if small.ndim == 3 and max((mark.contrast for mark in marks), default=0) < _PLAIN:
-        coloured = [mark for i in range(3) for mark in _marks(small[..., i])]
-        marks += [mark for mark in coloured if mark.contrast > _COLOURED]
-    if not marks:
-        notes.append("no digit: nothing stands out from the page as ink with sharp edges")
-        return None
-    ink = max(marks, key=lambda mark: mark.merit)
-    name = "light ink on a dark page" if ink.light else "dark ink on a light page"
-    specks = f", {ink.dropped} other marks left out" if ink.dropped else ""
-    notes.append(f"{name}: contrast {ink.contrast:.2f}, noise {ink.noise:.3f}{specks}")
-    return ink
-
-
 def _marks(grey: Grey) -> list[Ink]:
-    """What may be the digit, at most one mark in each polarity."""
+    """Return the candidates for the digit, at most one in each polarity."""
     smooth = _smooth(grey) if _grain(grey) > _NOISY else grey
     found = (_find_polarity(grey, smooth, light) for light in (False, True))
     return [mark for mark in found if mark is not None]
 
 
 def _find_polarity(grey: Grey, smooth: Grey, light: bool) -> Ink | None:
-    """Dark ink on a lighter page, or light ink on a darker one.
+    """Find dark ink on a lighter page, or light ink on a darker one.
 
     Args:
         grey: (H, W), 0 = black, 1 = white.
@@ -168,10 +159,9 @@ def _find_polarity(grey: Grey, smooth: Grey, light: bool) -> Ink | None:
     rise = _rise(smooth, page, light)
     base, noise = _page_level(rise)
     threshold, contrast = _split(rise, base, noise)
-    floor = max(_MIN_CONTRAST, _MIN_SNR * noise, _MIN_LEAD * _unevenness(page, light))
-    if contrast < floor:
+    if contrast < max(_MIN_CONTRAST, _MIN_SNR * noise, _MIN_LEAD * _unevenness(page, light)):
         return None
-    mask, share, dropped = select_digit(rise - base, rise > threshold)
+    mask, share, dropped = _select_digit(rise - base, rise > threshold)
     side = _side(_box(mask))
     reach = max(2, side // FIT)
     around = _grow(mask, reach)
@@ -186,8 +176,38 @@ def _find_polarity(grey: Grey, smooth: Grey, light: bool) -> Ink | None:
     return Ink(strength, box, light, stroke, merit, contrast, noise, dropped)
 
 
+def _page(grey: Grey, light: bool) -> Grey:
+    """Return the page without its strokes, (H, W).
+
+    This is the morphological closing (for light ink, opening) by a square wider than any stroke:
+    it fills the strokes, and leaves gradients and straight shadow edges as they are
+    (Serra, Image Analysis and Mathematical Morphology, 1982: top-hat transform).
+    """
+    width = 2 * int(max(grey.shape) * _WINDOW / 2) + 1
+    page = np.pad(grey, width - 1, mode="edge")
+    for pick in (np.minimum, np.maximum) if light else (np.maximum, np.minimum):
+        page = _slide(page, width, pick)
+    return page
+
+
+def _slide(values: NDArray[Any], width: int, pick: np.ufunc) -> NDArray[Any]:
+    """Return the extreme value of each width × width window, by windows that double."""
+    for _ in range(2):
+        done = 1
+        while done < width:
+            step = min(done, width - done)
+            values = pick(values[:-step], values[step:])
+            done += step
+        values = values.T
+    return values
+
+
+def _grow(mask: Mask, reach: int) -> Mask:
+    return _slide(np.pad(mask, reach), 2 * reach + 1, np.maximum)
+
+
 def _rise(grey: Grey, page: Grey, light: bool) -> Grey:
-    """How far each pixel stands out from the page.
+    """Return each pixel's contrast with the page, (H, W).
 
     Dark ink takes a share of whatever light falls on the page, hence the division.
     """
@@ -195,71 +215,16 @@ def _rise(grey: Grey, page: Grey, light: bool) -> Grey:
 
 
 def _unevenness(page: Grey, light: bool) -> float:
-    """What the page's own dark parts would stand out by if they were ink."""
+    """Return the contrast that the page's own dark parts would have as ink."""
     dark, bright = _percentiles(page, 5, 95)
     return bright - dark if light else (bright - dark) / max(bright, _BLACK)
 
 
-def _strength(rise: Grey, mask: Mask, around: Mask) -> Grey:
-    """Grey levels of the strokes, 0 to 1, with the page and its noise below 0."""
-    page = rise[~around]
-    # Where little page is left to judge by, it is taken for clean.
-    middle, upper = _percentiles(page, 50, 84) if page.size > rise.size / 4 else (0.0, 0.0)
-    low, full = middle + 2 * (upper - middle), _percentiles(rise[mask], 75)[0]
-    strength = np.clip((rise - low) / max(full - low, 1e-6), 0, 1) * around
-    return strength.astype(np.float32)
-
-
-def _stroke_width(strength: Grey) -> float:
-    """Mean width of the strokes in pixels: a line of length L has area L·w and outline 2·L.
-
-    The outline is the total variation, which needs no threshold.
-    """
-    padded = np.pad(strength, 1)
-    variation = np.hypot(np.diff(padded, axis=0)[:, :-1], np.diff(padded, axis=1)[:-1])
-    return 2 * float(strength.sum()) / max(float(variation.sum()), 1e-6)
-
-
-def _page(grey: Grey, light: bool) -> Grey:
-    """What the page would look like without its strokes.
-
-    This is the morphological closing (for light ink, opening) by a square wider than any stroke:
-    it fills the strokes, and leaves gradients and straight shadow edges as they are
-    (Serra, Image Analysis and Mathematical Morphology, 1982: top-hat transform).
-    """
-    width = 2 * int(max(grey.shape) * _WINDOW / 2) + 1
-    return -_closing(-grey, width) if light else _closing(grey, width)
-
-
-def _closing(grey: Grey, width: int) -> Grey:
-    """Largest, then smallest value in a window of width × width, edges repeated."""
-    grey = np.pad(grey, width - 1, mode="edge")
-    for pick in (np.maximum, np.minimum):
-        for _ in range(2):
-            grey = _slide(grey, width, pick).T
-    return grey
-
-
-def _slide(values: NDArray[Any], width: int, pick: np.ufunc) -> NDArray[Any]:
-    """`pick` over each `width` successive rows, in log2(width) passes over doubling windows."""
-    done = 1
-    while 2 * done <= width:
-        values = pick(values[:-done], values[done:])
-        done *= 2
-    rest = width - done
-    return pick(values[:-rest], values[rest:]) if rest else values
-
-
-def _grow(mask: Mask, reach: int) -> Mask:
-    mask = np.pad(mask, reach)
-    return _slide(_slide(mask, 2 * reach + 1, np.maximum).T, 2 * reach + 1, np.maximum).T
-
-
 def _page_level(rise: Grey) -> tuple[float, float]:
-    """Level of the page and its noise, in standard deviations of a normal distribution.
+    """Return the page's level and its noise, in standard deviations of a normal distribution.
 
-    From the low quantiles, which ink does not reach, or from the differences between neighbours,
-    whichever is more: noise around black is cut off below.
+    The noise comes from the low quantiles, which ink does not reach, or from the differences
+    between neighbours, whichever is more: noise around black is cut off below.
     """
     low, high = _percentiles(rise, 5, 20)
     spread = (high - low) / 0.80
@@ -267,30 +232,23 @@ def _page_level(rise: Grey) -> tuple[float, float]:
 
 
 def _grain(grey: Grey) -> float:
-    """Noise from the differences between neighbours, which ink and lighting hardly change."""
+    """Return the noise in differences of neighbours, which ink and lighting hardly change."""
     return 1.56 * _percentiles(np.abs(np.diff(grey, axis=1)), 35)[0]
 
 
 def _percentiles(values: Grey, *ranks: float) -> list[float]:
-    """Of all `values`; between two of them, linearly.
-
-    np.percentile imports numpy.ma, which takes longer than to prepare a small picture.
-    """
-    ordered = np.sort(values, axis=None)
-    places = np.array(ranks) / 100 * (len(ordered) - 1)
-    return np.interp(places, np.arange(len(ordered)), ordered).tolist()
+    return np.percentile(values.astype(np.float64), ranks).tolist()
 
 
 def _split(rise: Grey, base: float, noise: float) -> tuple[float, float]:
-    """Threshold between page and ink, and their contrast.
+    """Return the threshold between page and ink, and their contrast.
 
-    Halfway between the page and the mean of what is above the threshold, repeated (Ridler and
+    The threshold is halfway between the page and the mean of what is above it, repeated (Ridler and
     Calvard, "Picture thresholding using an iterative selection method", 1978). It starts at half
     the strongest ink, and so finds ink that covers too little of the page for a peak in the
     histogram, and leaves out the fainter traces of shadows.
     """
-    count = min(_STRONGEST, rise.size)
-    ink = float(np.partition(rise, -count, axis=None)[-count])
+    ink = float(np.partition(rise, -_STRONGEST, axis=None)[-_STRONGEST])
     for _ in range(5):
         threshold = max((base + ink) / 2, base + 4 * noise)
         above = rise[rise > threshold]
@@ -300,34 +258,95 @@ def _split(rise: Grey, base: float, noise: float) -> tuple[float, float]:
     return threshold, ink - base
 
 
+def _select_digit(rise: Grey, mask: Mask) -> tuple[Mask, float, int]:
+    """Select the connected components that form the digit.
+
+    Args:
+        rise: (H, W), each pixel's contrast with the page.
+        mask: (H, W), True for ink.
+
+    Returns:
+        Their mask (H, W), their share of all the ink, and the number of components left out.
+    """
+    runs, component = _components(mask)
+    row, start, end = runs
+    totals = np.concatenate([[0.0], np.cumsum(rise, dtype=np.float64)])
+    first = row * mask.shape[1]
+    ink = np.bincount(component, totals[first + end] - totals[first + start])
+    kept = _belong_together(ink, runs, component, mask.shape)
+    digit = np.zeros_like(mask)
+    digit[mask] = np.repeat(kept[component], end - start)
+    return digit, float(ink[kept].sum() / ink.sum()), int(len(kept) - kept.sum())
+
+
+def _components(mask: Mask) -> tuple[Runs, Runs]:
+    """Return the runs of set pixels, and the 8-connected component of each.
+
+    Each run joins those of the row above that it touches, by union-find.
+
+    Returns:
+        Rows, starts and ends of the runs, (3, R), and the numbers of their components, (R,).
+    """
+    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    row, start = np.nonzero(edges == 1)
+    end = np.nonzero(edges == -1)[1]
+    parent = list(range(len(row)))
+
+    def root(run: int) -> int:
+        while parent[run] != run:
+            parent[run] = parent[parent[run]]
+            run = parent[run]
+        return run
+
+    rows, starts, ends = row.tolist(), start.tolist(), end.tolist()
+    above = 0
+    for run, line in enumerate(rows):
+        while rows[above] < line - 1 or (rows[above] < line and ends[above] < starts[run]):
+            above += 1
+        other = above
+        while rows[other] == line - 1 and starts[other] <= ends[run]:
+            parent[root(run)] = root(other)
+            other += 1
+    _, component = np.unique([root(run) for run in range(len(rows))], return_inverse=True)
+    return np.stack([row, start, end]), component
+
+
+def _belong_together(
+    ink: NDArray[Any], runs: Runs, component: Runs, shape: tuple[int, ...]
+) -> Mask:
+    """Return which components, (C,), are the digit: the main one, and large ones near it."""
+    row, start, end = runs
+    left, top = np.full((2, len(ink)), max(shape))
+    right, bottom = np.zeros((2, len(ink)), np.int64)
+    np.minimum.at(left, component, start)
+    np.minimum.at(top, component, row)
+    np.maximum.at(right, component, end)
+    np.maximum.at(bottom, component, row + 1)
+    free = (left > 0) & (top > 0) & (right < shape[1]) & (bottom < shape[0])
+    # A mark at the border is rather a shadow, a finger or a line, unless it is far larger.
+    main = int(np.argmax(ink * np.where(free, 4, 1)))
+    reach = _NEAR * max(right[main] - left[main], bottom[main] - top[main])
+    gaps = [left[main] - right, left - right[main], top[main] - bottom, top - bottom[main]]
+    near = np.maximum.reduce(gaps) <= reach
+    return np.asarray(near & (ink >= _PART * ink[main]) & (free | ~free[main]))
+
+
 def _box(mask: Mask) -> Box:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return 0, 0, 0, 0
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _extent(strength: Grey, mask: Mask) -> Box:
-    """The box of the strokes with their faint edges, but without single faint pixels."""
-    least = max(1, _side(_box(mask)) / (2 * FIT))  # half a pixel of the 20×20
-    rows, columns = ((strength > _FAINT).sum(axis=axis) >= least for axis in (1, 0))
-    return _box(mask | np.outer(rows, columns))
-
-
-def _step(rise: Grey, mask: Mask, around: Mask, reach: int) -> float:
-    """How much the ink rises within `reach` pixels of its edge."""
-    rim = mask & _grow(~mask, reach)
-    outside = around & ~mask
-    return float(rise[rim].mean() - rise[outside].mean()) if outside.any() else 0.0
-
-
 def _merit(grey: Grey, page: Grey, mask: Mask, reach: int) -> float:
-    """Contrast times the share of the mark's surroundings that are page and not ink.
+    """Return the contrast times the share of the mark's surroundings that are page and not ink.
 
-    The gaps in a digit look like ink of the other polarity; but what surrounds them is like them.
+    The gaps in a digit look like ink of the other polarity, but so do their surroundings.
     """
     ink, paper = float(grey[mask].mean()), float(page[mask].mean())
-    ring = _box_mask(mask, 3 * reach) & ~_box_mask(mask, reach)
+    left, top, right, bottom = _box(mask)
+    ring = np.zeros_like(mask)
+    for margin, inside in ((3 * reach, True), (reach, False)):
+        rows = slice(max(0, top - margin), bottom + margin)
+        ring[rows, max(0, left - margin) : right + margin] = inside
     if not ring.any():  # the digit fills the image
         ring[[0, -1]] = True
         ring[:, [0, -1]] = True
@@ -335,8 +354,34 @@ def _merit(grey: Grey, page: Grey, mask: Mask, reach: int) -> float:
     return abs(ink - paper) / max(ink, paper, _BLACK) * share if share > _MIN_PAGE else 0.0
 
 
-def _box_mask(mask: Mask, margin: int) -> Mask:
-    left, top, right, bottom = _box(mask)
-    inside = np.zeros_like(mask)
-    inside[max(0, top - margin) : bottom + margin, max(0, left - margin) : right + margin] = True
-    return inside
+def _step(rise: Grey, mask: Mask, around: Mask, reach: int) -> float:
+    """Return the contrast that the ink gains within `reach` pixels of its edge."""
+    rim = mask & _grow(~mask, reach)
+    return float(rise[rim].mean() - rise[around & ~mask].mean())
+
+
+def _strength(rise: Grey, mask: Mask, around: Mask) -> Grey:
+    """Return the grey levels of the strokes, 0 to 1, with the page and its noise below 0."""
+    page = rise[~around]
+    # If little page is left to judge by, it is taken for clean.
+    middle, upper = _percentiles(page, 50, 84) if page.size > rise.size / 4 else (0.0, 0.0)
+    low, full = middle + 2 * (upper - middle), _percentiles(rise[mask], 75)[0]
+    strength = np.clip((rise - low) / max(full - low, 1e-6), 0, 1) * around
+    return strength.astype(np.float32)
+
+
+def _stroke_width(strength: Grey) -> float:
+    """Return the mean width of the strokes: a line of length L has area L·w and outline 2·L.
+
+    The outline is the total variation, which needs no threshold.
+    """
+    padded = np.pad(strength, 1)
+    variation = np.hypot(np.diff(padded, axis=0)[:, :-1], np.diff(padded, axis=1)[:-1])
+    return 2 * float(strength.sum()) / max(float(variation.sum()), 1e-6)
+
+
+def _extent(strength: Grey, mask: Mask) -> Box:
+    """Return the box of the strokes with their faint edges, but without single faint pixels."""
+    least = max(1, _side(_box(mask)) / (2 * FIT))  # half a pixel of the 20×20
+    rows, columns = ((strength > _FAINT).sum(axis=axis) >= least for axis in (1, 0))
+    return _box(mask | np.outer(rows, columns))

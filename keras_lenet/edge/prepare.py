@@ -1,17 +1,15 @@
-"""Any photo or drawing of one digit to an image in MNIST style.
+"""Turn any photo or drawing of one digit into an image in MNIST style.
 
 MNIST fits each digit into 20×20 pixels with its aspect ratio kept, and puts its centre of mass at
 the centre of a 28×28 field (LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied
-to document recognition", Proc. IEEE 86(11), 1998, section III-A). `prepare` does the same to
-whatever it is given, after finding out which pixels are ink:
+to document recognition", Proc. IEEE 86(11), 1998, section III-A). `prepare` does the same to any
+picture, once it has found the ink:
 
     decode ─► grey ─► reduce ─► even the lighting, once for either polarity ─► threshold
     ─► connected components ─► polarity ─► fit to 20×20 ─► thicken hair strokes ─► centre
 
-Every step is plain array arithmetic with no random part, so that `page/prepare.js` does the same in
-a browser; a test holds the two together, so change both. Pillow only decodes files and converts
-their pixel modes. `decoding` has the first step, `ink` those up to polarity, with the connected
-components in `components`.
+`decoding` has the first step, `ink` those up to polarity. `page/prepare.js` does the same in a
+browser; a test holds the two together, so change both.
 """
 
 from __future__ import annotations
@@ -23,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from keras_lenet.edge.components import Grey
 from keras_lenet.edge.decoding import MAX_PIXELS, full_scale, load, to_pixels
-from keras_lenet.edge.ink import FIT, Box, Ink, find_ink
+from keras_lenet.edge.ink import FIT, Box, Grey, Ink, find_ink
 
 __all__ = ["FIT", "MAX_PIXELS", "SIZE", "Prepared", "load", "prepare"]
 
@@ -34,27 +31,27 @@ SIZE = 28
 
 Polarity = Literal["dark on light", "light on dark"]
 
-# How the digit is drawn. Chosen on training images of MNIST.
+# Limits for the drawn digit. Chosen on training images of MNIST.
 _HAIR = 1.2  # pixels; strokes thinner than this after scaling are thickened, as 0.1 % of MNIST is
-_STROKE = 2.0  # pixels, to which they are; MNIST's median is 2.3 by the same measure
+_STROKE = 2.0  # pixels, the width to thicken to; MNIST's median is 2.3 by the same measure
 _TIE = 1e-3  # pixels; symmetric digits lie between two places, and no rounding error should choose
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image in MNIST style and how it was come by."""
+    """An image in MNIST style, and how it was made."""
 
     image: NDArray[np.uint8]
-    """(28, 28), 0 = background, 255 = ink; all 0 where no digit was found."""
+    """(28, 28), 0 = background, 255 = ink; all 0 if no digit was found."""
     found: bool
     """False: nothing on the page stands out as ink."""
     polarity: Polarity
-    """Of the source: "dark on light" also where no digit was found."""
+    """Of the source; "dark on light" also if no digit was found."""
     box: Box
     """The digit's left, top, right and bottom edge in pixels of the upright source, right and
-    bottom exclusive; all 0 where no digit was found."""
+    bottom exclusive; all 0 if no digit was found."""
     notes: tuple[str, ...]
-    """What was found and done, in words."""
+    """Findings and changes, in words."""
 
 
 def prepare(image: Image.Image | NDArray[Any]) -> Prepared:
@@ -73,12 +70,13 @@ def prepare(image: Image.Image | NDArray[Any]) -> Prepared:
     """
     notes: list[str] = []
     pixels = to_pixels(image, notes)
-    ink, box = find_ink(pixels, full_scale(pixels), notes)
-    if ink is None:
+    found = find_ink(pixels, full_scale(pixels), notes)
+    if found is None:
         blank = np.zeros((SIZE, SIZE), np.uint8)
         return Prepared(blank, False, "dark on light", (0, 0, 0, 0), tuple(notes))
-    polarity: Polarity = "light on dark" if ink.light else "dark on light"
+    ink, box = found
     digit = _to_mnist(ink, notes)
+    polarity: Polarity = "light on dark" if ink.light else "dark on light"
     return Prepared(digit, True, polarity, box, tuple(notes))
 
 
@@ -88,10 +86,12 @@ def _to_mnist(ink: Ink, notes: list[str]) -> NDArray[np.uint8]:
     strength = ink.strength[top:bottom, left:right]
     scale = FIT / max(strength.shape)
     stroke = ink.stroke * scale
-    digit = _resize(strength, FIT) if stroke >= _HAIR else _thicken(strength, stroke)
     notes.append(f"scaled by {scale:.2f}; strokes then {stroke:.1f} pixels wide")
     if stroke < _HAIR:
+        digit = _thicken(strength, stroke)
         notes.append(f"thickened to {_STROKE:.1f} pixels")
+    else:
+        digit = _resize(strength, FIT)
     field = np.zeros((SIZE, SIZE), np.float32)
     y, x = (_place(digit.sum(axis=axis)) for axis in (1, 0))
     field[y : y + digit.shape[0], x : x + digit.shape[1]] = digit
@@ -99,9 +99,9 @@ def _to_mnist(ink: Ink, notes: list[str]) -> NDArray[np.uint8]:
 
 
 def _place(profile: NDArray[np.floating[Any]]) -> int:
-    """Where a digit of this profile begins for its centre of mass to lie at pixel 14.
+    """Return the start of a digit of this profile that puts its centre of mass at pixel 14.
 
-    That is where MNIST has it: between 13.5 and 14.5 in every image.
+    MNIST has it between 13.5 and 14.5 in every image.
     """
     mass = float(profile @ np.arange(len(profile))) / max(float(profile.sum()), 1e-6)
     return min(max(round(SIZE / 2 - mass + _TIE), 0), SIZE - len(profile))
@@ -116,7 +116,7 @@ def _thicken(strength: Grey, stroke: float) -> Grey:
 
 
 def _resize(grey: Grey, side: int) -> Grey:
-    """Scaled so that the longer side becomes `side`; at scale 1 nothing changes."""
+    """Scale the longer side to `side`; at scale 1 nothing changes."""
     scale = side / max(grey.shape)
     height, width = (max(1, round(length * scale)) for length in grey.shape)
     resized = _weights(grey.shape[0], height) @ grey @ _weights(grey.shape[1], width).T
@@ -124,10 +124,9 @@ def _resize(grey: Grey, side: int) -> Grey:
 
 
 def _weights(before: int, after: int) -> Grey:
-    """(after, before) weights: mean over the area when shrinking, Catmull-Rom when enlarging."""
+    """Return (after, before) weights: area mean when shrinking, Catmull-Rom when enlarging."""
     step = before / after
-    centre = (np.arange(after)[:, None] + 0.5) * step - np.arange(before) - 0.5
-    x = np.abs(centre)
+    x = np.abs((np.arange(after)[:, None] + 0.5) * step - np.arange(before) - 0.5)
     if step > 1:
         weights = np.clip(step / 2 + 0.5 - x, 0, 1)
     else:

@@ -336,8 +336,6 @@ function meritOf(grey, page, mask, reach) {
 	return share > MIN_PAGE ? abs(ink - paper) / max(ink, paper, BLACK) * share : 0;
 }
 
-// components.py
-
 function selectDigit({ height, width, data }, base, threshold) {
 	const totals = new Float64Array(data.length + 1);
 	for (let i = 0; i < data.length; i++) totals[i + 1] = totals[i] + fround(data[i] - base);
