@@ -83,7 +83,7 @@ ROOMS = {
         ("prepare", "pictures"),
     ),
     "classifier": Room(("edge/classifier.py",), ("classifier",)),
-    "c": Room(("deploy/c/arithmetic.py", "deploy/c/graph.py"), ("c_source",)),
+    "c": Room(("deploy/c/arithmetic.py", "deploy/c/lowering.py"), ("c_source",)),
     "tflm": Room(("deploy/tflm.py", "tflite/parity.py"), ("tflm", "parity")),
     "records": Room(("artifacts.py",), ("artifacts",)),
     "recipe": Room(("recipe.py",), ("recipe",)),

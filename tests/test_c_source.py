@@ -22,13 +22,13 @@ from small_nets import (
 )
 
 from keras_lenet.data import catalogue, reading
-from keras_lenet.deploy import tflm
-from keras_lenet.deploy.c import arithmetic, folder, graph, measure, source
+from keras_lenet.deploy import footprint, tflm
+from keras_lenet.deploy.c import arithmetic, bundle, emitter, lowering
 from keras_lenet.errors import Error
 
 EXPORTED = PIPELINES.parent / "exported"
 REFERENCE = EXPORTED / "microcontroller" / "lenet5_int8_plain.tflite"
-STRICT = (*measure.STRICT, "-Werror=overflow")
+STRICT = (*footprint.STRICT, "-Werror=overflow")
 WATCHED = ("-O0", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
 
 
@@ -47,11 +47,11 @@ def answers(models, images, target, flags=WATCHED, thresholds=None):
         For each model its class, int8 (N,), its logits and its probabilities, int8 (2, N, 10).
     """
     for number, model in enumerate(models):
-        network = graph.read(model)
+        network = lowering.read(model)
         arguments = f"net{number}", "a test", network
         threshold = 0.0 if thresholds is None else thresholds[number]
-        (target / f"net{number}.h").write_text(source.header(*arguments, threshold))
-        (target / f"net{number}.c").write_text(source.source(*arguments))
+        for name, text in emitter.emit(*arguments, threshold).items():
+            (target / name).write_text(text)
     names = [f"net{number}" for number in range(len(models))]
     (target / "main.c").write_text(
         "#include <stdio.h>\n"
@@ -334,7 +334,7 @@ def exported_c(tmp_path_factory):
     target = tmp_path_factory.mktemp("c")
     digits = reading.load(catalogue.DIGITS, "train")
     golden = tflm.golden_images(digits.images[:], digits.labels)
-    folder.write(REFERENCE, *golden, target)
+    bundle.write(REFERENCE, *golden, target)
     return target
 
 
@@ -401,22 +401,22 @@ def needs(target):
 
 
 @pytest.mark.parametrize(
-    "target", [pytest.param(t, marks=needs(t), id=t.name) for t in measure.TARGETS]
+    "target", [pytest.param(t, marks=needs(t), id=t.name) for t in footprint.TARGETS]
 )
 def test_emulated_processors_answer_the_same(target, generated, tmp_path):
     images = pictures(60)
     (tmp_path / "images").write_bytes(images.tobytes())
     sources = [generated / "lenet5_test.c", generated / "lenet5.c"]
-    measure.build(target, sources, tmp_path / "test")
-    assert run(*measure.emulated(target, tmp_path / "test")).startswith("PASS: 16 images")
-    run(*measure.emulated(target, tmp_path / "test", "images", "answers"), cwd=tmp_path)
+    footprint.build(target, sources, tmp_path / "test")
+    assert run(*footprint.emulated(target, tmp_path / "test")).startswith("PASS: 16 images")
+    run(*footprint.emulated(target, tmp_path / "test", "images", "answers"), cwd=tmp_path)
     found = np.fromfile(tmp_path / "answers", np.int8).reshape(60, 2, 10).swapaxes(0, 1)
     np.testing.assert_array_equal(found, reference(REFERENCE, images))
 
 
-@needs(measure.M4)
+@needs(footprint.M4)
 def test_what_it_takes_of_a_cortex_m4(generated):
-    flash, memory, stack = measure.footprint(generated, "lenet5")
+    flash, memory, stack = footprint.memory(generated, "lenet5")
     assert flash <= 72_000
     assert memory + stack <= 8_000
     assert f"#define LENET5_SCRATCH_BYTES {memory}\n" in (generated / "lenet5.h").read_text()
@@ -428,13 +428,13 @@ def test_what_it_takes_of_a_cortex_m4(generated):
 
 def test_without_a_compiler_the_page_says_so(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda tool: None)
-    assert measure.measure("net", "", "") == "Not measured: arm-none-eabi-gcc was not installed."
+    assert footprint.of_c("net", {}) == "Not measured: arm-none-eabi-gcc was not installed."
 
 
 def test_a_compiler_without_its_library_is_no_reason_to_stop(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda tool: tool)
-    monkeypatch.setattr(measure, "M4", measure.Target("M4", ("false", "-O2"), ("false",), True))
-    assert measure.measure("net", "", "") == "Not measured: false failed: status 1"
+    monkeypatch.setattr(footprint, "M4", footprint.Target("M4", ("false", "-O2"), ("false",), True))
+    assert footprint.of_c("net", {}) == "Not measured: false failed: status 1"
 
 
 def refused(model, tmp_path):
@@ -463,7 +463,7 @@ def test_a_truncated_file_is_refused(tmp_path):
 
 def test_a_uint8_file_is_refused():
     with pytest.raises(Error, match="C is generated from an int8 file, this one is uint8"):
-        graph.read(EXPORTED / "lenet5_uint8.tflite")
+        lowering.read(EXPORTED / "lenet5_uint8.tflite")
 
 
 def vector():
@@ -501,16 +501,16 @@ REFUSED = {
 @pytest.mark.parametrize("reason", REFUSED)
 def test_what_is_not_supported_is_refused_by_name(reason, saved):
     with pytest.raises(Error) as caught:
-        graph.read(saved(REFUSED[reason]()))
+        lowering.read(saved(REFUSED[reason]()))
     assert f"test.tflite: {reason}" in str(caught.value)
 
 
 def test_the_greatest_sum_of_32_bits_is_taken_and_one_more_is_refused(saved):
     """One weight of 1, an input of zero point -128: the bias grows by 128, the sum by 128 more."""
     one = np.ones((1, 1, 1, 1), np.int8)
-    graph.read(saved(Net().conv(one, np.array([2**31 - 1 - 256]), 1e-9).ten()))
+    lowering.read(saved(Net().conv(one, np.array([2**31 - 1 - 256]), 1e-9).ten()))
     with pytest.raises(Error, match="its sums can exceed 32 bits"):
-        graph.read(saved(Net().conv(one, np.array([2**31 - 256]), 1e-9).ten()))
+        lowering.read(saved(Net().conv(one, np.array([2**31 - 256]), 1e-9).ten()))
 
 
 def change(saved, change, net=lambda: Net().conv(weights(6, 3, 3, 1)).ten()):
@@ -523,7 +523,7 @@ def test_a_branch_is_refused(saved):
 
     model = change(saved, skip, lambda: Net().tanh(1 / 255, -128).tanh(1 / 255, -128).ten())
     with pytest.raises(Error, match="TANH: expected a chain of ops, found a branch"):
-        graph.read(model)
+        lowering.read(model)
 
 
 def test_a_file_without_softmax_is_refused(saved):
@@ -532,20 +532,20 @@ def test_a_file_without_softmax_is_refused(saved):
         graph.operators.pop()
 
     with pytest.raises(Error, match="expected one SOFTMAX, at the end"):
-        graph.read(change(saved, cut))
+        lowering.read(change(saved, cut))
 
 
 def test_two_softmaxes_are_refused(saved):
     net = Net().ten().softmax().quantize(1 / 256, -128)
     with pytest.raises(Error, match="expected one SOFTMAX, at the end"):
-        graph.read(saved(net))
+        lowering.read(saved(net))
 
 
 def test_a_softmax_of_an_image_is_refused(saved):
     net = small().pool("MAX", (1, 1), (7, 1)).pad([(0, 0), (0, 0), (0, 3), (0, 0)])
     assert net.shape == (1, 1, 10, 1)
     with pytest.raises(Error, match=r"expected (one vector, found shape|an output of shape)"):
-        graph.read(saved(net))
+        lowering.read(saved(net))
 
 
 @pytest.mark.parametrize(("scale", "zero"), [(1 / 127, -128), (1 / 255, -127)])
@@ -555,7 +555,7 @@ def test_another_input_is_refused(scale, zero, saved):
         quantization.scale, quantization.zeroPoint = [scale], [zero]
 
     with pytest.raises(Error, match="its input isn't pixel - 128, which the C interface takes"):
-        graph.read(change(saved, rescale))
+        lowering.read(change(saved, rescale))
 
 
 def test_scales_per_channel_that_are_too_few_are_refused(saved):
@@ -566,7 +566,7 @@ def test_scales_per_channel_that_are_too_few_are_refused(saved):
                 tensor.quantization.zeroPoint = [0] * 5
 
     with pytest.raises(Error):
-        graph.read(change(saved, cut))
+        lowering.read(change(saved, cut))
 
 
 @pytest.mark.slow
@@ -608,7 +608,7 @@ def test_the_test_fails_where_a_blank_image_gets_a_class(generated):
 def test_names_are_identifiers(tmp_path):
     names = {"lenet5_int8": "lenet5", "My-net 2": "my_net_2", "5": "model_5", "größe": "gr__e"}
     for stem, name in names.items():
-        assert folder.identifier(tmp_path / f"{stem}.tflite") == name
+        assert bundle.identifier(tmp_path / f"{stem}.tflite") == name
 
 
 # Products of an int32 multiplier with 31 fractional bits, by hand or in exact fractions.
@@ -736,7 +736,7 @@ def test_one_rounding_is_that_of_a_float64_product():
     generator = np.random.default_rng(0)
     sums = np.arange(-70_000, 70_000)
     for factor in (2**-7, 3 * 2**-9, *np.exp(generator.uniform(-9, -3, 50))):
-        multiplier, shift = arithmetic.once(float(factor), -128, 127, 70_000)
+        multiplier, shift = arithmetic.single_rounding(float(factor), -128, 127, 70_000)
         real = sums * factor
         wanted = np.copysign(np.floor(np.abs(real) + 0.5), real)
         found = (sums * multiplier + (1 << (30 - shift)) - (sums < 0)) >> (31 - shift)
@@ -746,16 +746,16 @@ def test_one_rounding_is_that_of_a_float64_product():
 def test_a_factor_that_no_multiplier_has_is_refused():
     """Sums of 40 bits tell factors apart that multipliers of 31 bits do not."""
     with pytest.raises(Error, match="no multiplier of 31 bits rounds as the factor"):
-        arithmetic.once(math.pi / 3 * 2**-33, -128, 127, 2**45)
+        arithmetic.single_rounding(math.pi / 3 * 2**-33, -128, 127, 2**45)
 
 
 def test_scratch_memory_never_overlaps():
     """Each layer's output lies clear of its input, inside the buffer."""
-    network = graph.read(REFERENCE)
-    layout = source.plan(network)
+    network = lowering.read(REFERENCE)
+    layout = emitter.plan(network)
     ends = [
         (place, place + int(np.prod(layer.target)))
-        for place, layer in zip(layout.places, network.layers, strict=False)
+        for place, layer in zip(layout.places, network, strict=False)
     ]
     assert max(end for _, end in ends) <= layout.values
     for (start, end), (other, stop) in itertools.pairwise(ends):

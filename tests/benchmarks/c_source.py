@@ -17,7 +17,8 @@ from measure import EXPORTED, Row
 from numpy.typing import NDArray
 
 from keras_lenet.data import reading
-from keras_lenet.deploy.c import folder, measure
+from keras_lenet.deploy import footprint
+from keras_lenet.deploy.c import bundle
 from keras_lenet.edge.classifier import Classifier
 
 RANDOM, EMULATED, QUICK = 100_000, 1_000, 100
@@ -51,8 +52,8 @@ def rows(quick: bool) -> list[Row]:
 def write(generated: Path, images: NDArray[np.uint8]) -> str:
     """Write the C of the published model into a folder; its name."""
     names = [f"image {number}" for number in range(len(images))]
-    folder.write(MODEL, images, names, generated)
-    return folder.identifier(MODEL)
+    bundle.write(MODEL, images, names, generated)
+    return bundle.identifier(MODEL)
 
 
 def compiled(generated: Path, name: str, options: str) -> Callable[[NDArray[np.uint8]], NDArray]:
@@ -83,7 +84,7 @@ def exactness(
     some = images[:EMULATED]
     expected = reference.raw(some)
     (generated / "images").write_bytes(some.tobytes())
-    for target in measure.TARGETS:
+    for target in footprint.TARGETS:
         row = (
             "different bytes",
             f"{len(some):,} test images, {target.name}, emulated",
@@ -93,8 +94,8 @@ def exactness(
             found.append(Row(*row, note=f"not installed: {target.missing}"))
             continue
         sources = [generated / f"{name}_test.c", generated / f"{name}.c"]
-        measure.build(target, sources, generated / "program")
-        command = measure.emulated(target, generated / "program", "images", "answers")
+        footprint.build(target, sources, generated / "program")
+        command = footprint.emulated(target, generated / "program", "images", "answers")
         subprocess.run(command, cwd=generated, check=True, stdout=subprocess.DEVNULL)
         scores = np.fromfile(generated / "answers", np.int8).reshape(-1, 20)[:, 10:]
         found.append(Row(*row, int((scores != expected).sum())))
@@ -104,16 +105,18 @@ def exactness(
 def costs(generated: Path, name: str) -> list[Row]:
     """Return flash, RAM and stack on a Cortex-M4, and the instructions an image on each target."""
     found = []
-    if measure.M4.missing:
-        found.append(Row("Cortex-M4, -O2", "all", "", note=f"not installed: {measure.M4.missing}"))
+    if footprint.M4.missing:
+        found.append(
+            Row("Cortex-M4, -O2", "all", "", note=f"not installed: {footprint.M4.missing}")
+        )
     else:
         labels = ("flash: code and weights", "RAM: static", "stack, at most")
-        for label, value in zip(labels, measure.footprint(generated, name), strict=True):
+        for label, value in zip(labels, footprint.memory(generated, name), strict=True):
             found.append(Row("Cortex-M4, -O2", label, "bytes", value))
-    for target in measure.TARGETS:
+    for target in footprint.TARGETS:
         row = ("instructions an image", target.name, "")
         if target.missing:
             found.append(Row(*row, note=f"not installed: {target.missing}"))
         else:
-            found.append(Row(*row, measure.instructions(target, generated, name)))
+            found.append(Row(*row, footprint.instructions(target, generated, name)))
     return found

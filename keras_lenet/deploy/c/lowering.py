@@ -1,4 +1,4 @@
-"""The chain of layers that an int8 .tflite computes, with every constant an integer."""
+"""Lower an int8 .tflite to a chain of layers whose constants are integers."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _INTEGERS: dict[int, np.dtype[Any]] = {
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if name.isupper()}
 _ACTIVATIONS = schema.ActivationFunctionType
 _ACTIVATION_NAMES = {code: name for name, code in vars(_ACTIVATIONS).items() if name.isupper()}
-_BOUNDS: dict[int, tuple[float | None, float | None]] = {
-    _ACTIVATIONS.NONE: (None, None),
-    _ACTIVATIONS.RELU: (0.0, None),
+_BOUNDS: dict[int, tuple[float, float]] = {
+    _ACTIVATIONS.NONE: (-math.inf, math.inf),
+    _ACTIVATIONS.RELU: (0.0, math.inf),
     _ACTIVATIONS.RELU_N1_TO_1: (-1.0, 1.0),
     _ACTIVATIONS.RELU6: (0.0, 6.0),
 }
@@ -39,7 +39,7 @@ _BOUNDS: dict[int, tuple[float | None, float | None]] = {
 
 @dataclass(frozen=True)
 class Layer:
-    """What every layer has: the shapes that go in and come out."""
+    """The base of every layer: its shapes before and after."""
 
     source: Shape
     target: Shape
@@ -47,7 +47,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Resize(Layer):
-    """RESIZE_BILINEAR. Of each row and column: the lower neighbour, the upper one's weight."""
+    """RESIZE_BILINEAR: of each output row and column `arithmetic.interpolation`."""
 
     rows: tuple[list[int], list[int]]
     columns: tuple[list[int], list[int]]
@@ -55,7 +55,7 @@ class Resize(Layer):
 
 @dataclass(frozen=True)
 class Pad(Layer):
-    """PAD, with `value` around: so many rows above, so many columns to the left."""
+    """PAD with `value`: so many rows above, so many columns to the left."""
 
     top: int
     left: int
@@ -64,7 +64,7 @@ class Pad(Layer):
 
 @dataclass(frozen=True)
 class Pool(Layer):
-    """MAX_POOL_2D or AVERAGE_POOL_2D; what lies outside the input takes no part.
+    """MAX_POOL_2D or AVERAGE_POOL_2D; values outside the input take no part.
 
     Attributes:
         average: the mean, not the maximum.
@@ -83,11 +83,11 @@ class Pool(Layer):
 
 @dataclass(frozen=True)
 class Sums(Layer):
-    """What sums weighted inputs.
+    """The base of layers that sum weighted inputs.
 
     Attributes:
         weights: int8, (out, height, width, in).
-        bias: int32, (out,): less what the input's zero point adds up to over the weights.
+        bias: int32, (out,); the input's zero point is subtracted in it.
         multipliers: int32, (out,); with `shifts` the factor from sums to outputs.
         shifts: int8, (out,).
         zero_point: of the output.
@@ -108,11 +108,11 @@ class Sums(Layer):
 
 @dataclass(frozen=True)
 class Convolution(Sums):
-    """CONV_2D without padding, or FULLY_CONNECTED; the maximum of `pool` positions each.
+    """CONV_2D without padding, or FULLY_CONNECTED.
 
     Attributes:
-        pool: height and width of the MAX_POOL_2D that follows: rounding never changes an order,
-            so the maximum of the sums is found first, and it alone is rounded.
+        pool: height and width of a MAX_POOL_2D that follows. Rounding never changes an order, so
+            the maximum of the sums is found first, and it alone is rounded.
     """
 
     pool: tuple[int, int] = (1, 1)
@@ -120,7 +120,7 @@ class Convolution(Sums):
 
 @dataclass(frozen=True)
 class Depthwise(Sums):
-    """DEPTHWISE_CONV_2D without padding: of each channel by itself, so that `in` is 1."""
+    """DEPTHWISE_CONV_2D without padding: a filter for each channel, so `in` is 1."""
 
 
 @dataclass(frozen=True)
@@ -132,20 +132,9 @@ class Lookup(Layer):
 
 @dataclass(frozen=True)
 class Softmax(Layer):
-    """SOFTMAX. The exponentials by distance from the greatest input, in Q0.31."""
+    """SOFTMAX: the exponentials by distance from the greatest input, in Q0.31."""
 
     exponentials: NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class Network:
-    """The layers from one uint8 image to ten int8 probabilities; the last alone is a softmax.
-
-    Attributes:
-        layers: each takes what the one before it gives.
-    """
-
-    layers: tuple[Layer, ...]
 
 
 @dataclass(frozen=True)
@@ -159,7 +148,7 @@ class _Tensor:
 
     @property
     def extents(self) -> Shape:
-        """Without the batch of 1, as height, width, channels."""
+        """The shape without the batch of 1."""
         if not self.shape or len(self.shape) > 4 or self.shape[0] != 1:
             raise Error(f"{self.name}: expected one image's activations, found shape {self.shape}")
         height, width, channels = (1, 1, 1, *self.shape[1:])[-3:]
@@ -192,8 +181,10 @@ class _Operator:
         return values
 
 
-def read(path: Path) -> Network:
-    """Read an int8 digit classifier.
+def read(path: Path) -> tuple[Layer, ...]:
+    """Read the layers of an int8 digit classifier, from a uint8 image to ten int8 probabilities.
+
+    Only the last is a softmax.
 
     Raises:
         Error: the file can't be read or is damaged; isn't int8 throughout, from pixel - 128 to
@@ -204,8 +195,7 @@ def read(path: Path) -> Network:
         raise Error(
             f"{path}: C is generated from an int8 file, this one is {classifier.input.dtype}"
         )
-    pixels = np.arange(256, dtype=np.uint8)
-    image = np.resize(pixels, (1, 28, 28))
+    image = np.resize(np.arange(256, dtype=np.uint8), (1, 28, 28))
     if (classifier.quantize(image).ravel() != image.ravel().astype(int) - 128).any():
         raise Error(f"{path}: its input isn't pixel - 128, which the C interface takes")
     try:
@@ -219,11 +209,11 @@ def read(path: Path) -> Network:
         raise Error(f"{path}: damaged .tflite file, or of a newer schema ({error})") from error
     if [isinstance(layer, Softmax) for layer in layers] != [False] * (len(layers) - 1) + [True]:
         raise Error(f"{path}: expected one SOFTMAX, at the end")
-    return Network(_fused(layers))
+    return _fused(layers)
 
 
 def _operators(content: bytes) -> list[_Operator]:
-    """The operators in order, each fed by the one before it alone."""
+    """Return the operators in order, each fed by the one before it alone."""
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = model.subgraphs[0]
     tensors = [_tensor(tensor, model) for tensor in graph.tensors]
@@ -256,38 +246,43 @@ def _tensor(tensor: Any, model: Any) -> _Tensor:
     values = None
     if data is not None and len(data) and dtype is not None:
         values = np.asarray(data, np.uint8).view(dtype).reshape(shape)
-    quantization = tensor.quantization
-    scales = () if quantization is None or quantization.scale is None else quantization.scale
-    zeros = () if quantization is None or quantization.zeroPoint is None else quantization.zeroPoint
-    name = tensor.name.decode(errors="replace") if isinstance(tensor.name, bytes) else tensor.name
-    dtype_name = _TYPES.get(tensor.type, f"type {tensor.type}")
+    quantization = tensor.quantization or schema.QuantizationParametersT()
     return _Tensor(
-        name, shape, dtype_name, np.array(scales, np.float32), np.array(zeros, np.int64), values
+        tensor.name.decode(errors="replace") if isinstance(tensor.name, bytes) else tensor.name,
+        shape,
+        _TYPES.get(tensor.type, f"type {tensor.type}"),
+        np.array([] if quantization.scale is None else quantization.scale, np.float32),
+        np.array([] if quantization.zeroPoint is None else quantization.zeroPoint, np.int64),
+        values,
     )
 
 
 def _limits(operator: _Operator) -> tuple[int, int]:
-    """The least and greatest output that the activation in an op leaves."""
-    activation = operator.options.fusedActivationFunction
+    """Return the least and greatest output that the activation in an op leaves."""
+    activation, output = operator.options.fusedActivationFunction, operator.output
     if activation not in _BOUNDS:
         name = _ACTIVATION_NAMES.get(activation, activation)
         raise Error(f"{operator.name}: no C is generated for the activation {name} in it")
-    output = operator.output
-    ends = []
-    for bound, limit in zip(_BOUNDS[activation], arithmetic.INT8, strict=True):
-        if bound is not None:
-            steps = np.float32(bound) / np.float32(output.scale)
-            limit = output.zero_point + arithmetic.round_half_away(steps)
-        ends.append(min(max(limit, arithmetic.INT8[0]), arithmetic.INT8[1]))
-    return ends[0], ends[1]
+    steps = np.array(_BOUNDS[activation], np.float32) / np.float32(output.scale)
+    ends = [arithmetic.round_half_away(step) for step in np.clip(steps, -256, 256)]
+    low, high = np.clip(np.array(ends) + output.zero_point, *arithmetic.INT8).tolist()
+    return low, high
 
 
-def _padding(size: int, target: int, window: int, stride: int, padding: int) -> tuple[int, int]:
-    """How many rows or columns lie before and after the input, as SAME spreads them."""
-    if padding == schema.Padding.VALID:
-        return 0, 0
-    total = max((target - 1) * stride + window - size, 0)
-    return total // 2, total - total // 2
+def _stride(operator: _Operator) -> tuple[int, int]:
+    return operator.options.strideH, operator.options.strideW
+
+
+def _padding(operator: _Operator, window: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return the rows above and below the input, and the columns left and right, that SAME adds."""
+    if operator.options.padding == schema.Padding.VALID:
+        return [(0, 0), (0, 0)]
+    spread = []
+    for axis, stride in enumerate(_stride(operator)):
+        source, target = operator.source.extents[axis], operator.output.extents[axis]
+        total = max((target - 1) * stride + window[axis] - source, 0)
+        spread.append((total // 2, total - total // 2))
+    return spread
 
 
 def _resize(operator: _Operator) -> list[Layer]:
@@ -312,83 +307,71 @@ def _pad(operator: _Operator) -> list[Layer]:
 
 
 def _pool(operator: _Operator) -> list[Layer]:
-    source, target, options = operator.source.extents, operator.output.extents, operator.options
-    window, stride = (options.filterHeight, options.filterWidth), (options.strideH, options.strideW)
-    before = [
-        _padding(source[axis], target[axis], window[axis], stride[axis], options.padding)[0]
-        for axis in (0, 1)
-    ]
-    average = operator.name == "AVERAGE_POOL_2D"
-    limits = _limits(operator)
-    return [Pool(source, target, average, window, stride, (before[0], before[1]), limits)]
+    window = operator.options.filterHeight, operator.options.filterWidth
+    (top, _), (left, _) = _padding(operator, window)
+    source, target = operator.source.extents, operator.output.extents
+    average, limits = operator.name == "AVERAGE_POOL_2D", _limits(operator)
+    return [Pool(source, target, average, window, _stride(operator), (top, left), limits)]
 
 
 def _convolution(operator: _Operator) -> list[Layer]:
-    source, target, options = operator.source.extents, operator.output.extents, operator.options
-    weights = operator.constant(1)
-    stride = (options.strideH, options.strideW)
+    source, options, weights = operator.source.extents, operator.options, operator.constant(1)
     if (options.dilationHFactor, options.dilationWFactor) != (1, 1):
         raise Error(f"{operator.name}: no C is generated for dilation")
     if weights.shape[3] != source[2]:
         raise Error(f"{operator.name}: no C is generated for groups of channels")
-    spread = [
-        _padding(source[axis], target[axis], weights.shape[1 + axis], stride[axis], options.padding)
-        for axis in (0, 1)
-    ]
+    (top, bottom), (left, right) = _padding(operator, weights.shape[1:3])
     layers: list[Layer] = []
-    if np.any(spread):
-        padded = (source[0] + sum(spread[0]), source[1] + sum(spread[1]), source[2])
-        layers.append(Pad(source, padded, spread[0][0], spread[1][0], operator.source.zero_point))
+    if top or bottom or left or right:
+        padded = (source[0] + top + bottom, source[1] + left + right, source[2])
+        layers.append(Pad(source, padded, top, left, operator.source.zero_point))
         source = padded
     if operator.name == "DEPTHWISE_CONV_2D":
-        by_channel = weights.transpose(3, 1, 2, 0)
-        return [*layers, _sums(Depthwise, operator, by_channel, source, stride, once=False)]
-    return [*layers, _sums(Convolution, operator, weights, source, stride, once=False)]
+        return [*layers, _sums(Depthwise, operator, weights.transpose(3, 1, 2, 0), source)]
+    return [*layers, _sums(Convolution, operator, weights, source)]
 
 
 def _fully_connected(operator: _Operator) -> list[Layer]:
     flat = operator.constant(1)
-    if getattr(operator.options, "weightsFormat", 0):
+    if operator.options.weightsFormat:
         raise Error(f"{operator.name}: no C is generated for shuffled weights")
     if operator.output.extents != (1, 1, len(flat)):
         raise Error(f"{operator.name}: expected one vector, found {operator.output.shape}")
     weights = flat.reshape(len(flat), 1, 1, -1)
-    return [_sums(Convolution, operator, weights, (1, 1, weights.shape[3]), (1, 1), once=True)]
+    return [_sums(Convolution, operator, weights, (1, 1, weights.shape[3]))]
 
 
-def _sums(
-    kind: type[Sums],
-    operator: _Operator,
-    weights: NDArray[np.int8],
-    source: Shape,
-    stride: tuple[int, int],
-    once: bool,
-) -> Sums:
-    filters = operator.inputs[1]
+def _sums(kind: type[Sums], operator: _Operator, weights: NDArray[np.int8], source: Shape) -> Sums:
+    """Return the layer of weights, int8 (out, height, width, in), and an input of shape `source`.
+
+    Raises:
+        Error: the weights' quantization isn't supported, or a sum can exceed 32 bits.
+    """
+    filters, channels, output = operator.inputs[1], len(weights), operator.output
     if weights.dtype != np.int8 or filters.zero_points.any():
         raise Error(f"{operator.name}: expected int8 weights with zero point 0")
-    channels, output = len(weights), operator.output
     if len(filters.scales) not in (1, channels):
         raise Error(f"{operator.name}: {len(filters.scales)} scales for {channels} output channels")
     rows = weights.reshape(channels, -1).astype(np.int64)
-    bias = np.zeros(channels, np.int64) - operator.source.zero_point * rows.sum(axis=1)
+    bias = -operator.source.zero_point * rows.sum(axis=1)
     if len(operator.inputs) > 2:
         bias += operator.constant(2)
     largest = np.abs(bias) + 128 * np.abs(rows).sum(axis=1)
-    limits = _limits(operator)
+    low, high = _limits(operator)
     scales = np.broadcast_to(filters.scales.astype(np.float64), channels)
-    factors = operator.source.scale * scales / output.scale
+    factors = (operator.source.scale * scales / output.scale).tolist()
+    once = operator.name == "FULLY_CONNECTED"
     if once:
-        ends = (limits[0] - output.zero_point, limits[1] - output.zero_point)
+        ends = low - output.zero_point, high - output.zero_point
         pairs = [
-            arithmetic.once(float(factor), *ends, int(size))
-            for factor, size in zip(factors, largest, strict=True)
+            arithmetic.single_rounding(factor, *ends, size)
+            for factor, size in zip(factors, largest.tolist(), strict=True)
         ]
     else:
-        pairs = [arithmetic.quantize_multiplier(float(factor)) for factor in factors]
-    shifts = np.array([shift for _, shift in pairs], np.int8)
-    # Where it rounds twice, the sum is shifted to the left first.
-    if (largest * 2.0 ** (0 if once else np.maximum(shifts, 0)) >= 2**31).any():
+        pairs = [arithmetic.quantize_multiplier(factor) for factor in factors]
+        # Where it rounds twice, the sum is shifted to the left first.
+        largest = largest * 2.0 ** np.array([max(shift, 0) for _, shift in pairs])
+    if (largest >= 2**31).any():
         raise Error(f"{operator.name}: its sums can exceed 32 bits")
     return kind(
         source,
@@ -396,11 +379,11 @@ def _sums(
         weights,
         bias.astype(np.int32),
         np.array([multiplier for multiplier, _ in pairs], np.int32),
-        shifts,
+        np.array([shift for _, shift in pairs], np.int8),
         output.zero_point,
-        limits,
+        (low, high),
         once,
-        stride,
+        (1, 1) if once else _stride(operator),
     )
 
 
@@ -435,7 +418,7 @@ _READERS: dict[str, Callable[[_Operator], list[Layer]]] = {
 
 
 def _fused(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """The same layers, each maximum over windows side by side taken by the convolution before."""
+    """Let each convolution take the maximum over windows side by side that follows it."""
     fused: list[Layer] = []
     for layer in layers:
         before = fused[-1] if fused else None
@@ -449,7 +432,7 @@ def _fused(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
             and math.prod(layer.window) <= 4  # more sums than registers otherwise
             and all(layer.target[i] * layer.window[i] <= layer.source[i] for i in (0, 1))
         ):
-            low, high = (min(max(end, layer.limits[0]), layer.limits[1]) for end in before.limits)
+            low, high = np.clip(before.limits, *layer.limits).tolist()
             fused[-1] = replace(before, target=layer.target, pool=layer.window, limits=(low, high))
         else:
             fused.append(layer)
