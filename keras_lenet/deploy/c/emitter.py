@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keras_lenet.deploy import fill
-from keras_lenet.deploy.c.lowering import (
+from keras_lenet.deploy.c import (
     Convolution,
     Depthwise,
     Layer,
@@ -21,7 +21,7 @@ from keras_lenet.deploy.c.lowering import (
     Resize,
     Softmax,
     Sums,
-)
+)  # fmt: skip
 
 _LANES = 16
 """Rows of weights end in zeros up to a multiple of this: vectors leave no remainder."""

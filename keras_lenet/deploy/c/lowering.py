@@ -13,19 +13,26 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from keras_lenet.deploy.c import arithmetic
+from keras_lenet.deploy.c import (
+    Convolution,
+    Depthwise,
+    Layer,
+    Lookup,
+    Pad,
+    Pool,
+    Resize,
+    Shape,
+    Softmax,
+    Sums,
+    arithmetic,
+)  # fmt: skip
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
 from keras_lenet.tflite.inspection import op_name
 
-Shape = tuple[int, int, int]
-"""Height, width, channels; a vector is (1, 1, n)."""
+_CONSTANTS = {"int8": "<i1", "int32": "<i4", "int64": "<i8"}
+"""NumPy types of the constants that are read."""
 
-_INTEGERS: dict[int, np.dtype[Any]] = {
-    schema.TensorType.INT8: np.dtype("i1"),
-    schema.TensorType.INT32: np.dtype("<i4"),
-    schema.TensorType.INT64: np.dtype("<i8"),
-}
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if name.isupper()}
 _ACTIVATIONS = schema.ActivationFunctionType
 _ACTIVATION_NAMES = {code: name for name, code in vars(_ACTIVATIONS).items() if name.isupper()}
@@ -35,106 +42,6 @@ _BOUNDS: dict[int, tuple[float, float]] = {
     _ACTIVATIONS.RELU_N1_TO_1: (-1.0, 1.0),
     _ACTIVATIONS.RELU6: (0.0, 6.0),
 }
-
-
-@dataclass(frozen=True)
-class Layer:
-    """The base of every layer: its shapes before and after."""
-
-    source: Shape
-    target: Shape
-
-
-@dataclass(frozen=True)
-class Resize(Layer):
-    """RESIZE_BILINEAR: of each output row and column `arithmetic.interpolation`."""
-
-    rows: tuple[list[int], list[int]]
-    columns: tuple[list[int], list[int]]
-
-
-@dataclass(frozen=True)
-class Pad(Layer):
-    """PAD with `value`: so many rows above, so many columns to the left."""
-
-    top: int
-    left: int
-    value: int
-
-
-@dataclass(frozen=True)
-class Pool(Layer):
-    """MAX_POOL_2D or AVERAGE_POOL_2D; values outside the input take no part.
-
-    Attributes:
-        average: the mean, not the maximum.
-        window: height and width.
-        stride: down and across.
-        before: rows above and columns to the left that the first window reaches outside.
-        limits: the least and greatest output.
-    """
-
-    average: bool
-    window: tuple[int, int]
-    stride: tuple[int, int]
-    before: tuple[int, int]
-    limits: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Sums(Layer):
-    """The base of layers that sum weighted inputs.
-
-    Attributes:
-        weights: int8, (out, height, width, in).
-        bias: int32, (out,); the input's zero point is subtracted in it.
-        multipliers: int32, (out,); with `shifts` the factor from sums to outputs.
-        shifts: int8, (out,).
-        zero_point: of the output.
-        limits: the least and greatest output.
-        once: rounds once, not twice.
-        stride: down and across.
-    """
-
-    weights: NDArray[np.int8]
-    bias: NDArray[np.int32]
-    multipliers: NDArray[np.int32]
-    shifts: NDArray[np.int8]
-    zero_point: int
-    limits: tuple[int, int]
-    once: bool
-    stride: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Convolution(Sums):
-    """CONV_2D without padding, or FULLY_CONNECTED.
-
-    Attributes:
-        pool: height and width of a MAX_POOL_2D that follows. Rounding never changes an order, so
-            the maximum of the sums is found first, and it alone is rounded.
-    """
-
-    pool: tuple[int, int] = (1, 1)
-
-
-@dataclass(frozen=True)
-class Depthwise(Sums):
-    """DEPTHWISE_CONV_2D without padding: a filter for each channel, so `in` is 1."""
-
-
-@dataclass(frozen=True)
-class Lookup(Layer):
-    """QUANTIZE or TANH: an output for each int8 value, -128 to 127."""
-
-    table: NDArray[np.int8]
-
-
-@dataclass(frozen=True)
-class Softmax(Layer):
-    """SOFTMAX: the exponentials by distance from the greatest input, in Q0.31."""
-
-    exponentials: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -175,7 +82,7 @@ class _Operator:
         return self.inputs[0]
 
     def constant(self, position: int) -> NDArray[Any]:
-        values = self.inputs[position].values if position < len(self.inputs) else None
+        values = self.inputs[position].values
         if values is None:
             raise Error(f"{self.name}: input {position} is computed, expected a constant")
         return values
@@ -192,17 +99,14 @@ def read(path: Path) -> tuple[Layer, ...]:
     """
     classifier = Classifier(path, kernels="reference")  # the runtime's own verifier comes first
     if classifier.input.dtype != np.int8 or classifier.output.dtype != np.int8:
-        raise Error(
-            f"{path}: C is generated from an int8 file, this one is {classifier.input.dtype}"
-        )
+        found = classifier.input.dtype
+        raise Error(f"{path}: C is generated from an int8 file, this one is {found}")
     image = np.resize(np.arange(256, dtype=np.uint8), (1, 28, 28))
     if (classifier.quantize(image).ravel() != image.ravel().astype(int) - 128).any():
         raise Error(f"{path}: its input isn't pixel - 128, which the C interface takes")
     try:
         operators = _operators(path.read_bytes())
-        layers = tuple(
-            layer for operator in operators for layer in _READERS[operator.name](operator)
-        )
+        layers = [layer for each in operators for layer in _READERS[each.name](each)]
     except Error as error:
         raise Error(f"{path}: {error}") from error
     except (AttributeError, IndexError, TypeError, ValueError, struct.error) as error:
@@ -241,16 +145,16 @@ def _operators(content: bytes) -> list[_Operator]:
 
 
 def _tensor(tensor: Any, model: Any) -> _Tensor:
-    data, dtype = model.buffers[tensor.buffer].data, _INTEGERS.get(tensor.type)
+    data, dtype = model.buffers[tensor.buffer].data, _TYPES.get(tensor.type, f"type {tensor.type}")
     shape = () if tensor.shape is None else tuple(int(side) for side in tensor.shape)
     values = None
-    if data is not None and len(data) and dtype is not None:
-        values = np.asarray(data, np.uint8).view(dtype).reshape(shape)
+    if data is not None and len(data) and dtype in _CONSTANTS:
+        values = np.asarray(data, np.uint8).view(_CONSTANTS[dtype]).reshape(shape)
     quantization = tensor.quantization or schema.QuantizationParametersT()
     return _Tensor(
         tensor.name.decode(errors="replace") if isinstance(tensor.name, bytes) else tensor.name,
         shape,
-        _TYPES.get(tensor.type, f"type {tensor.type}"),
+        dtype,
         np.array([] if quantization.scale is None else quantization.scale, np.float32),
         np.array([] if quantization.zeroPoint is None else quantization.zeroPoint, np.int64),
         values,
@@ -289,12 +193,9 @@ def _resize(operator: _Operator) -> list[Layer]:
     source, target, options = operator.source.extents, operator.output.extents, operator.options
     if min(source[:2]) < 2:
         raise Error(f"{operator.name}: no C is generated for an input one pixel wide or high")
-    rows, columns = (
-        arithmetic.interpolation(
-            source[axis], target[axis], options.halfPixelCenters, options.alignCorners
-        )
-        for axis in (0, 1)
-    )
+    flags = options.halfPixelCenters, options.alignCorners
+    rows = arithmetic.interpolation(source[0], target[0], *flags)
+    columns = arithmetic.interpolation(source[1], target[1], *flags)
     return [Resize(source, target, rows, columns)]
 
 
@@ -333,8 +234,6 @@ def _convolution(operator: _Operator) -> list[Layer]:
 
 def _fully_connected(operator: _Operator) -> list[Layer]:
     flat = operator.constant(1)
-    if operator.options.weightsFormat:
-        raise Error(f"{operator.name}: no C is generated for shuffled weights")
     if operator.output.extents != (1, 1, len(flat)):
         raise Error(f"{operator.name}: expected one vector, found {operator.output.shape}")
     weights = flat.reshape(len(flat), 1, 1, -1)
@@ -345,22 +244,19 @@ def _sums(kind: type[Sums], operator: _Operator, weights: NDArray[np.int8], sour
     """Return the layer of weights, int8 (out, height, width, in), and an input of shape `source`.
 
     Raises:
-        Error: the weights' quantization isn't supported, or a sum can exceed 32 bits.
+        Error: the weights have a zero point, or a sum can exceed 32 bits.
     """
-    filters, channels, output = operator.inputs[1], len(weights), operator.output
-    if weights.dtype != np.int8 or filters.zero_points.any():
+    filters, output, once = operator.inputs[1], operator.output, operator.name == "FULLY_CONNECTED"
+    if filters.zero_points.any():
         raise Error(f"{operator.name}: expected int8 weights with zero point 0")
-    if len(filters.scales) not in (1, channels):
-        raise Error(f"{operator.name}: {len(filters.scales)} scales for {channels} output channels")
-    rows = weights.reshape(channels, -1).astype(np.int64)
+    rows = weights.reshape(len(weights), -1).astype(np.int64)
     bias = -operator.source.zero_point * rows.sum(axis=1)
     if len(operator.inputs) > 2:
         bias += operator.constant(2)
     largest = np.abs(bias) + 128 * np.abs(rows).sum(axis=1)
-    low, high = _limits(operator)
-    scales = np.broadcast_to(filters.scales.astype(np.float64), channels)
+    scales = np.broadcast_to(filters.scales.astype(np.float64), len(weights))
     factors = (operator.source.scale * scales / output.scale).tolist()
-    once = operator.name == "FULLY_CONNECTED"
+    low, high = _limits(operator)
     if once:
         ends = low - output.zero_point, high - output.zero_point
         pairs = [
@@ -369,21 +265,21 @@ def _sums(kind: type[Sums], operator: _Operator, weights: NDArray[np.int8], sour
         ]
     else:
         pairs = [arithmetic.quantize_multiplier(factor) for factor in factors]
-        # Where it rounds twice, the sum is shifted to the left first.
-        largest = largest * 2.0 ** np.array([max(shift, 0) for _, shift in pairs])
-    if (largest >= 2**31).any():
+    multipliers, shifts = np.array(pairs, np.int32).T
+    # Where it rounds twice, the sum is shifted to the left first.
+    if (largest * 2.0 ** (0 if once else np.maximum(shifts, 0)) >= 2**31).any():
         raise Error(f"{operator.name}: its sums can exceed 32 bits")
     return kind(
-        source,
-        output.extents,
-        weights,
-        bias.astype(np.int32),
-        np.array([multiplier for multiplier, _ in pairs], np.int32),
-        np.array([shift for _, shift in pairs], np.int8),
-        output.zero_point,
-        (low, high),
-        once,
-        (1, 1) if once else _stride(operator),
+        source=source,
+        target=output.extents,
+        weights=weights,
+        bias=bias.astype(np.int32),
+        multipliers=multipliers,
+        shifts=shifts,
+        zero_point=output.zero_point,
+        limits=(low, high),
+        once=once,
+        stride=(1, 1) if once else _stride(operator),
     )
 
 
@@ -417,7 +313,7 @@ _READERS: dict[str, Callable[[_Operator], list[Layer]]] = {
 }
 
 
-def _fused(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+def _fused(layers: list[Layer]) -> tuple[Layer, ...]:
     """Let each convolution take the maximum over windows side by side that follows it."""
     fused: list[Layer] = []
     for layer in layers:
