@@ -21,6 +21,7 @@ from keras_lenet.errors import Error
 EXPORTED = PIPELINES.parent / "exported"
 REFERENCE = EXPORTED / "microcontroller" / "lenet5_int8_plain.tflite"
 STRICT = (*footprint.STRICT, "-Werror=overflow")
+SOURCES = ("lenet5.c", "lenet5.h", "lenet5_test.c", "Makefile")
 WATCHED = ("-O0", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
 
 
@@ -353,23 +354,25 @@ def test_processors_answer_the_same(target, exported_c, tmp_path):
     np.testing.assert_array_equal(found, reference(REFERENCE, images))
 
 
+def test_the_published_c_is_generated_from_the_published_file(exported_c):
+    for name in (*SOURCES, "lenet5_example/lenet5_example.ino"):
+        assert (exported_c / name).read_bytes() == (EXPORTED / "c" / name).read_bytes()
+
+
 @pytest.mark.slow
 def test_the_command_writes_the_folder(exported_c, tmp_path):
     result = keras_lenet("export-c", REFERENCE, "-o", tmp_path / "c")
     assert result.returncode == 0, result.stderr
-    for name in ("lenet5.c", "lenet5.h", "lenet5_test.c", "Makefile", "README.md"):
+    for name in (*SOURCES, "README.md"):
         assert (tmp_path / "c" / name).read_bytes() == (exported_c / name).read_bytes()
 
 
-def test_the_folder_names_the_source_of_its_digits(exported_c):
+def test_the_folder_names_the_source_of_its_digits_and_the_threshold_of_the_file(exported_c):
+    """162/256: what the published file's metadata carry."""
     for name in ("lenet5_test.c", "README.md"):
         text = (exported_c / name).read_text()
         for credit in ("Optical Recognition of Handwritten Digits", "Alpaydin", "CC BY 4.0"):
             assert credit in text
-
-
-def test_the_folder_states_the_threshold_of_the_file(exported_c):
-    """162/256: what the published file's metadata carry."""
     assert "#define LENET5_THRESHOLD (34)\n" in (exported_c / "lenet5.h").read_text()
     for name in ("lenet5.h", "README.md", "lenet5_example/lenet5_example.ino"):
         assert "-1" in (exported_c / name).read_text()
