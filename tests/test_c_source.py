@@ -191,11 +191,7 @@ def saved(tmp_path):
 
 @pytest.mark.needs("gcc")
 @pytest.mark.parametrize(
-    ("nets", "flags"),
-    [
-        pytest.param(QUICK, ("-O0",), id="quick"),
-        pytest.param(NETS, WATCHED, id="all", marks=pytest.mark.slow),
-    ],
+    ("nets", "flags"), [(QUICK, ("-O0",)), pytest.param(NETS, WATCHED, marks=pytest.mark.slow)]
 )
 def test_every_op_answers_as_the_reference_kernels(nets, flags, saved, tmp_path):
     models = [
@@ -332,17 +328,12 @@ def test_the_sketch_compiles(generated):
 HOST = footprint.Target("this machine", ("gcc",), (), False)
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        pytest.param(
-            target,
-            id=target.name,
-            marks=pytest.mark.needs(target.compiler[0], *target.emulator[:1]),
-        )
-        for target in (HOST, *footprint.TARGETS)
-    ],
-)
+def emulated_on(target):
+    needed = pytest.mark.needs(target.compiler[0], *target.emulator[:1])
+    return pytest.param(target, marks=needed, id=target.name)
+
+
+@pytest.mark.parametrize("target", map(emulated_on, (HOST, *footprint.TARGETS)))
 def test_processors_answer_the_same(target, exported_c, tmp_path):
     images = pictures(60)
     (tmp_path / "images").write_bytes(images.tobytes())
@@ -516,15 +507,14 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("reason", "net", "edit"),
-    [(*row, None)[:3] for row in REFUSED],
-    ids=[row[0] for row in REFUSED],
-)
-def test_what_is_not_supported_is_refused_by_name(reason, net, edit, saved):
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case[0])
+def test_what_is_not_supported_is_refused_by_name(case, saved):
+    reason, net, *edits = case
     model = saved(net)
+    for edit in edits:
+        edited(model, edit)
     with pytest.raises(Error) as caught:
-        lowering.read(edited(model, edit) if edit else model)
+        lowering.read(model)
     assert str(caught.value).startswith(f"{model}: ")
     assert reason in str(caught.value)
 
@@ -593,17 +583,14 @@ def test_requantization_saturates():
     assert table.tolist() == [min(max(2 * value + 3, -128), 127) for value in range(-128, 128)]
 
 
-@pytest.mark.parametrize(
-    ("scale", "beta", "count"),
-    [
-        (0.1, 1.0, 139),  # exp(-13.9) · 2^19 is 0.48: it rounds to 0
-        (1e-3, 1.0, 256),  # two int8 values differ by 255 at most
-        (20.0, 1.0, 1),  # Q5.26 ends at 32: from there TensorFlow Lite answers 0
-        (20.0, 0.5, 2),
-    ],
-)
-def test_exponentials_end_where_they_count_for_nothing(scale, beta, count):
-    assert len(arithmetic.exponentials(scale, beta)) == count
+def test_exponentials_end_where_they_count_for_nothing():
+    counts = {
+        (0.1, 1.0): 139,  # exp(-13.9) · 2^19 is 0.48: it rounds to 0
+        (1e-3, 1.0): 256,  # two int8 values differ by 255 at most
+        (20.0, 1.0): 1,  # Q5.26 ends at 32: from there TensorFlow Lite answers 0
+        (20.0, 0.5): 2,
+    }
+    assert {case: len(arithmetic.exponentials(*case)) for case in counts} == counts
 
 
 def test_single_rounding_is_that_of_a_float64_product():
