@@ -333,7 +333,7 @@ def emulated_on(target):
     return pytest.param(target, marks=needed, id=target.name)
 
 
-@pytest.mark.parametrize("target", map(emulated_on, (HOST, *footprint.TARGETS)))
+@pytest.mark.parametrize("target", [*map(emulated_on, (HOST, *footprint.TARGETS))])
 def test_processors_answer_the_same(target, exported_c, tmp_path):
     images = pictures(60)
     (tmp_path / "images").write_bytes(images.tobytes())

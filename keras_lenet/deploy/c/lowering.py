@@ -149,7 +149,7 @@ def _tensor(tensor: Any, model: Any) -> _Tensor:
     shape = () if tensor.shape is None else tuple(int(side) for side in tensor.shape)
     values = None
     if data is not None and len(data) and dtype in _CONSTANTS:
-        values = np.asarray(data, np.uint8).view(_CONSTANTS[dtype]).reshape(shape)
+        values = data.view(_CONSTANTS[dtype]).reshape(shape)
     quantization = tensor.quantization or schema.QuantizationParametersT()
     return _Tensor(
         tensor.name.decode(errors="replace") if isinstance(tensor.name, bytes) else tensor.name,
