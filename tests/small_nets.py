@@ -132,8 +132,9 @@ class Net:
             fusedActivationFunction=activation,
         )  # fmt: skip
 
-    def pool(self, kind, window, stride, padding=VALID, activation=NONE):
-        """Kind: MAX or AVERAGE."""
+    def pool(self, kind, window, stride=None, padding=VALID, activation=NONE):
+        """Kind: MAX or AVERAGE; the windows lie side by side if no stride is given."""
+        stride = stride or window
         return self.op(
             f"{kind}_POOL_2D", (1, *self._spread(window, stride, padding), self.shape[3]),
             options="Pool2DOptions", padding=padding, filterHeight=window[0],

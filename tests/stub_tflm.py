@@ -9,10 +9,20 @@ import platform
 import subprocess
 from pathlib import Path
 
+DOWNLOADS = "tensorflow/lite/micro/tools/make/downloads"
+INCLUDED = ("flatbuffers/include", "gemmlowp", "ruy")
+LIBRARY = f"gen/linux_{platform.machine()}_default_gcc/lib/libtensorflow-microlite.a"
+NEEDED = (
+    "tensorflow/lite/micro/micro_interpreter.h",
+    *(f"{DOWNLOADS}/{name}" for name in INCLUDED),
+    LIBRARY,
+)
+"""Files and folders that the bundle's Makefile looks for."""
+
 _HEADERS = {
-    "tensorflow/lite/micro/tools/make/downloads/flatbuffers/include/flatbuffers/flatbuffers.h": "",
-    "tensorflow/lite/micro/tools/make/downloads/gemmlowp/fixedpoint/fixedpoint.h": "",
-    "tensorflow/lite/micro/tools/make/downloads/ruy/ruy/profiler/instrumentation.h": "",
+    f"{DOWNLOADS}/flatbuffers/include/flatbuffers/flatbuffers.h": "",
+    f"{DOWNLOADS}/gemmlowp/fixedpoint/fixedpoint.h": "",
+    f"{DOWNLOADS}/ruy/ruy/profiler/instrumentation.h": "",
     "tensorflow/lite/micro/micro_mutable_op_resolver.h": """
         #pragma once
         constexpr int kTfLiteOk = 0;
@@ -58,9 +68,6 @@ _LIBRARY = """
     #include "tensorflow/lite/micro/micro_interpreter.h"
     int tflite::MicroInterpreter::Invoke() { return 0; }
 """
-DOWNLOADS = "tensorflow/lite/micro/tools/make/downloads"
-INCLUDED = ("flatbuffers/include", "gemmlowp", "ruy")
-LIBRARY = f"gen/linux_{platform.machine()}_default_gcc/lib/libtensorflow-microlite.a"
 
 
 def write(folder: Path) -> None:

@@ -17,7 +17,7 @@ from conftest import SMOKE, draw_digits, write_dataset
 from keras_lenet import __version__, artifacts, models, recipe
 from keras_lenet.data import catalogue, reading
 from keras_lenet.deploy import footprint, tflm
-from keras_lenet.deploy.c import folder as generated
+from keras_lenet.deploy.c import bundle
 from keras_lenet.edge import metadata
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
@@ -319,7 +319,7 @@ def test_an_optimized_layout_that_answers_otherwise_fails_the_stage(monkeypatch)
 def written(monkeypatch):
     """What the writers of both bundles are called with, by folder."""
     calls = {}
-    for writer in (tflm, generated):
+    for writer in (tflm, bundle):
         monkeypatch.setattr(
             writer, "write", lambda *arguments: calls.update({arguments[3].name: arguments})
         )
@@ -341,7 +341,7 @@ def test_bundles_show_digits_that_may_be_handed_on(written, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("writer", "title", "left"),
-    [(tflm, "microcontroller bundle", ["c"]), (generated, "C", ["microcontroller"])],
+    [(tflm, "microcontroller bundle", ["c"]), (bundle, "C", ["microcontroller"])],
 )
 def test_a_bundle_that_cannot_be_written_is_named_and_the_other_is_written(
     writer, title, left, written, monkeypatch, tmp_path, capsys

@@ -92,11 +92,11 @@ def export_c(
     """
     from keras_lenet import console
     from keras_lenet.deploy import tflm
-    from keras_lenet.deploy.c.folder import write
+    from keras_lenet.deploy.c import bundle
 
     with console.without_information():
         images, names = tflm.golden_images(*_digits())
-        write(file, images, names, folder)
+        bundle.write(file, images, names, folder)
     typer.echo(f"C: {folder}")
 
 

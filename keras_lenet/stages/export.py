@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_lenet import __version__, artifacts, console, models
 from keras_lenet.data import catalogue, loading, reading
 from keras_lenet.deploy import footprint, tflm
-from keras_lenet.deploy.c import folder as generated
+from keras_lenet.deploy.c import bundle
 from keras_lenet.edge import metadata
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
@@ -110,7 +110,7 @@ def write_bundles(int8: Path, out: Path) -> None:
     images, names = tflm.golden_images(digits.images, digits.labels)
     for title, write, folder in (
         ("microcontroller bundle", tflm.write, MICROCONTROLLER),
-        ("C", generated.write, "c"),
+        ("C", bundle.write, "c"),
     ):
         console.say(f"export: {title}")
         try:

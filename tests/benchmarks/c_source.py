@@ -15,7 +15,8 @@ import numpy as np
 from measure import EXPORTED, Row, mnist
 from numpy.typing import NDArray
 
-from keras_lenet.deploy.c import folder, measure
+from keras_lenet.deploy import footprint
+from keras_lenet.deploy.c import bundle
 from keras_lenet.edge.classifier import Classifier
 
 RANDOM, EMULATED, QUICK = 100_000, 1_000, 100
@@ -46,7 +47,7 @@ def rows(quick: bool) -> list[Row]:
 def write(generated: Path, images: NDArray[np.uint8]) -> None:
     """Write the C of the published model into a folder."""
     names = [f"image {number}" for number in range(len(images))]
-    folder.write(MODEL, images, names, generated)
+    bundle.write(MODEL, images, names, generated)
 
 
 def compiled(generated: Path, options: str) -> Callable[[NDArray[np.uint8]], NDArray[np.int8]]:
@@ -79,7 +80,7 @@ def elsewhere(generated: Path, images: NDArray[np.uint8]) -> list[Row]:
     expected = Classifier(MODEL, kernels="reference").raw(images)
     (generated / "images").write_bytes(images.tobytes())
     different, instructions = [], []
-    for target in measure.TARGETS:
+    for target in footprint.TARGETS:
         name = f"{len(images):,} test images, {target.name}, emulated"
         rows = [
             Row("different bytes", name, "bytes"),
@@ -90,22 +91,22 @@ def elsewhere(generated: Path, images: NDArray[np.uint8]) -> list[Row]:
                 row.note = f"not installed: {target.missing}"
         else:
             rows[0].median = different_bytes(target, generated, expected)
-            rows[1].median = measure.instructions(target, generated, NAME)
+            rows[1].median = footprint.instructions(target, generated, NAME)
         different.append(rows[0])
         instructions.append(rows[1])
-    costs = [Row("Cortex-M4, -O2", "all", "", note=f"not installed: {measure.M4.missing}")]
-    if not measure.M4.missing:
+    costs = [Row("Cortex-M4, -O2", "all", "", note=f"not installed: {footprint.M4.missing}")]
+    if not footprint.M4.missing:
         labels = ("flash: code and weights", "RAM: static", "stack, at most")
-        values = measure.footprint(generated, NAME)
+        values = footprint.memory(generated, NAME)
         pairs = zip(labels, values, strict=True)
         costs = [Row("Cortex-M4, -O2", label, "bytes", value) for label, value in pairs]
     return [*different, *costs, *instructions]
 
 
-def different_bytes(target: measure.Target, generated: Path, expected: NDArray[np.int8]) -> int:
+def different_bytes(target: footprint.Target, generated: Path, expected: NDArray[np.int8]) -> int:
     sources = [generated / f"{NAME}_test.c", generated / f"{NAME}.c"]
-    measure.build(target, sources, generated / "program")
-    command = measure.emulated(target, generated / "program", "images", "answers")
+    footprint.build(target, sources, generated / "program")
+    command = footprint.emulated(target, generated / "program", "images", "answers")
     subprocess.run(command, cwd=generated, check=True, stdout=subprocess.DEVNULL)
     scores = np.fromfile(generated / "answers", np.int8).reshape(-1, 20)[:, 10:]
     return int((scores != expected).sum())

@@ -21,17 +21,15 @@ INT8 = (-128, 127)
 _LIMITS = np.iinfo(np.int32)
 
 _SOFTMAX_BITS = 5
-"""Integer bits of what softmax takes the exponential of: Q5.26."""
+"""Integer bits of softmax's exponents: Q5.26."""
 _SUM_BITS = 12
-"""Integer bits of the sum of the exponentials: Q12.19."""
+"""Integer bits of softmax's sum: Q12.19."""
 _POWERS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
 """exp(-1/4), exp(-1/2), exp(-1), … exp(-16) in Q0.31."""
 
 
 def quantize_multiplier(factor: float) -> tuple[int, int]:
-    """A factor ≥ 0 as (multiplier, shift): about multiplier · 2^(shift − 31)."""
-    if factor == 0:
-        return 0, 0
+    """Return a factor ≥ 0 as (multiplier, shift): about multiplier · 2^(shift − 31)."""
     fraction, shift = math.frexp(factor)
     multiplier = math.floor(fraction * 2**31 + 0.5)
     if multiplier == 2**31:
@@ -40,28 +38,28 @@ def quantize_multiplier(factor: float) -> tuple[int, int]:
 
 
 def multiply(value: int, multiplier: int, shift: int) -> int:
-    """`value` times what `quantize_multiplier` gave, in its two roundings."""
+    """Return `value` times the factor of `quantize_multiplier`, rounded twice."""
     return round_shift(high_multiply(value << max(shift, 0), multiplier), max(-shift, 0))
 
 
-def once(factor: float, least: int, greatest: int, largest: int) -> tuple[int, int]:
-    """A multiplier and shift whose product, rounded once, is the same as with a float64 factor.
+def single_rounding(factor: float, least: int, greatest: int, largest: int) -> tuple[int, int]:
+    """Return a multiplier and shift whose product, rounded once, is that of a float64 factor.
 
-    Compared at every step of the output: no sum is left where the two could differ.
+    Both are compared at every step of the output: there is no sum where they could differ.
 
     Args:
         factor: greater than 0.
-        least: the least output that is told apart from lesser ones.
-        greatest: the greatest that is told apart from greater ones.
-        largest: how far from 0 a sum can be.
+        least: the lower clamp of the output.
+        greatest: the upper clamp of the output.
+        largest: the greatest absolute value of a sum.
 
     Raises:
-        Error: there is none of 31 bits.
+        Error: no multiplier of 31 bits rounds so.
     """
     steps = np.arange(least + 1, greatest + 1)
 
     def thresholds(rounded: Callable[[NDArray[np.int64]], NDArray[Any]]) -> NDArray[np.int64]:
-        """The least sum that reaches each step."""
+        """Return the least sum that reaches each step."""
         near = np.clip(np.floor((steps - 0.5) / factor), -largest - 1, largest + 1)
         sums = near.astype(np.int64)[:, np.newaxis] + np.arange(-2, 4)
         first = (rounded(sums) < steps[:, np.newaxis]).sum(axis=1)
@@ -86,12 +84,12 @@ def once(factor: float, least: int, greatest: int, largest: int) -> tuple[int, i
 
 
 def high_multiply(a: int, b: int) -> int:
-    """The saturating rounding doubling high multiply: a·b / 2^31, ties up."""
+    """Return a·b / 2^31, ties up: the saturating rounding doubling high multiply."""
     return min((a * b + (1 << 30)) >> 31, _LIMITS.max)
 
 
 def round_shift(value: int, bits: int) -> int:
-    """`value` / 2^bits, ties away from zero."""
+    """Return `value` / 2^bits, ties away from zero."""
     return (value + (1 << bits >> 1) - (value < 0 < bits)) >> bits
 
 
@@ -103,24 +101,17 @@ def round_half_away(value: np.float32) -> int:
 def requantization(
     input_scale: float, input_zero: int, output_scale: float, output_zero: int
 ) -> NDArray[np.int8]:
-    """What QUANTIZE makes of each int8 value, -128 to 127, for another scale and zero point.
-
-    Returns:
-        int8, (256,).
-    """
+    """Return the output of QUANTIZE for each int8 value, -128 to 127; int8, (256,)."""
     multiplier, shift = quantize_multiplier(input_scale / output_scale)
-    return _table(
-        lambda value: multiply(value - input_zero, multiplier, shift) + output_zero,
-    )
+    return _table(lambda value: multiply(value - input_zero, multiplier, shift) + output_zero)
 
 
 def tanh(
     input_scale: float, input_zero: int, output_scale: float, output_zero: int
 ) -> NDArray[np.int8]:
-    """What TANH makes of each int8 value, -128 to 127: TFLite too looks it up.
+    """Return the output of TANH for each int8 value, -128 to 127; int8, (256,).
 
-    Returns:
-        int8, (256,).
+    TFLite makes the same table.
     """
     inverse = np.float32(1) / np.float32(output_scale)
 
@@ -136,11 +127,11 @@ def _table(function: Callable[[int], int]) -> NDArray[np.int8]:
 
 
 def exponentials(input_scale: float, beta: float) -> NDArray[np.int32]:
-    """exp(−beta · input_scale · n) in Q0.31, for softmax: n units below the greatest input.
+    """Return exp(−beta · input_scale · n) in Q0.31, for inputs n units below the greatest.
 
     Returns:
-        int32; as many as count: the exponentials of lesser inputs round to 0 in the sum and in the
-        output alike.
+        int32, up to the last that is not 0: exponentials of lesser inputs round to 0 in softmax's
+        sum and output alike.
     """
     factor = min(beta * input_scale * 2 ** (31 - _SOFTMAX_BITS), 2**31 - 1.0)
     multiplier, shift = quantize_multiplier(factor)
@@ -152,7 +143,7 @@ def exponentials(input_scale: float, beta: float) -> NDArray[np.int32]:
 
 
 def _exponential(value: int) -> int:
-    """Exp of a value ≤ 0 in Q5.26, as Q0.31, after gemmlowp's exp_on_negative_values."""
+    """Return exp of a value ≤ 0 in Q5.26, as Q0.31: gemmlowp's exp_on_negative_values."""
     if value == 0:
         return int(_LIMITS.max)
     quarter = 1 << 24
@@ -169,7 +160,7 @@ def _exponential(value: int) -> int:
 
 
 def interpolation(size: int, target: int, half: bool, corners: bool) -> tuple[list[int], list[int]]:
-    """Where RESIZE_BILINEAR's integer kernel reads along one axis.
+    """Return the inputs of RESIZE_BILINEAR's integer kernel along one axis.
 
     Args:
         size: of the input.
@@ -178,8 +169,8 @@ def interpolation(size: int, target: int, half: bool, corners: bool) -> tuple[li
         corners: corners aligned.
 
     Returns:
-        For each output the lower of two neighbouring inputs, and the weight of the upper one, of
-        1024.
+        For each output the lower of two neighbouring inputs, and 1024 times the weight of the upper
+        one.
     """
     scale = (1024 * size + target // 2) // target
     if corners and target > 1:
