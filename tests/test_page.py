@@ -22,7 +22,6 @@ from drawing import (
 )
 from PIL import Image
 
-from keras_lenet.edge import metadata
 from keras_lenet.edge.classifier import Classifier, reference_model
 from keras_lenet.edge.prepare import load, prepare
 from keras_lenet.tflite import metadata_writer
@@ -221,7 +220,7 @@ def test_a_photo(browser, address, tmp_path):
 
 def test_no_digit_and_a_threshold(browser, tmp_path):
     """Below the file's threshold the page says that it is no digit, as Python does."""
-    described = metadata.describe("lenet5", "", "1", "", 1.0)
+    described = metadata_writer.describe("lenet5", "", "1", "", 1.0)
     path = tmp_path / "strict.tflite"
     path.write_bytes(metadata_writer.attach(reference_model().read_bytes(), described, {}))
     with (

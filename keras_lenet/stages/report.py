@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
@@ -24,11 +23,12 @@ from keras_lenet.evaluation import quantization_noise, results, significance
 from keras_lenet.recipe import Recipe, Report
 from keras_lenet.reporting import plots
 from keras_lenet.stages import Context
+from keras_lenet.tflite import contract
 
 PAGE, TEMPLATE = "report.html", "report.html.j2"
 CURVES = "training.png"
 # As their stages name them; importing those would load TensorFlow for a few words.
-CONTACT_SHEET, MANIFEST = "augmentation.png", "manifest.json"
+CONTACT_SHEET = "augmentation.png"
 MODEL, EXAMPLE = "model.keras", "example.png"
 FILTERS, FEATURE_MAPS = "filters.png", "feature_maps.png"
 GALLERY = 200
@@ -79,8 +79,8 @@ def run(context: Context[Recipe]) -> dict[str, Any]:
         for stage in histories
     }
     plots.save(plots.training_curves(histories, kept), context.out / CURVES)
-    manifest = json.loads((inputs["export"] / MANIFEST).read_text(encoding="utf-8"))
-    seen = _inside(inputs["train"], manifest["labels"], context.out)
+    manifest = contract.Manifest.read(inputs["export"])
+    seen = _inside(inputs["train"], list(manifest.labels), context.out)
     written = page(
         *_evaluation(inputs["evaluate"]),
         recipe=context.settings,
@@ -88,7 +88,7 @@ def run(context: Context[Recipe]) -> dict[str, Any]:
         kept=kept,
         contact_sheet=(inputs["train"] / CONTACT_SHEET).read_bytes(),
         inside=seen,
-        hashes={name: described["sha256"] for name, described in manifest["files"].items()},
+        hashes={name: described.sha256 for name, described in manifest.files.items()},
     )
     artifacts.write_bytes(context.out / PAGE, written.encode())
     return {"bytes": len(written.encode())}

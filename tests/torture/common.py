@@ -51,12 +51,15 @@ def environment(threads: int = 1) -> dict[str, str]:
 def contents(run: Path) -> dict[str, str]:
     """SHA-256 of everything that a run leaves and that its recipe alone decides.
 
-    Left out are times: the records, those in metrics.json, and the page that shows them.
+    Left out are times: the records, those in metrics.json, and the page that shows them; and the
+    SavedModel's graph, whose functions TensorFlow numbers as it likes. Its weights are compared.
     """
     found = {}
     for stage in pipeline.STAGES:
         for name, digest in artifacts.hash_files(run / stage).items():
             found[f"{stage}/{name}"] = digest
+    for name in ("saved_model.pb", "fingerprint.pb"):
+        found.pop(f"export/saved_model/{name}", None)
     found.pop("report/report.html", None)
     if "evaluate/metrics.json" in found:
         metrics = json.loads((run / "evaluate" / "metrics.json").read_text())

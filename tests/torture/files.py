@@ -95,7 +95,7 @@ TOML = [
     b'name = "../../etc"\n[data]\ndataset = "\\u001b[31m"',
     b"[train]\nepochs = 1979-05-27T07:32:00Z",
 ]
-DESCRIPTION = metadata_writer.encode(metadata.describe("lenet5", "digits", "1", "me", 0.5))
+DESCRIPTION = metadata_writer.encode(metadata_writer.describe("lenet5", "digits", "1", "me", 0.5))
 
 
 def shared_offsets(levels=4, width=2000):
