@@ -187,10 +187,8 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 
 def write_sums(folder: Path) -> None:
-    """Write the SHA-256 of every other file below `folder`, for `sha256sum -c SHA256SUMS`."""
-    digests = hash_files(folder)
-    digests.pop(SUMS, None)
-    lines = (f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    """Write the SHA-256 of every file below `folder`, for `sha256sum -c SHA256SUMS`."""
+    lines = (f"{digest}  {name}\n" for name, digest in sorted(hash_files(folder).items()))
     write_bytes(folder / SUMS, "".join(lines).encode())
 
 
@@ -203,12 +201,8 @@ def damaged(folder: Path, expected: dict[str, str]) -> str | None:
     return None
 
 
-def _partial(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.partial")
-
-
-def _previous(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.previous")
+def _beside(folder: Path, kind: Literal["partial", "previous"]) -> Path:
+    return folder.with_name(f".{folder.name}.{kind}")
 
 
 def replaceable(folder: Path, marker: str) -> Path:
@@ -227,7 +221,7 @@ def replaceable(folder: Path, marker: str) -> Path:
 
 def recover(folder: Path) -> None:
     """Finish a `commit` in the middle of which a process was killed."""
-    previous = _previous(folder)
+    previous = _beside(folder, "previous")
     if previous.exists() and not folder.exists():
         previous.rename(folder)
     _tidy(folder)
@@ -235,7 +229,7 @@ def recover(folder: Path) -> None:
 
 def _tidy(folder: Path) -> None:
     """Delete a finished folder's predecessor, its identity and its checkpoints."""
-    shutil.rmtree(_previous(folder), ignore_errors=True)
+    shutil.rmtree(_beside(folder, "previous"), ignore_errors=True)
     for path in [folder / IDENTITY, *folder.rglob(CHECKPOINT)]:
         path.unlink(missing_ok=True)
 
@@ -245,12 +239,11 @@ def is_complete(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) 
 
     A finished version has a record of these settings and inputs, and every file of the record.
     """
-    record = Record.read(_partial(folder))
-    return (
-        record is not None
-        and (record.settings, record.inputs) == (settings, inputs)
-        and damaged(_partial(folder), record.outputs) is None
-    )
+    partial = _beside(folder, "partial")
+    record = Record.read(partial)
+    if record is None or (record.settings, record.inputs) != (settings, inputs):
+        return False
+    return damaged(partial, record.outputs) is None
 
 
 def begin(folder: Path, identity: dict[str, Any], resume: bool = True) -> Path:
@@ -259,7 +252,7 @@ def begin(folder: Path, identity: dict[str, Any], resume: bool = True) -> Path:
     An interrupted attempt with the same `identity` is kept, so that the stage can resume from it,
     unless `resume` is false.
     """
-    partial = _partial(folder)
+    partial = _beside(folder, "partial")
     marker = partial / IDENTITY
     wanted = json.loads(json.dumps(identity))
     try:
@@ -281,7 +274,7 @@ def begin(folder: Path, identity: dict[str, Any], resume: bool = True) -> Path:
 def copy_partial(folder: Path, scratch: Path) -> Path:
     """Copy the working folder that another process has begun for `folder`; return the copy."""
     ignored = shutil.ignore_patterns(f"{TEMPORARY}*")  # files that it is writing at this moment
-    return Path(shutil.copytree(_partial(folder), scratch / folder.name, ignore=ignored))
+    return Path(shutil.copytree(_beside(folder, "partial"), scratch / folder.name, ignore=ignored))
 
 
 def commit(folder: Path) -> None:
@@ -291,7 +284,7 @@ def commit(folder: Path) -> None:
     no more than the time this takes.
     """
     recover(folder)
-    partial = _partial(folder)
+    partial = _beside(folder, "partial")
     if not (partial / IDENTITY).exists():
         raise Error(
             f"{partial} was deleted while it was written to, and with it a part of the result; run "
@@ -300,7 +293,7 @@ def commit(folder: Path) -> None:
     for path in [*partial.rglob("*"), partial]:
         sync(path)
     if folder.exists():
-        folder.rename(_previous(folder))
+        folder.rename(_beside(folder, "previous"))
     partial.rename(folder)
     sync(folder.parent)
     _tidy(folder)

@@ -91,8 +91,7 @@ class Classifier:
     Attributes:
         input: the input tensor: (1, 28, 28, 1), real values in [0, 1].
         output: the output tensor: (1, 10), probabilities.
-        threshold: the confidence that an accepted answer needs, from the file's metadata; 0 if
-            they have none.
+        threshold: the confidence that an accepted answer needs; 0 if the file has none.
         kernels: the kernel set.
         threads: number of CPU threads.
     """
@@ -124,14 +123,11 @@ class Classifier:
         self._batch = 1
 
     def predict(self, images: NDArray[np.uint8], batch_size: int = 500) -> NDArray[np.float32]:
-        """Classify images.
+        """Return the probability of each class, float32 (N, 10), `batch_size` images at a time.
 
         Args:
             images: uint8, (N, 28, 28), 0 = background, 255 = ink.
-            batch_size: number of images computed at a time; the results do not depend on it.
-
-        Returns:
-            float32, (N, 10): the probability of each class.
+            batch_size: the results do not depend on it.
 
         Raises:
             Error: `images` has another shape or dtype.
@@ -158,7 +154,7 @@ class Classifier:
         return Answer(first, confidence, second, other, probabilities, accepted, prepared)
 
     def raw(self, images: NDArray[np.uint8], batch_size: int = 500) -> NDArray[Any]:
-        """Return the quantized output, (N, 10), in the output's dtype."""
+        """Return the quantized output, (N, 10), in the output's dtype; see `predict`."""
         results = np.empty((len(images), 10), self.output.dtype)
         for start in range(0, len(images), batch_size):
             batch = self.quantize(images[start : start + batch_size])

@@ -20,7 +20,7 @@ from keras_lenet.evaluation import confidence
 from keras_lenet.recipe import ExportSettings
 from keras_lenet.stages import Context, quantize, train
 from keras_lenet.tflite import convert, metadata_writer
-from keras_lenet.tflite.contract import CONTRACT, MANIFEST, SIGNATURE, File, Manifest, SavedModel
+from keras_lenet.tflite.contract import CONTRACT, MANIFEST, SIGNATURE, File, Manifest
 from keras_lenet.training import devices
 
 SAVED_MODEL, BUDGET, MICROCONTROLLER = "saved_model", "budget.md", "microcontroller"
@@ -83,15 +83,15 @@ def run(context: Context[ExportSettings]) -> dict[str, Any]:
     footprint.write(plain, context.out / BUDGET)
     write_bundles(plain, context.out)
     artifacts.write_bytes(context.out / LABELS_FILE, labels(context.dataset))
-    artifacts.write_json(context.out / CALIBRATION, _identify(calibration))
+    hashes = [artifacts.digest(image.tobytes()) for image in calibration.images[:]]
+    used = {"indices": calibration.indices.tolist(), "sha256": hashes}
+    artifacts.write_json(context.out / CALIBRATION, used)
     temperatures = {
         stage: confidence.divided_by(context.inputs[stage]) for stage in ("train", "quantize")
     }
     described = manifest(context.out, context.dataset, recipe, thresholds, temperatures)
     artifacts.write_json(context.out / MANIFEST, described.as_json())
-    return {
-        variant: (context.out / file_name(name, variant)).stat().st_size for variant in VARIANTS
-    }
+    return {variant: described.files[file_name(name, variant)].bytes for variant in VARIANTS}
 
 
 def write_bundles(int8: Path, out: Path) -> None:
@@ -144,14 +144,6 @@ def labels(dataset: str) -> bytes:
     return "".join(f"{label}\n" for label in catalogue.classes(dataset)).encode()
 
 
-def _identify(calibration: loading.Examples) -> dict[str, Any]:
-    """Return positions and pixels' SHA-256 of the training images that calibrated int8_ptq."""
-    return {
-        "indices": calibration.indices.tolist(),
-        "sha256": [artifacts.digest(image.tobytes()) for image in calibration.images[:]],
-    }
-
-
 def manifest(
     out: Path,
     dataset: str,
@@ -159,14 +151,14 @@ def manifest(
     thresholds: dict[str, float],
     temperatures: dict[str, float],
 ) -> Manifest:
-    """Describe an export's folder for programs.
+    """Describe the exported files in `out` for programs.
 
     Args:
-        out: holds the exported files.
+        out: folder of the files.
         dataset: the dataset really used.
         settings: the recipe's, that decided the files.
         thresholds: the confidence threshold of each variant.
-        temperatures: by which the train and the quantize stage divided their logits.
+        temperatures: the divisors of the logits, by stage: train and quantize.
     """
 
     def tflite(path: Path, variant: str) -> File:
@@ -186,7 +178,7 @@ def manifest(
             file_name(model, variant): tflite(out / file_name(model, variant), variant)
             for variant in VARIANTS
         },
-        saved_model=SavedModel(**dict(SIGNATURE), threshold=thresholds["float32"]),
+        saved_model=SIGNATURE.model_copy(update={"threshold": thresholds["float32"]}),
         microcontroller=bundle | {plain.name: tflite(plain, "int8")},
         settings=settings.model_dump(mode="json"),
         versions=artifacts.versions(),

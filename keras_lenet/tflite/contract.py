@@ -31,11 +31,12 @@ class Contract(BaseModel):
 
 
 class Signature(BaseModel):
-    """Name, inputs and outputs of the SavedModel's function; a side of None takes any number."""
+    """The SavedModel's function; a side of None takes any number."""
 
     signature: str
     inputs: dict[str, End]
     outputs: dict[str, End]
+    threshold: float | None = None
 
 
 def _contract(dtype: str, zero_point: int | None, pixel: str, probability: str) -> Contract:
@@ -82,12 +83,6 @@ class File(BaseModel):
         return cls(bytes=path.stat().st_size, sha256=sha256(path), **promised)
 
 
-class SavedModel(Signature):
-    """The SavedModel in the manifest."""
-
-    threshold: float
-
-
 class Manifest(BaseModel):
     """The description of an export's folder for programs (`manifest.json`)."""
 
@@ -98,7 +93,7 @@ class Manifest(BaseModel):
     labels: tuple[str, ...]
     temperature: dict[str, str | float]
     files: dict[str, File]
-    saved_model: SavedModel
+    saved_model: Signature
     microcontroller: dict[str, File]
     settings: dict[str, Any]
     versions: dict[str, str]

@@ -104,9 +104,11 @@ class _AlignedBuffer(schema.BufferT):
     data: Any
 
     def Pack(self, builder: Any) -> int:  # noqa: N802 - the name that the generated code calls
-        self.data = None if self.data is None or not len(self.data) else np.asarray(self.data)
-        if self.data is not None:
-            builder.Prep(_ALIGNMENT, self.data.size)
+        if self.data is None or not len(self.data):
+            self.data = None
+        else:
+            self.data = np.asarray(self.data, np.uint8)
+            builder.Prep(_ALIGNMENT, len(self.data))
         return int(super().Pack(builder))
 
 

@@ -18,7 +18,7 @@ from keras_lenet.errors import Error
 from keras_lenet.tflite import inspection
 
 MICRO = "micro"
-"""TensorFlow Lite Micro's interpreter, where the package tflite-micro is installed."""
+"""The kernel set of TensorFlow Lite Micro, where the package tflite-micro is installed."""
 INSTALL = "pip install --pre tflite-micro"
 ARENA = 64 << 10
 
@@ -174,10 +174,11 @@ def arena(path: Path) -> tuple[int, str]:
         Error: the interpreter is installed, but lacks an op of the file, or memory.
     """
     report = inspection.inspect(path)
-    if has_micro():
-        image = report.inputs[0]
-        _, used = run_micro(path, np.zeros(image.shape, image.dtype))  # the same for any image
-        how = f"TensorFlow Lite Micro used {used} bytes on a 64-bit host; a 32-bit core uses fewer"
-        return used, how
-    how = "an estimate, twice the activations at their peak: tflite-micro was not installed"
-    return 2 * report.peak_activation_bytes, how
+    if not has_micro():
+        how = "an estimate, twice the activations at their peak: tflite-micro was not installed"
+        return 2 * report.peak_activation_bytes, how
+    image = report.inputs[0]
+    _, used = run_micro(path, np.zeros(image.shape, image.dtype))  # the same for any image
+    return used, (
+        f"TensorFlow Lite Micro used {used} bytes on a 64-bit host; a 32-bit core uses fewer"
+    )
