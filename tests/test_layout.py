@@ -11,8 +11,9 @@ from conftest import PIPELINES
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from keras_lenet.edge import metadata
 from keras_lenet.edge.classifier import Classifier, Kernels, open_interpreter
-from keras_lenet.tflite import convert, inspection, layout, metadata_writer
+from keras_lenet.tflite import convert, layout, metadata_writer
 
 PLAIN = PIPELINES.parent / "exported" / "microcontroller" / "lenet5_int8_plain.tflite"
 
@@ -229,41 +230,15 @@ def test_what_is_optimized_comes_back_unchanged():
     assert layout.optimize(content) == content
 
 
-def test_the_first_convolution_sees_blocks_as_channels(tmp_path):
-    path = tmp_path / "optimized.tflite"
-    path.write_bytes(layout.optimize(PLAIN.read_bytes()))
-    convolution, *_ = (op for op in inspection.inspect(path).ops if op.name == "CONV_2D")
-    assert convolution.inputs[0].shape == (1, 16, 8, 8)
-    assert convolution.outputs[0].shape == (1, 14, 7, 48)
-    assert convolution.parameters == 48 * 3 * 2 * 8 + 48
-
-
 def test_a_file_without_reshapes_takes_any_batch_as_it_is():
     assert layout.any_batch(PLAIN.read_bytes()) == PLAIN.read_bytes()
 
 
-def test_constants_of_other_layouts_are_the_filters_at_every_place_of_a_block():
-    """By hand: filter f begins at pixel (row, column) of a block of 2×4, and is 0 elsewhere."""
-    before, after = (
-        schema.ModelT.InitFromPackedBuf(content, 0)
-        for content in (PLAIN.read_bytes(), layout.optimize(PLAIN.read_bytes()))
-    )
-    filters = constants(before)[0].reshape(6, 5, 5)
-    blocks, biases, scales = constants(after)
-    blocks = blocks.reshape(2, 2, 2, 6, 3, 2, 2, 4)  # row, column % 2, column // 2, filter
-    taps = blocks.transpose(0, 1, 2, 3, 4, 6, 5, 7).reshape(2, 2, 2, 6, 6, 8)
-    for row, column, filter_ in np.ndindex(2, 4, 6):
-        expected = np.zeros((6, 8), np.int8)
-        expected[row : row + 5, column : column + 5] = filters[filter_]
-        np.testing.assert_array_equal(taps[row, column % 2, column // 2, filter_], expected)
-    np.testing.assert_array_equal(biases, np.tile(constants(before)[1], 8))
-    np.testing.assert_array_equal(scales, np.tile(constants(before)[2], 8))
-
-
-def constants(model):
-    """Weights, biases and scales of the first convolution."""
-    graph = model.subgraphs[0]
-    named = [inspection.op_name(model.operatorCodes[op.opcodeIndex]) for op in graph.operators]
-    _, weights, bias = (graph.tensors[i] for i in graph.operators[named.index("CONV_2D")].inputs)
-    values = [np.array(model.buffers[one.buffer].data) for one in (weights, bias)]
-    return values[0].view(np.int8), values[1].view("<i4"), weights.quantization.scale
+def test_the_published_file_is_the_plain_one_laid_out_to_the_byte():
+    published = (PLAIN.parents[1] / "lenet5_int8.tflite").read_bytes()
+    model = schema.ModelT.InitFromPackedBuf(PLAIN.read_bytes(), 0)
+    model.metadata.pop()  # of the plain file itself, as its last buffer
+    model.buffers.pop()
+    laid_out = layout.optimize(metadata_writer.pack(model))
+    described, files = metadata.read(published), metadata_writer.files(published)
+    assert metadata_writer.attach(laid_out, described, files) == published

@@ -29,6 +29,7 @@ any number of them."""
 FORMATS: dict[Any, str] = {int: "<b", np.uint32: "<I", float: "<f"}
 """The scalars, as `struct` reads them."""
 
+_OPTIONS = {NORMALIZATION: "NormalizationOptions", THRESHOLDING: "ScoreThresholdingOptions"}
 TABLES: dict[str, dict[str, Any]] = {
     "AssociatedFile": {"name": str, "description": str, "type": int},
     "ImageSize": {"width": np.uint32, "height": np.uint32},
@@ -39,13 +40,7 @@ TABLES: dict[str, dict[str, Any]] = {
     },
     "NormalizationOptions": {"mean": [float], "std": [float]},
     "ScoreThresholdingOptions": {"global_score_threshold": float},
-    "ProcessUnit": {
-        "options_type": int,
-        "options": {
-            NORMALIZATION: "NormalizationOptions",
-            THRESHOLDING: "ScoreThresholdingOptions",
-        },
-    },
+    "ProcessUnit": {"options_type": int, "options": _OPTIONS},
     "Stats": {"max": [float], "min": [float]},
     "TensorMetadata": {
         "name": str,
@@ -75,15 +70,8 @@ TABLES: dict[str, dict[str, Any]] = {
     # The way to the metadata in the model around it, after tensorflow/lite's schema.fbs.
     "Buffer": {"data": bytes},
     "Metadata": {"name": str, "buffer": np.uint32},
-    "Model": {
-        "version": None,
-        "operator_codes": None,
-        "subgraphs": None,
-        "description": None,
-        "buffers": ["Buffer"],
-        "metadata_buffer": None,
-        "metadata": ["Metadata"],
-    },
+    "Model": dict.fromkeys(("version", "operator_codes", "subgraphs", "description"))
+    | {"buffers": ["Buffer"], "metadata_buffer": None, "metadata": ["Metadata"]},
 }
 """The kind of each table's fields, in the order of their slots.
 
