@@ -320,14 +320,10 @@ def replacement(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def lock(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold `folder` for this process alone; the system frees the lock when the process ends.
-
-    Args:
-        folder: made where there is none.
-        wait: for another process that holds it, instead of refusing.
+    """Hold `folder`, made if need be, for this process alone; the lock ends with the process.
 
     Raises:
-        Error: another process holds it.
+        Error: another process holds the folder, and `wait` is false.
     """
     folder.mkdir(parents=True, exist_ok=True)
     advice = None if wait else "run under another name (--set name=…)"
@@ -337,15 +333,17 @@ def lock(folder: Path, wait: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _held(lock_file: Path, folder: Path, advice: str | None) -> Iterator[None]:
-    """Lock `lock_file`, beside which another file names the process that holds it.
+    """Lock `lock_file` on behalf of `folder`; a second file names the process that holds it.
+
+    The lock file itself stays empty: another process that tries to lock it empties it.
 
     Args:
-        lock_file: locked, and never written to: opening it for a second lock empties it.
+        lock_file: the file to lock.
         folder: named in messages.
-        advice: how to proceed, where another process holds it; None to wait for that process.
+        advice: a way out if another process holds the lock; None to wait for that process.
 
     Raises:
-        Error: another process holds it.
+        Error: another process holds the lock, and there is advice.
     """
     from filelock import FileLock, Timeout  # slow to import, and only changes to files need it
 

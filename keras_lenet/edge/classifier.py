@@ -99,12 +99,7 @@ class Classifier:
     def __init__(
         self, path: Path | str | None = None, threads: int = 1, kernels: Kernels = "xnnpack"
     ) -> None:
-        """Open a .tflite file.
-
-        Args:
-            path: int8, uint8 or float; by default the package's reference int8 model.
-            threads: number of CPU threads.
-            kernels: the kernel set.
+        """Open a .tflite file, int8, uint8 or float; by default the package's reference int8 model.
 
         Raises:
             Error: the file is no .tflite, is damaged, or does not map a 28×28 image to ten scores.

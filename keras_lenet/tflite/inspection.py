@@ -60,15 +60,10 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Op:
-    """One operator.
+    """One operator, by its name in the TFLite schema.
 
-    Attributes:
-        name: in the TFLite schema.
-        inputs: without the constants.
-        outputs: all of them.
-        macs: multiply-accumulates of one inference.
-        parameters: number of weights and biases.
-        weight_bytes: size of weights and biases.
+    `inputs` leave out the constants, `macs` are the multiply-accumulates of one inference,
+    `parameters` the number of weights and biases, `weight_bytes` their size.
     """
 
     name: str
@@ -85,8 +80,6 @@ class Report:
 
     Attributes:
         bytes: size of the file.
-        inputs: of the graph.
-        outputs: of the graph.
         ops: in the order of execution.
         weight_bytes: size of all constants.
         peak_activation_bytes: greatest size of the tensors alive at one time, if each is freed
