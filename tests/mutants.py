@@ -65,7 +65,7 @@ ROOMS = {
     ),
     "distill": Room(("stages/distill.py",), ("distill",), slow=True),
     "quantize": Room(("stages/quantize.py",), ("quantize",), slow=True),
-    "export": Room(("stages/export.py", "tflite/convert.py"), ("export",)),
+    "export": Room(("stages/export.py", "tflite/contract.py", "tflite/convert.py"), ("export",)),
     "layout": Room(("tflite/layout.py",), ("layout",)),
     "publish": Room(("seeds.py",), ("publish",)),
     "gates": Room(
