@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -13,51 +14,47 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from keras_lenet.errors import Error
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 RECORD = "stage.json"
 IDENTITY = "identity.json"
 SUMS = "SHA256SUMS"
 CHECKPOINT = "checkpoint.npz"
-"""What an unfinished fit goes on from; it goes only once the stage's result is in its place."""
+"""The state from which an unfinished fit resumes; deleted once the result is in its place."""
 HISTORY = "history.csv"
 """A fit's figures, a line an epoch."""
 TEMPORARY = ".writing-"
-"""What the names of half-written files and folders begin with."""
-SCHEMA = 1
+"""Prefix of half-written files and folders."""
+SCHEMA: Final = 1
+DECISIVE = (
+    "keras-lenet tensorflow keras tf-keras tensorflow-model-optimization ai-edge-litert numpy "
+    "scikit-learn tflite-micro ethos-u-vela"
+)
+"""The packages whose versions decide results."""
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(data: bytes) -> str:
-    """SHA-256 of `data`, as 64 hexadecimal digits."""
+    """Return the SHA-256 of `data`, as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package, of Python and of what decides results, for the records."""
+    """Return the versions of Python and of the installed packages that decide results."""
     from importlib import metadata  # slow, and only records need it
 
-    packages = (
-        "keras-lenet",
-        "tensorflow",
-        "keras",
-        "tf-keras",
-        "tensorflow-model-optimization",
-        "ai-edge-litert",
-        "numpy",
-        "scikit-learn",
-        "tflite-micro",
-        "ethos-u-vela",
-    )
     found = {"python": platform.python_version()}
-    for package in packages:
+    for package in DECISIVE.split():
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
@@ -67,8 +64,8 @@ def versions() -> dict[str, str]:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` once it is whole on disk.
 
-    On an exception the temporary file goes and `path` keeps what it had. The folder is made if it
-    isn't there, but not those around it: should they be gone, somebody has deleted them.
+    On an exception the temporary file goes and `path` keeps its content. The folder is made where
+    there is none. Its parent must exist; a missing one means that the run was deleted.
     """
     path.parent.mkdir(exist_ok=True)
     # The suffix stays last: writers such as Keras and matplotlib choose the format by it.
@@ -77,8 +74,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync(temporary)
         temporary.chmod(0o644)  # mkstemp makes it private
         temporary.replace(path)
         sync(path.parent)
@@ -89,8 +85,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def sync(path: Path) -> None:
     """Flush a file's bytes, or a folder's names, to the disk.
 
-    Windows flushes only what is open for writing, and opens no folders: their names are in its
-    file system's journal.
+    Windows flushes only files that are open for writing, and opens no folders: their names are in
+    the journal of its file system.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -112,16 +108,15 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` as indented JSON, all of it or none."""
-    write_bytes(
-        path, (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
-    )
+    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    write_bytes(path, f"{text}\n".encode())
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a finished stage leaves beside its files (`stage.json`).
+    """The record that a finished stage leaves beside its files (`stage.json`).
 
-    `settings` and `inputs` decide whether the stage is up to date; the rest tells how it went.
+    `settings` and `inputs` decide whether the stage is up to date.
 
     Attributes:
         settings: the resolved recipe, as far as it decides the result: the sections that this stage
@@ -142,7 +137,9 @@ class Record:
     started: str
     seconds: float
     summary: dict[str, Any]
-    schema: int = SCHEMA
+    schema: Literal[1] = SCHEMA
+
+    __pydantic_config__: ClassVar = {"strict": True, "extra": "forbid"}
 
     def write(self, folder: Path) -> None:
         """Write the record into `folder`."""
@@ -150,17 +147,15 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
-        """Return the record in `folder`, or None where none can be read: the stage has to run."""
+        """Return the record in `folder`; None if it is missing, damaged or of another schema."""
         try:
-            fields = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-            record = cls(**fields)
-        except (OSError, ValueError, TypeError, RecursionError):
+            return _form().validate_json((folder / RECORD).read_bytes())
+        except (OSError, ValueError):
             return None
-        return record if record.schema == SCHEMA and record.is_sound() else None
 
     @classmethod
     def of_finished(cls, folder: Path) -> Record:
-        """Return the record in the folder of a stage that has finished.
+        """Return the record in the folder of a finished stage.
 
         Raises:
             Error: the record is missing, damaged, or of another schema.
@@ -170,20 +165,19 @@ class Record:
             raise Error(f"{folder}: its record cannot be read; run the stage again")
         return record
 
-    def is_sound(self) -> bool:
-        """Return whether every field has its type: what was read may have been edited."""
-        digests = (self.inputs, self.outputs, self.versions)
-        return (
-            all(isinstance(value, dict) for value in (*digests, self.settings, self.summary))
-            and all(isinstance(digest, str) for by_name in digests for digest in by_name.values())
-            and all(isinstance(text, str) for text in (self.stage, self.dataset, self.started))
-            and type(self.seconds) in (int, float)
-            and (self.seed is None or type(self.seed) is int)
-        )
+
+@functools.cache
+def _form() -> TypeAdapter[Record]:
+    from pydantic import TypeAdapter  # devices lack it, and have no records
+
+    return TypeAdapter(Record)
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """SHA-256 by relative path of every file below `folder`, those that describe it left out."""
+    """Return the SHA-256 of every file below `folder`, by relative path.
+
+    The folder's own record and identity, and checkpoints, are left out.
+    """
     described = {folder / name for name in (RECORD, IDENTITY)}
     return {
         path.relative_to(folder).as_posix(): sha256(path)
@@ -193,15 +187,13 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 
 def write_sums(folder: Path) -> None:
-    """Write the SHA-256 of every other file below `folder`, for `sha256sum -c SHA256SUMS`."""
-    digests = hash_files(folder)
-    digests.pop(SUMS, None)
-    lines = (f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    """Write the SHA-256 of every file below `folder`, for `sha256sum -c SHA256SUMS`."""
+    lines = (f"{digest}  {name}\n" for name, digest in sorted(hash_files(folder).items()))
     write_bytes(folder / SUMS, "".join(lines).encode())
 
 
 def damaged(folder: Path, expected: dict[str, str]) -> str | None:
-    """The first file of `expected` that is missing from `folder` or has other bytes."""
+    """Return the first file of `expected` that `folder` lacks or has with other bytes."""
     for name, digest in expected.items():
         path = folder / name
         if not path.is_file() or sha256(path) != digest:
@@ -209,16 +201,12 @@ def damaged(folder: Path, expected: dict[str, str]) -> str | None:
     return None
 
 
-def _partial(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.partial")
-
-
-def _previous(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.previous")
+def _beside(folder: Path, kind: Literal["partial", "previous"]) -> Path:
+    return folder.with_name(f".{folder.name}.{kind}")
 
 
 def replaceable(folder: Path, marker: str) -> Path:
-    """A folder that may be replaced, resolved: new, empty, or one of ours, which has `marker`.
+    """Return `folder` resolved, if it may be replaced: it is new, empty, or has our `marker`.
 
     Raises:
         Error: it holds something else, which would be lost.
@@ -232,32 +220,30 @@ def replaceable(folder: Path, marker: str) -> Path:
 
 
 def recover(folder: Path) -> None:
-    """Finish what a process killed in the middle of `commit` left undone."""
-    previous = _previous(folder)
+    """Finish a `commit` in the middle of which a process was killed."""
+    previous = _beside(folder, "previous")
     if previous.exists() and not folder.exists():
         previous.rename(folder)
     _tidy(folder)
 
 
 def _tidy(folder: Path) -> None:
-    """Drop what stands behind a finished folder: its predecessor, and what it was made with."""
-    shutil.rmtree(_previous(folder), ignore_errors=True)
+    """Delete a finished folder's predecessor, its identity and its checkpoints."""
+    shutil.rmtree(_beside(folder, "previous"), ignore_errors=True)
     for path in [folder / IDENTITY, *folder.rglob(CHECKPOINT)]:
         path.unlink(missing_ok=True)
 
 
 def is_complete(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> bool:
-    """Whether a killed process had finished the next version of `folder`, but not placed it.
+    """Return whether a killed process had finished the next version of `folder`, but not placed it.
 
-    Finished is what has a record of these settings and inputs, and every file that this names.
+    A finished version has a record of these settings and inputs, and every file of the record.
     """
-    record = Record.read(_partial(folder))
-    return (
-        record is not None
-        and record.settings == settings
-        and record.inputs == inputs
-        and damaged(_partial(folder), record.outputs) is None
-    )
+    partial = _beside(folder, "partial")
+    record = Record.read(partial)
+    if record is None or (record.settings, record.inputs) != (settings, inputs):
+        return False
+    return damaged(partial, record.outputs) is None
 
 
 def begin(folder: Path, identity: dict[str, Any], resume: bool = True) -> Path:
@@ -266,7 +252,7 @@ def begin(folder: Path, identity: dict[str, Any], resume: bool = True) -> Path:
     An interrupted attempt with the same `identity` is kept, so that the stage can resume from it,
     unless `resume` is false.
     """
-    partial = _partial(folder)
+    partial = _beside(folder, "partial")
     marker = partial / IDENTITY
     wanted = json.loads(json.dumps(identity))
     try:
@@ -287,18 +273,18 @@ def begin(folder: Path, identity: dict[str, Any], resume: bool = True) -> Path:
 
 def copy_partial(folder: Path, scratch: Path) -> Path:
     """Copy the working folder that another process has begun for `folder`; return the copy."""
-    ignored = shutil.ignore_patterns(f"{TEMPORARY}*")  # what it is writing at this moment
-    return Path(shutil.copytree(_partial(folder), scratch / folder.name, ignore=ignored))
+    ignored = shutil.ignore_patterns(f"{TEMPORARY}*")  # files that it is writing at this moment
+    return Path(shutil.copytree(_beside(folder, "partial"), scratch / folder.name, ignore=ignored))
 
 
 def commit(folder: Path) -> None:
     """Put the finished working folder in the place of `folder`; one of both always stands.
 
-    What an interrupted attempt goes on from is dropped last of all, so that whenever the process is
-    killed, and should the machine lose power, no more is lost than the time this takes.
+    The checkpoints are deleted last of all, so that a kill or a power failure at any moment loses
+    no more than the time this takes.
     """
     recover(folder)
-    partial = _partial(folder)
+    partial = _beside(folder, "partial")
     if not (partial / IDENTITY).exists():
         raise Error(
             f"{partial} was deleted while it was written to, and with it a part of the result; run "
@@ -307,7 +293,7 @@ def commit(folder: Path) -> None:
     for path in [*partial.rglob("*"), partial]:
         sync(path)
     if folder.exists():
-        folder.rename(_previous(folder))
+        folder.rename(_beside(folder, "previous"))
     partial.rename(folder)
     sync(folder.parent)
     _tidy(folder)
@@ -315,9 +301,7 @@ def commit(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacement(folder: Path) -> Iterator[Path]:
-    """Yield a working folder, held for this process alone; put it in the place of `folder` at last.
-
-    What an interrupted attempt left is not gone on from.
+    """Yield a new working folder, held for this process alone; at last put it in `folder`'s place.
 
     Raises:
         Error: another process is replacing `folder`.
@@ -336,14 +320,10 @@ def replacement(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def lock(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold `folder` for this process alone; the system frees the lock when the process ends.
-
-    Args:
-        folder: made where there is none.
-        wait: for another process that holds it, instead of refusing.
+    """Hold `folder`, made if need be, for this process alone; the lock ends with the process.
 
     Raises:
-        Error: another process holds it.
+        Error: another process holds the folder, and `wait` is false.
     """
     folder.mkdir(parents=True, exist_ok=True)
     advice = None if wait else "run under another name (--set name=…)"
@@ -353,15 +333,17 @@ def lock(folder: Path, wait: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _held(lock_file: Path, folder: Path, advice: str | None) -> Iterator[None]:
-    """Lock `lock_file`, beside which another file names the process that holds it.
+    """Lock `lock_file` on behalf of `folder`; a second file names the process that holds it.
+
+    The lock file itself stays empty: another process that tries to lock it empties it.
 
     Args:
-        lock_file: locked, and never written to: a contender, too, opens it.
-        folder: what is held, for messages.
-        advice: what to do, instead of waiting, where another process holds it; None to wait.
+        lock_file: the file to lock.
+        folder: named in messages.
+        advice: a way out if another process holds the lock; None to wait for that process.
 
     Raises:
-        Error: another process holds it.
+        Error: another process holds the lock, and there is advice.
     """
     from filelock import FileLock, Timeout  # slow to import, and only changes to files need it
 
@@ -370,7 +352,12 @@ def _held(lock_file: Path, folder: Path, advice: str | None) -> Iterator[None]:
     try:
         held.acquire(timeout=0)
     except Timeout:
-        holder = _first_line(named) or "another process"
+        holder = "another process"
+        with (
+            contextlib.suppress(OSError),
+            named.open(encoding="utf-8", errors="replace") as file,
+        ):
+            holder = file.readline(200).strip() or holder
         if advice:
             raise Error(f"{folder} is in use by {holder}; wait for it, or {advice}") from None
         from keras_lenet import console  # slow to import, and seldom needed
@@ -384,12 +371,3 @@ def _held(lock_file: Path, folder: Path, advice: str | None) -> Iterator[None]:
         with contextlib.suppress(OSError):  # deleted, or, on Windows, being read
             named.unlink()
         held.release()
-
-
-def _first_line(path: Path) -> str:
-    """Return the first line of a small text file, or nothing where it can't be read."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return file.readline(200).strip()
-    except OSError:
-        return ""

@@ -1,9 +1,6 @@
 """A stage killed before each single change that it makes to its folder, and then run again.
 
-    python tests/killed.py FOLDER
-
-Each attempt is a process of its own, and kills itself by an audit hook. Prints, as JSON, how many
-places there were, and what was found wrong. No TensorFlow: the stage is a stand-in that, as a fit
+Prints, as JSON, the number of places, and the faults found. The stage is a stand-in that, as a fit
 does, writes a checkpoint an epoch, and its result at the end.
 """
 
@@ -53,11 +50,8 @@ def attempt(folder, epochs, kill_at):
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
-    run = pipeline.open_run(
-        recipe.from_overrides("smoke", ["data.dataset=digits", f"train.epochs={epochs}"]),
-        folder,
-        None,
-    )
+    overrides = ["data.dataset=digits", f"train.epochs={epochs}"]
+    run = pipeline.open_run(recipe.from_overrides("smoke", overrides), folder, None)
     pipeline.execute(run, pipeline.select("train", "train"))
     os._exit(0)
 
@@ -66,19 +60,16 @@ def check(folder, epochs):
     """What is wrong with the finished folder, in words."""
     stage = folder / "smoke" / "train"
     record = artifacts.Record.read(stage)
-    files = sorted(path.name for path in stage.rglob("*") if path.is_file())
+    files = {path.name for path in stage.rglob("*") if path.is_file()}
     if record is None or artifacts.damaged(stage, record.outputs):
         return "not whole"
     if json.loads((stage / "sub" / "result.json").read_text()) != epochs:
         return "the wrong result"
     # What a kill in the very last step leaves is nobody's input, and goes with the next change.
-    harmless = {artifacts.CHECKPOINT, artifacts.IDENTITY}
-    if set(files) - harmless != {"result.json", "stage.json"}:
+    if files - {artifacts.CHECKPOINT, artifacts.IDENTITY} != {"result.json", "stage.json"}:
         return f"remains: {files}"
     computed = (folder / "log").read_text().split()
-    if len(computed) > EPOCHS + 1:
-        return f"{len(computed)} epochs computed, where at most one was not yet safe"
-    return None
+    return f"{len(computed)} epochs computed" if len(computed) > EPOCHS + 1 else None
 
 
 def main():
@@ -94,13 +85,11 @@ def main():
                 attempt(folder, 10, 0)
                 (folder / "log").unlink()
             killed = attempt(folder, 20, kill_at) == signal.SIGKILL
-            stage = folder / "smoke" / "train"
-            previous = folder / "smoke" / ".train.previous"
-            if replacing and not (stage.exists() or previous.exists()):
+            results = [folder / "smoke" / name for name in ("train", ".train.previous")]
+            if replacing and not any(result.exists() for result in results):
                 wrong.append(f"change {kill_at}: neither the old result nor the new one")
             attempt(folder, 20, 0)
-            problem = check(folder, 20)
-            if problem:
+            if problem := check(folder, 20):
                 wrong.append(f"change {kill_at}, replacing {replacing}: {problem}")
             places += killed
             kill_at += 1

@@ -2,10 +2,11 @@
 
 import math
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from keras_lenet.tflite import metadata_writer
 
 VALID, SAME = schema.Padding.VALID, schema.Padding.SAME
 NONE, RELU, RELU_N1_TO_1, RELU6, TANH = range(5)
@@ -16,14 +17,8 @@ def edited(model, change):
     """Write the model again, its flatbuffer's objects changed."""
     content = schema.ModelT.InitFromPackedBuf(model.read_bytes(), 0)
     change(content, content.subgraphs[0])
-    return _written(content, model)
-
-
-def _written(content, path):
-    builder = flatbuffers.Builder(0)
-    builder.Finish(content.Pack(builder), b"TFL3")
-    path.write_bytes(bytes(builder.Output()))
-    return path
+    model.write_bytes(metadata_writer.pack(content))
+    return model
 
 
 class Net:
@@ -91,9 +86,7 @@ class Net:
             return [filters]
         bias = np.zeros(count, np.int32) if bias is None else bias
         products = scales * np.float32(self.scale)
-        return [
-            filters, self._tensor((count,), "int32", products, [0] * len(scales), bias)
-        ]  # fmt: skip
+        return [filters, self._tensor((count,), "int32", products, [0] * len(scales), bias)]
 
     def conv(
         self, weights, bias=None, scales=1.0, scale=None, zero=None, stride=(1, 1), padding=VALID,
@@ -177,13 +170,12 @@ class Net:
         return self.dense(chosen)
 
     def softmax(self, beta=1.0):
-        return self.op(
-            "SOFTMAX", self.shape, 1 / 256, -128, options="SoftmaxOptions", beta=beta
-        )  # fmt: skip
+        return self.op("SOFTMAX", self.shape, 1 / 256, -128, options="SoftmaxOptions", beta=beta)
 
     def save(self, path):
         self.graph.outputs = [self.flowing]
-        return _written(self.content, path)
+        path.write_bytes(metadata_writer.pack(self.content))
+        return path
 
 
 def reference(model, images):

@@ -7,15 +7,12 @@ from conftest import PIPELINES, keras_lenet
 from keras_lenet.errors import Error
 from keras_lenet.tflite import inspection
 
-
-@pytest.fixture(scope="module")
-def path():
-    return PIPELINES.parent / "exported" / "microcontroller" / "lenet5_int8_plain.tflite"
+PATH = PIPELINES.parent / "exported" / "microcontroller" / "lenet5_int8_plain.tflite"
 
 
 @pytest.fixture(scope="module")
-def report(path):
-    return inspection.inspect(path)
+def report():
+    return inspection.inspect(PATH)
 
 
 def test_ops_in_order_with_their_arithmetic(report):
@@ -72,11 +69,12 @@ def test_any_other_model(tmp_path):
     assert report.metadata is None
 
 
-def test_the_command_prints_the_same_as_json(path, report):
-    result = keras_lenet("inspect", path, "--json")
+@pytest.mark.slow
+def test_the_command_prints_the_same_as_json(report):
+    result = keras_lenet("inspect", PATH, "--json")
     assert json.loads(result.stdout) == json.loads(json.dumps(report.as_dict()))
     assert result.stderr == ""
-    result = keras_lenet("inspect", path)
+    result = keras_lenet("inspect", PATH)
     for part in ("CONV_2D", "416,520 multiply-accumulates", "contract  met", "61,706 parameters"):
         assert part in result.stdout
 

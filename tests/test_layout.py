@@ -11,8 +11,9 @@ from conftest import PIPELINES
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from keras_lenet.edge import metadata
 from keras_lenet.edge.classifier import Classifier, Kernels, open_interpreter
-from keras_lenet.tflite import convert, inspection, layout, metadata_writer
+from keras_lenet.tflite import convert, layout, metadata_writer
 
 PLAIN = PIPELINES.parent / "exported" / "microcontroller" / "lenet5_int8_plain.tflite"
 
@@ -25,17 +26,13 @@ def pictures(count, seed=0):
     return images.astype(np.uint8)
 
 
-def agree(content, folder, kernels, images):
-    """Assert that both layouts give the same bytes, one image at a time, several, and one again."""
-    plain, optimized = folder / "plain.tflite", folder / "optimized.tflite"
-    plain.write_bytes(content)
-    optimized.write_bytes(layout.optimize(content))
-    assert plain.read_bytes() != optimized.read_bytes()
-    expected, found = (Classifier(path, kernels=kernels) for path in (plain, optimized))
-    truth = expected.raw(images)
-    assert len(np.unique(truth)) > 20  # saturated outputs would prove nothing
-    for batch_size in (1, len(images), 3, 1):
-        np.testing.assert_array_equal(found.raw(images, batch_size), truth)
+def both_layouts(content, folder):
+    """Write a file in the plain and in the optimized layout."""
+    paths = folder / "plain.tflite", folder / "optimized.tflite"
+    for path, each in zip(paths, (content, layout.optimize(content)), strict=True):
+        path.write_bytes(each)
+    assert paths[0].read_bytes() != paths[1].read_bytes()
+    return paths
 
 
 def randomized(seed):
@@ -73,11 +70,8 @@ def output(path, kernels, images):
 @settings(max_examples=20)
 @given(seed=st.integers(0, 2**32), count=st.sampled_from([1, 2, 5]))
 def test_any_weights_give_the_same_bytes(kernels, seed, count, tmp_path_factory):
-    folder, content = tmp_path_factory.mktemp("models"), randomized(seed)
-    plain, optimized = folder / "plain.tflite", folder / "optimized.tflite"
-    plain.write_bytes(content)
-    optimized.write_bytes(layout.optimize(content))
-    expected, found = (output(path, kernels, pictures(count, seed)) for path in (plain, optimized))
+    paths = both_layouts(randomized(seed), tmp_path_factory.mktemp("models"))
+    expected, found = (output(path, kernels, pictures(count, seed)) for path in paths)
     assert expected.shape == (count, 14, 14, 6)
     assume(len(np.unique(expected)) > 4)  # saturated outputs would prove nothing
     np.testing.assert_array_equal(found, expected)
@@ -93,40 +87,43 @@ def dense(x):
     return tf.reshape(x, (1, size)) @ (6 * weights(size, 10))  # answers that differ
 
 
-def convolved(x, filters=6, taps=(5, 5), stride=1, padding="VALID"):
-    kernel = weights(*taps, int(x.shape[3]), filters)
-    return tf.nn.relu(tf.nn.conv2d(x, kernel, stride, padding))
+def convolved(x, filters=6, taps=(5, 5)):
+    return tf.nn.relu(tf.nn.conv2d(x, weights(*taps, int(x.shape[3]), filters), 1, "VALID"))
 
 
-def maximum(x, size=2, stride=2, padding="VALID"):
-    return tf.nn.max_pool2d(x, size, stride, padding)
-
-
-def converted(network, size=28, io_type=tf.int8):
-    calibration = None if io_type == tf.float32 else pictures(30)
-    return convert.convert(lambda x, training: dense(network(x)), size, io_type, calibration)
-
-
-SUITED = {
-    "many filters": (lambda x: maximum(convolved(x, 32)), 28),
-    "one filter": (lambda x: maximum(convolved(x, 1)), 32),
-    "an oblong filter": (lambda x: maximum(convolved(x, 3, (7, 1))), 28),
-    "another convolution after it": (lambda x: maximum(convolved(maximum(convolved(x)), 4)), 32),
-    "a resize alone": (lambda x: tf.nn.avg_pool2d(convolved(x), 2, 2, "VALID"), 32),
-}
+def maximum(x):
+    return tf.nn.max_pool2d(x, 2, 2, "VALID")
 
 
 @pytest.mark.parametrize("kernels", get_args(Kernels))
-@pytest.mark.parametrize("name", SUITED)
-def test_other_networks_give_the_same_bytes(name, kernels, tmp_path):
-    network, size = SUITED[name]
-    agree(converted(network, size), tmp_path, kernels, pictures(5))
-
-
-@pytest.mark.parametrize("kernels", get_args(Kernels))
-def test_a_uint8_file_gives_the_same_bytes(kernels, tmp_path):
-    network, size = SUITED["one filter"]
-    agree(converted(network, size, tf.uint8), tmp_path, kernels, pictures(7))
+@pytest.mark.parametrize(
+    ("network", "size", "io_type"),
+    [
+        pytest.param(lambda x: maximum(convolved(x, 32)), 28, tf.int8, id="many filters"),
+        pytest.param(lambda x: maximum(convolved(x, 1)), 32, tf.int8, id="one filter"),
+        pytest.param(lambda x: maximum(convolved(x, 1)), 32, tf.uint8, id="uint8"),
+        pytest.param(lambda x: maximum(convolved(x, 3, (7, 1))), 28, tf.int8, id="oblong filter"),
+        pytest.param(
+            lambda x: maximum(convolved(maximum(convolved(x)), 4)), 32, tf.int8,
+            id="another convolution after it",
+        ),
+        pytest.param(
+            lambda x: tf.nn.avg_pool2d(convolved(x), 2, 2, "VALID"), 32, tf.int8,
+            id="resize alone",
+        ),
+    ],
+)  # fmt: skip
+def test_other_networks_give_the_same_bytes(network, size, io_type, kernels, tmp_path):
+    """One image at a time, several, and one again."""
+    content = convert.convert(lambda x, training: dense(network(x)), size, io_type, pictures(30))
+    expected, found = (
+        Classifier(path, kernels=kernels) for path in both_layouts(content, tmp_path)
+    )
+    images = pictures(7)
+    truth = expected.raw(images)
+    assert len(np.unique(truth)) > 20  # saturated outputs would prove nothing
+    for batch_size in (1, len(images), 3, 1):
+        np.testing.assert_array_equal(found.raw(images, batch_size), truth)
 
 
 class Graph:
@@ -137,8 +134,17 @@ class Graph:
         self.graph = self.model.subgraphs[0]
         self.operators = self.graph.operators = self.graph.operators[first:last]
 
-    def tensor(self, operator, end, number=0):
-        return self.graph.tensors[getattr(self.operators[operator], end)[number]]
+    def shape(self, end, shape):
+        tensor = self.graph.tensors[getattr(self.operators[0], end)[0]]
+        tensor.shape = np.array(shape, np.int32)
+
+    def type(self, number, name):
+        tensor = self.graph.tensors[self.operators[0].inputs[number]]
+        tensor.type = getattr(schema.TensorType, name)
+
+    def option(self, operator, name, value):
+        assert getattr(self.operators[operator].builtinOptions, name) != value
+        setattr(self.operators[operator].builtinOptions, name, value)
 
     def follow_by(self, operator):
         self.operators.append(copy.deepcopy(self.operators[operator]))
@@ -149,113 +155,74 @@ class Graph:
         self.model.operatorCodes.append(code)
         self.operators[operator].opcodeIndex = len(self.model.operatorCodes) - 1
 
+    def drop_bias(self):
+        self.operators[0].inputs = self.operators[0].inputs[:2]
+
     def comes_back_unchanged(self):
         content = metadata_writer.pack(self.model)
         return layout.optimize(content) == content
 
 
-def convolution_and_pooling():
-    return Graph(1, 3)
+CONVOLUTION_AND_POOLING, RESIZE = (1, 3), (0, 1)
 
 
-def resize():
-    return Graph(0, 1)
-
-
-@pytest.mark.parametrize("graph", [convolution_and_pooling, resize])
-def test_what_suits_is_laid_out(graph):
-    assert not graph().comes_back_unchanged()
-
-
-@pytest.mark.parametrize(
-    ("operator", "option", "value"),
-    [
-        (0, "strideH", 2),
-        (0, "strideW", 2),
-        (0, "dilationHFactor", 2),
-        (0, "dilationWFactor", 2),
-        (0, "padding", schema.Padding.SAME),
-        (1, "filterHeight", 3),
-        (1, "filterWidth", 3),
-        (1, "strideH", 1),
-        (1, "strideW", 1),
-        (1, "padding", schema.Padding.SAME),
-    ],
-)
-def test_a_convolution_or_pooling_of_another_kind_comes_back_unchanged(operator, option, value):
-    graph = convolution_and_pooling()
-    assert getattr(graph.operators[operator].builtinOptions, option) != value
-    setattr(graph.operators[operator].builtinOptions, option, value)
-    assert graph.comes_back_unchanged()
-
-
-@pytest.mark.parametrize(
-    ("end", "shape"),
-    [
-        ("inputs", (1, 33, 32, 1)),
-        ("inputs", (1, 32, 34, 1)),
-        ("outputs", (1, 27, 28, 6)),
-        ("outputs", (1, 28, 26, 6)),
-        ("inputs", (1, 32, 32, 2)),
-    ],
-)
-def test_a_size_that_no_block_divides_and_several_channels_come_back_unchanged(end, shape):
-    graph = convolution_and_pooling()
-    graph.tensor(0, end).shape = np.array(shape, np.int32)
-    assert graph.comes_back_unchanged()
-
-
-@pytest.mark.parametrize("dtype", [schema.TensorType.FLOAT32, schema.TensorType.INT16])
-@pytest.mark.parametrize("number", [0, 1])
-def test_images_and_weights_of_another_type_come_back_unchanged(number, dtype):
-    graph = convolution_and_pooling()
-    graph.tensor(0, "inputs", number).type = dtype
-    assert graph.comes_back_unchanged()
-
-
-def test_a_convolution_without_a_bias_comes_back_unchanged():
-    graph = convolution_and_pooling()
-    graph.operators[0].inputs = graph.operators[0].inputs[:2]
-    assert graph.comes_back_unchanged()
-
-
-def test_another_pooling_comes_back_unchanged():
-    graph = convolution_and_pooling()
-    graph.make(1, "AVERAGE_POOL_2D")
-    assert graph.comes_back_unchanged()
-
-
-def test_a_convolution_that_something_else_reads_comes_back_unchanged():
-    graph = convolution_and_pooling()
-    graph.follow_by(1)
-    assert graph.comes_back_unchanged()
-
-
-def test_a_convolution_at_the_end_comes_back_unchanged():
-    assert Graph(1, 2).comes_back_unchanged()
-
-
-def test_a_graph_without_convolution_or_resize_comes_back_unchanged():
-    assert Graph(2, 3).comes_back_unchanged()
-
-
-def test_a_resize_of_several_channels_comes_back_unchanged():
-    graph = resize()
-    graph.tensor(0, "inputs").shape = np.array((1, 28, 28, 3), np.int32)
-    assert graph.comes_back_unchanged()
-
-
-def test_a_resize_in_float_comes_back_unchanged():
-    graph = resize()
-    graph.tensor(0, "inputs").type = schema.TensorType.FLOAT32
-    assert graph.comes_back_unchanged()
+@pytest.mark.parametrize("ops", [CONVOLUTION_AND_POOLING, RESIZE])
+def test_what_suits_is_laid_out(ops):
+    assert not Graph(*ops).comes_back_unchanged()
 
 
 def test_a_resize_after_another_op_than_its_transpose_is_laid_out():
-    graph = resize()
+    graph = Graph(*RESIZE)
     graph.follow_by(0)
     graph.make(0, "QUANTIZE")
     assert not graph.comes_back_unchanged()
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments"),
+    [
+        ("option", (0, "strideH", 2)),
+        ("option", (0, "strideW", 2)),
+        ("option", (0, "dilationHFactor", 2)),
+        ("option", (0, "dilationWFactor", 2)),
+        ("option", (0, "padding", schema.Padding.SAME)),
+        ("option", (1, "filterHeight", 3)),
+        ("option", (1, "filterWidth", 3)),
+        ("option", (1, "strideH", 1)),
+        ("option", (1, "strideW", 1)),
+        ("option", (1, "padding", schema.Padding.SAME)),
+        ("shape", ("inputs", (1, 33, 32, 1))),
+        ("shape", ("inputs", (1, 32, 34, 1))),
+        ("shape", ("outputs", (1, 27, 28, 6))),
+        ("shape", ("outputs", (1, 28, 26, 6))),
+        ("shape", ("inputs", (1, 32, 32, 2))),
+        ("type", (0, "FLOAT32")),
+        ("type", (0, "INT16")),
+        ("type", (1, "FLOAT32")),
+        ("type", (1, "INT16")),
+        ("drop_bias", ()),
+        ("make", (1, "AVERAGE_POOL_2D")),
+        ("follow_by", (1,)),  # another reader of the convolution
+    ],
+)
+def test_a_convolution_or_pooling_of_another_kind_comes_back_unchanged(change, arguments):
+    graph = Graph(*CONVOLUTION_AND_POOLING)
+    getattr(graph, change)(*arguments)
+    assert graph.comes_back_unchanged()
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments"), [("shape", ("inputs", (1, 28, 28, 3))), ("type", (0, "FLOAT32"))]
+)
+def test_a_resize_of_another_kind_comes_back_unchanged(change, arguments):
+    graph = Graph(*RESIZE)
+    getattr(graph, change)(*arguments)
+    assert graph.comes_back_unchanged()
+
+
+@pytest.mark.parametrize("ops", [(1, 2), (2, 3)])
+def test_a_convolution_at_the_end_and_a_pooling_alone_come_back_unchanged(ops):
+    assert Graph(*ops).comes_back_unchanged()
 
 
 def test_what_is_optimized_comes_back_unchanged():
@@ -263,41 +230,15 @@ def test_what_is_optimized_comes_back_unchanged():
     assert layout.optimize(content) == content
 
 
-def test_the_first_convolution_sees_blocks_as_channels(tmp_path):
-    path = tmp_path / "optimized.tflite"
-    path.write_bytes(layout.optimize(PLAIN.read_bytes()))
-    convolution, *_ = (op for op in inspection.inspect(path).ops if op.name == "CONV_2D")
-    assert convolution.inputs[0].shape == (1, 16, 8, 8)
-    assert convolution.outputs[0].shape == (1, 14, 7, 48)
-    assert convolution.parameters == 48 * 3 * 2 * 8 + 48
-
-
 def test_a_file_without_reshapes_takes_any_batch_as_it_is():
     assert layout.any_batch(PLAIN.read_bytes()) == PLAIN.read_bytes()
 
 
-def test_constants_of_other_layouts_are_the_filters_at_every_place_of_a_block():
-    """By hand: filter f begins at pixel (row, column) of a block of 2×4, and is 0 elsewhere."""
-    before, after = (
-        schema.ModelT.InitFromPackedBuf(content, 0)
-        for content in (PLAIN.read_bytes(), layout.optimize(PLAIN.read_bytes()))
-    )
-    filters = constants(before)[0].reshape(6, 5, 5)
-    blocks, biases, scales = constants(after)
-    blocks = blocks.reshape(2, 2, 2, 6, 3, 2, 2, 4)  # row, column % 2, column // 2, filter
-    taps = blocks.transpose(0, 1, 2, 3, 4, 6, 5, 7).reshape(2, 2, 2, 6, 6, 8)
-    for row, column, filter_ in np.ndindex(2, 4, 6):
-        expected = np.zeros((6, 8), np.int8)
-        expected[row : row + 5, column : column + 5] = filters[filter_]
-        np.testing.assert_array_equal(taps[row, column % 2, column // 2, filter_], expected)
-    np.testing.assert_array_equal(biases, np.tile(constants(before)[1], 8))
-    np.testing.assert_array_equal(scales, np.tile(constants(before)[2], 8))
-
-
-def constants(model):
-    """Weights, biases and scales of the first convolution."""
-    graph = model.subgraphs[0]
-    named = [inspection.op_name(model.operatorCodes[op.opcodeIndex]) for op in graph.operators]
-    _, weights, bias = (graph.tensors[i] for i in graph.operators[named.index("CONV_2D")].inputs)
-    values = [np.array(model.buffers[one.buffer].data) for one in (weights, bias)]
-    return values[0].view(np.int8), values[1].view("<i4"), weights.quantization.scale
+def test_the_published_file_is_the_plain_one_laid_out_to_the_byte():
+    published = (PLAIN.parents[1] / "lenet5_int8.tflite").read_bytes()
+    model = schema.ModelT.InitFromPackedBuf(PLAIN.read_bytes(), 0)
+    model.metadata.pop()  # of the plain file itself, as its last buffer
+    model.buffers.pop()
+    laid_out = layout.optimize(metadata_writer.pack(model))
+    described, files = metadata.read(published), metadata_writer.files(published)
+    assert metadata_writer.attach(laid_out, described, files) == published

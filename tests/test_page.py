@@ -10,7 +10,6 @@ from conftest import draw_digits, serving
 from drawing import DESKTOP, IN_BROWSER, PHONE, answer, draw, rest, set_width, visit
 from PIL import Image
 
-from keras_lenet.edge import metadata
 from keras_lenet.edge.classifier import Classifier, reference_model
 from keras_lenet.edge.prepare import load, prepare
 from keras_lenet.tflite import metadata_writer
@@ -174,7 +173,7 @@ def test_a_photo_is_seen_as_python_sees_it(page, tmp_path, name, apart):
 
 
 def test_below_the_files_threshold_there_is_no_digit(browser, tmp_path):
-    described = metadata.describe("lenet5", "", "1", "", 1.0)
+    described = metadata_writer.describe("lenet5", "", "1", "", 1.0)
     path = tmp_path / "strict.tflite"
     path.write_bytes(metadata_writer.attach(reference_model().read_bytes(), described, {}))
     with (

@@ -61,37 +61,25 @@ KERNEL[0, 0, 0] = (-20, 2, -40)
 """Of three channels, whose greatest absolute weights are 20, 11 and 40."""
 
 
-def convert(path, *ops):
-    """Write a .tflite of some ops, one after the other, from (1, 28, 28, 1)."""
+def test_weights_are_told_by_output_channel(tmp_path):
+    """In a file these are the first axis of a convolution, but the last of a depthwise one."""
 
     @tf.function(input_signature=[tf.TensorSpec((1, 28, 28, 1))])
     def net(values):
-        for op in ops:
-            values = op(values)
-        return values
+        values = tf.nn.conv2d(values, KERNEL, 1, "VALID") + tf.constant([1.0, 2.0, 3.0])
+        values = tf.nn.max_pool2d(values, 2, 2, "VALID")
+        kernel = KERNEL.swapaxes(2, 3)
+        return tf.nn.depthwise_conv2d(values, kernel, [1, 1, 1, 1], "VALID") + 1.0
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [net.get_concrete_function()], tf.Module()
-    )
+    path = tmp_path / "net.tflite"
+    traced = [net.get_concrete_function()]
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(traced, tf.Module())
     path.write_bytes(converter.convert())
-    return path
-
-
-def test_weights_are_told_by_output_channel(tmp_path):
-    """In a file these are the first axis of a convolution, but the last of a depthwise one."""
-    bias = tf.constant([1.0, 2.0, 3.0])
-    path = convert(
-        tmp_path / "net.tflite",
-        lambda values: tf.nn.conv2d(values, KERNEL, 1, "VALID") + bias,
-        lambda values: tf.nn.max_pool2d(values, 2, 2, "VALID"),
-        lambda values: tf.nn.depthwise_conv2d(
-            values, KERNEL.swapaxes(2, 3), [1, 1, 1, 1], "VALID"
-        ) + bias,
-    )  # fmt: skip
     losses = quantization_noise.losses(path, path, IMAGES[:1])
     assert [(row["op"], row["channels"]) for row in losses] == [
         ("CONV_2D", [20, 11, 40]), ("MAX_POOL_2D", None), ("DEPTHWISE_CONV_2D", [20, 11, 40]),
     ]  # fmt: skip
+    assert not quantization_noise.comparable(path, INT8)
 
 
 def damage(path, position, target, factor):
@@ -144,22 +132,22 @@ def test_only_ops_of_one_name_are_numbered():
     assert quantization_noise.numbered(rows) == ["A 1", "B", "A 2", "A 3"]
 
 
-def test_what_can_be_compared():
-    plain = PUBLISHED / "microcontroller" / "lenet5_int8_plain.tflite"
-    assert quantization_noise.comparable(FLOAT, plain)
-    assert not quantization_noise.comparable(plain, FLOAT)
-    assert not quantization_noise.comparable(FLOAT, FLOAT)
-    assert not quantization_noise.comparable(plain, plain)
-    assert not quantization_noise.comparable(PUBLISHED / "saved_model", plain)
-    assert not quantization_noise.comparable(FLOAT, PUBLISHED / "saved_model")
-    assert not quantization_noise.comparable(
-        FLOAT, PUBLISHED / "lenet5_int8.tflite"
-    )  # of another layout
-    assert quantization_noise.comparable(FLOAT, INT8)
+PLAIN = PUBLISHED / "microcontroller" / "lenet5_int8_plain.tflite"
+SAVED_MODEL, OPTIMIZED = PUBLISHED / "saved_model", PUBLISHED / "lenet5_int8.tflite"
 
 
-def test_files_of_other_ops_cannot_be_compared(tmp_path):
-    other = convert(
-        tmp_path / "net.tflite", lambda values: tf.nn.conv2d(values, KERNEL, 1, "VALID")
-    )
-    assert not quantization_noise.comparable(other, INT8)
+@pytest.mark.parametrize(
+    ("reference", "quantized", "expected"),
+    [
+        (FLOAT, PLAIN, True),
+        (FLOAT, INT8, True),
+        (PLAIN, FLOAT, False),
+        (FLOAT, FLOAT, False),
+        (PLAIN, PLAIN, False),
+        (SAVED_MODEL, PLAIN, False),
+        (FLOAT, SAVED_MODEL, False),
+        (FLOAT, OPTIMIZED, False),
+    ],
+)
+def test_float_and_integer_files_of_the_same_ops_are_comparable(reference, quantized, expected):
+    assert quantization_noise.comparable(reference, quantized) is expected

@@ -177,7 +177,7 @@ def test_a_keras_file_may_unpack_to_the_limit(tmp_path, monkeypatch):
 def test_labels_have_to_be_those_of_the_dataset(tmp_path):
     clothing = catalogue.classes("fashion_mnist")
     labels = "".join(f"{name}\n" for name in clothing).encode()
-    described = metadata.describe("clothing", "", "1", "", 0.0)
+    described = metadata_writer.describe("clothing", "", "1", "", 0.0)
     content = TFLITE.read_bytes()
     bare = content[: content.rindex(b"PK\x03\x04")]
     path = tmp_path / "clothing.tflite"

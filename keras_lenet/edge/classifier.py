@@ -16,7 +16,7 @@ from keras_lenet.edge.prepare import Prepared, prepare
 from keras_lenet.errors import Error
 
 Kernels = Literal["xnnpack", "builtin", "reference"]
-"""Which kernels compute: LiteRT's XNNPACK delegate, its own optimized kernels, or the reference."""
+"""LiteRT's XNNPACK delegate, its own optimized kernels, or its reference kernels."""
 
 _RESOLVERS = {
     "xnnpack": OpResolverType.AUTO,
@@ -48,7 +48,7 @@ class Tensor:
         return cls(shape, np.dtype(details["dtype"]), float(scale), int(zero_point))
 
     def quantize(self, values: NDArray[np.float64]) -> NDArray[Any]:
-        """Real values in this tensor's own dtype: rounded to nearest and clipped."""
+        """Return real values in this tensor's own dtype, rounded to nearest and clipped."""
         if not self.scale:
             return values.astype(self.dtype)
         limits = np.iinfo(self.dtype)
@@ -56,7 +56,7 @@ class Tensor:
         return np.clip(steps, limits.min, limits.max).astype(self.dtype)
 
     def dequantize(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """The real values that this tensor's values stand for: float32."""
+        """Return the real values, float32, of this tensor's values."""
         if not self.scale:
             return values.astype(np.float32)
         return ((values.astype(np.int32) - self.zero_point) * self.scale).astype(np.float32)
@@ -64,17 +64,16 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a classifier says of one picture.
+    """A classifier's answer to one picture.
 
     Attributes:
-        digit: 0 to 9, the likeliest; None where nothing on the picture stands out as ink.
-        confidence: its probability; 0 where there is none.
-        second: the digit that it would be otherwise; None where there is none.
-        second_confidence: its probability.
-        probabilities: of each class, float32, (10,); all 0 where nothing stands out as ink.
-        accepted: whether `confidence` reaches the file's threshold; if not, the picture shows no
-            digit, or none that the model can tell.
-        prepared: what the model saw, and how it was come by.
+        digit: the likeliest, 0 to 9; None where the picture has no ink.
+        confidence: the digit's probability; 0 without ink.
+        second: the second likeliest digit; None without ink.
+        second_confidence: the second digit's probability.
+        probabilities: float32, (10,); all 0 without ink.
+        accepted: whether `confidence` reaches the file's threshold.
+        prepared: the preprocessed image, and how it was made.
     """
 
     digit: int | None
@@ -92,36 +91,26 @@ class Classifier:
     Attributes:
         input: the input tensor: (1, 28, 28, 1), real values in [0, 1].
         output: the output tensor: (1, 10), probabilities.
-        threshold: the confidence that an answer must have to be accepted, as the file's metadata
-            say; 0 where they don't.
-        kernels: which kernels compute.
-        threads: how many of them at once.
+        threshold: the confidence that an accepted answer needs; 0 if the file has none.
+        kernels: the kernel set.
+        threads: number of CPU threads.
     """
 
     def __init__(
         self, path: Path | str | None = None, threads: int = 1, kernels: Kernels = "xnnpack"
     ) -> None:
-        """Open a .tflite file.
-
-        Args:
-            path: the file; int8, uint8 or float input and output. By default the reference int8
-                model, which comes with the package.
-            threads: CPU threads to compute with.
-            kernels: which kernels compute.
+        """Open a .tflite file, int8, uint8 or float; by default the package's reference int8 model.
 
         Raises:
-            Error: the file isn't a .tflite, is damaged, or doesn't map one 28×28 image to ten
-                class scores.
+            Error: the file is no .tflite, is damaged, or does not map a 28×28 image to ten scores.
         """
         self.threads, self.kernels = threads, kernels
         path = Path(path) if path is not None else reference_model()
         self._interpreter = open_interpreter(path, threads, kernels)
-        inputs, outputs = (
-            self._interpreter.get_input_details(),
-            self._interpreter.get_output_details(),
-        )
-        _check_contract(path, inputs, outputs)
-        self.input, self.output = Tensor.of(inputs[0]), Tensor.of(outputs[0])
+        inputs = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_output_details()
+        self.input = _only_tensor(path, "input", inputs, (1, 28, 28, 1))
+        self.output = _only_tensor(path, "output", outputs, (1, 10))
         self.threshold = metadata.score_threshold(path.read_bytes())
         self._input_index, self._output_index = inputs[0]["index"], outputs[0]["index"]
         # There are only 256 pixel values: quantizing is a look-up.
@@ -129,14 +118,11 @@ class Classifier:
         self._batch = 1
 
     def predict(self, images: NDArray[np.uint8], batch_size: int = 500) -> NDArray[np.float32]:
-        """Classify images.
+        """Return the probability of each class, float32 (N, 10), `batch_size` images at a time.
 
         Args:
             images: uint8, (N, 28, 28), 0 = background, 255 = ink.
-            batch_size: how many to read and compute at a time; the results don't depend on it.
-
-        Returns:
-            float32, (N, 10): the probability of each class, as the model gives it.
+            batch_size: the results do not depend on it.
 
         Raises:
             Error: `images` has another shape or dtype.
@@ -144,40 +130,40 @@ class Classifier:
         return self.output.dequantize(self.raw(images, batch_size))
 
     def classify(self, image: Image.Image | NDArray[Any]) -> Answer:
-        """Find the digit in any picture, and say which it is.
-
-        Args:
-            image: whatever `keras_lenet.edge.prepare.prepare` takes.
+        """Prepare and classify any picture that `keras_lenet.edge.prepare.prepare` takes.
 
         Raises:
-            Error: `image` is an array of a shape or dtype that it doesn't take.
+            Error: `image` is an array of another shape or dtype.
         """
         return self.answer(prepare(image))
 
     def answer(self, prepared: Prepared) -> Answer:
-        """Say which digit a prepared picture shows."""
+        """Classify a prepared picture."""
         if not prepared.found:
             return Answer(None, 0.0, None, 0.0, np.zeros(10, np.float32), False, prepared)
         probabilities = self.predict(prepared.image[np.newaxis])[0]
-        # Of digits that tie the lowest, as argmax has it wherever files are scored.
+        # A tie goes to the lowest digit, as with argmax wherever files are scored.
         first, second = np.argsort(-probabilities, kind="stable")[:2].tolist()
-        confidence, other = float(probabilities[first]), float(probabilities[second])
+        confidence, other = probabilities[[first, second]].tolist()
         accepted = confidence >= self.threshold
         return Answer(first, confidence, second, other, probabilities, accepted, prepared)
 
     def raw(self, images: NDArray[np.uint8], batch_size: int = 500) -> NDArray[Any]:
-        """The model's output before it is dequantized: (N, 10), in the output's dtype."""
+        """Return the quantized output, (N, 10), in the output's dtype; see `predict`."""
         results = np.empty((len(images), 10), self.output.dtype)
         for start in range(0, len(images), batch_size):
             batch = self.quantize(images[start : start + batch_size])
-            self._resize(len(batch))
+            if len(batch) != self._batch:
+                self._interpreter.resize_tensor_input(self._input_index, batch.shape)
+                self._interpreter.allocate_tensors()
+                self._batch = len(batch)
             self._interpreter.set_tensor(self._input_index, batch)
             self._interpreter.invoke()
             results[start : start + len(batch)] = self._interpreter.get_tensor(self._output_index)
         return results
 
     def quantize(self, images: NDArray[np.uint8]) -> NDArray[Any]:
-        """What the model's input tensor takes for these images: (N, 28, 28, 1), in its dtype."""
+        """Return the images as the input tensor takes them: (N, 28, 28, 1), in its dtype."""
         if images.ndim != 3 or images.shape[1:] != (28, 28) or images.dtype != np.uint8:
             raise Error(
                 f"expected uint8 images of shape (N, 28, 28), got {images.dtype} {images.shape}; "
@@ -185,32 +171,25 @@ class Classifier:
             )
         return self._table[images][..., np.newaxis]
 
-    def _resize(self, batch: int) -> None:
-        if batch != self._batch:
-            self._interpreter.resize_tensor_input(self._input_index, [batch, 28, 28, 1])
-            self._interpreter.allocate_tensors()
-            self._batch = batch
-
 
 def reference_model(name: str = REFERENCE) -> Path:
-    """The reference model, int8 if not told: inside the installed package, or in the checkout.
+    """Return the path of a reference model in the installed package, or in the checkout.
 
     Raises:
-        Error: it is in neither.
+        Error: neither has it.
     """
     here = Path(__file__)
-    folders = (here.parent, here.parents[2] / "exported")
-    for folder in folders:
+    for folder in (here.parent, here.parents[2] / "exported"):
         if (folder / name).is_file():
             return folder / name
     raise Error(f"{name} is missing from this installation; name a .tflite file instead")
 
 
 def open_interpreter(path: Path, threads: int = 1, kernels: Kernels = "xnnpack") -> Any:
-    """A LiteRT interpreter for any .tflite file, its tensors allocated.
+    """Return a LiteRT interpreter for any .tflite file, with its tensors allocated.
 
     Raises:
-        Error: the file can't be read, isn't a .tflite, or is damaged.
+        Error: the file cannot be read, is no .tflite, or is damaged.
     """
     try:
         content = path.read_bytes()
@@ -231,18 +210,16 @@ def open_interpreter(path: Path, threads: int = 1, kernels: Kernels = "xnnpack")
     return interpreter
 
 
-def _check_contract(
-    path: Path, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]
-) -> None:
-    for name, details, shape in (
-        ("input", inputs, (1, 28, 28, 1)),
-        ("output", outputs, (1, 10)),
-    ):
-        if len(details) != 1:
-            raise Error(f"{path}: expected one {name}, found {len(details)}")
-        tensor = Tensor.of(details[0])
-        if tensor.shape != shape or tensor.dtype not in _DTYPES:
-            raise Error(
-                f"{path}: expected an {name} of shape {shape} in int8, uint8 or float32, found "
-                f"{tensor.shape} in {tensor.dtype}; not a digit classifier of this kind"
-            )
+def _only_tensor(
+    path: Path, name: str, details: list[dict[str, Any]], shape: tuple[int, ...]
+) -> Tensor:
+    """Return the only input or output of a file, held to its shape and to the dtypes known here."""
+    if len(details) != 1:
+        raise Error(f"{path}: expected one {name}, found {len(details)}")
+    tensor = Tensor.of(details[0])
+    if tensor.shape != shape or tensor.dtype not in _DTYPES:
+        raise Error(
+            f"{path}: expected an {name} of shape {shape} in int8, uint8 or float32, found "
+            f"{tensor.shape} in {tensor.dtype}; not a digit classifier of this kind"
+        )
+    return tensor

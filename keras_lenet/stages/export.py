@@ -13,17 +13,18 @@ from keras_lenet import __version__, artifacts, console, models
 from keras_lenet.data import catalogue, loading, reading
 from keras_lenet.deploy import footprint, tflm
 from keras_lenet.deploy.c import bundle
-from keras_lenet.edge import metadata
 from keras_lenet.edge.classifier import Classifier
+from keras_lenet.edge.metadata import LABELS_FILE
 from keras_lenet.errors import Error
 from keras_lenet.evaluation import confidence
 from keras_lenet.recipe import ExportSettings
 from keras_lenet.stages import Context, quantize, train
 from keras_lenet.tflite import convert, metadata_writer
+from keras_lenet.tflite.contract import CONTRACT, MANIFEST, SIGNATURE, File, Manifest
 from keras_lenet.training import devices
 
 SAVED_MODEL, BUDGET, MICROCONTROLLER = "saved_model", "budget.md", "microcontroller"
-CALIBRATION, MANIFEST = "calibration.json", "manifest.json"
+CALIBRATION = "calibration.json"
 VARIANTS = ("float32", "int8_ptq", "int8", "uint8")
 DEPLOYED = ("int8", "uint8")
 """The variants whose layout may be optimized; the others are there to compare with."""
@@ -57,7 +58,7 @@ def run(context: Context[ExportSettings]) -> dict[str, Any]:
     convert.save_model(trained, size, context.out / SAVED_MODEL)
     converters: dict[str, Callable[[], bytes]] = {
         "float32": lambda: convert.convert(trained, size),
-        "int8_ptq": lambda: convert.convert(trained, size, tf.int8, calibration.images),
+        "int8_ptq": lambda: convert.convert(trained, size, tf.int8, calibration.images[:]),
         "int8": lambda: convert.convert(fake_quantized, size, tf.int8),
         "uint8": lambda: convert.convert(fake_quantized, size, tf.uint8),
     }
@@ -81,68 +82,60 @@ def run(context: Context[ExportSettings]) -> dict[str, Any]:
     console.say("export: budget card")
     footprint.write(plain, context.out / BUDGET)
     write_bundles(plain, context.out)
-    artifacts.write_bytes(context.out / metadata.LABELS_FILE, labels(context.dataset))
-    artifacts.write_json(context.out / CALIBRATION, _identify(calibration))
+    artifacts.write_bytes(context.out / LABELS_FILE, labels(context.dataset))
+    hashes = [artifacts.digest(image.tobytes()) for image in calibration.images[:]]
+    used = {"indices": calibration.indices.tolist(), "sha256": hashes}
+    artifacts.write_json(context.out / CALIBRATION, used)
     temperatures = {
         stage: confidence.divided_by(context.inputs[stage]) for stage in ("train", "quantize")
     }
-    described = manifest(
-        context.out,
-        name,
-        context.dataset,
-        context.settings.model_dump(mode="json"),
-        thresholds,
-        temperatures,
-    )
-    artifacts.write_json(context.out / MANIFEST, described)
-    return {
-        variant: (context.out / file_name(name, variant)).stat().st_size for variant in VARIANTS
-    }
+    described = manifest(context.out, context.dataset, recipe, thresholds, temperatures)
+    artifacts.write_json(context.out / MANIFEST, described.as_json())
+    return {variant: described.files[file_name(name, variant)].bytes for variant in VARIANTS}
 
 
 def write_bundles(int8: Path, out: Path) -> None:
     """Write the C++ bundle and the C of an int8 .tflite into folders of `out`.
 
-    Where the model has an op that one of them lacks, it is left out, with a line that says so.
+    A bundle that lacks an op of the model is left out, with a line that says so.
     """
     # Not of the run's own dataset, whose licence may not let its images be handed on.
     digits = reading.load(catalogue.DIGITS, "train")
     images, names = tflm.golden_images(digits.images, digits.labels)
-    for title, write, folder in (
+    for title, write, name in (
         ("microcontroller bundle", tflm.write, MICROCONTROLLER),
         ("C", bundle.write, "c"),
     ):
         console.say(f"export: {title}")
         try:
-            write(int8, images, names, out / folder)
+            write(int8, images, names, out / name)
         except Error as error:
             console.say(f"export: no {title} of this model: {error}")
 
 
 def file_name(model: str, variant: str) -> str:
-    """The name of one exported .tflite."""
+    """Return the name of one exported .tflite."""
     return f"{model}_{variant}.tflite"
 
 
-def plain_int8(folder: Path, model: str) -> Path:
-    """The int8 .tflite as it was converted, which microcontrollers take, in an export's folder."""
-    return folder / MICROCONTROLLER / file_name(model, "int8_plain")
+def plain_int8(out: Path, model: str) -> Path:
+    """Return the path of the int8 .tflite in the plain layout, which microcontrollers take."""
+    return out / MICROCONTROLLER / file_name(model, "int8_plain")
 
 
 def describe(path: Path, model: str, dataset: str, threshold: float) -> None:
-    """Give a .tflite its metadata, among them its confidence threshold, and its labels.
+    """Give a .tflite its metadata, with its confidence threshold and its labels.
 
-    Nothing that an export of the same weights could have otherwise goes into the file, such as the
-    name of the recipe or the folder of the dataset.
+    The recipe's name and the dataset's folder stay out: the same weights give the same bytes.
     """
-    description = metadata.describe(
+    description = metadata_writer.describe(
         model,
         f"Ten-class classifier of {catalogue.shows(dataset)}",
         __version__,
         "keras_lenet",
         threshold,
     )
-    files = {metadata.LABELS_FILE: labels(dataset)}
+    files = {LABELS_FILE: labels(dataset)}
     artifacts.write_bytes(path, metadata_writer.attach(path.read_bytes(), description, files))
 
 
@@ -151,61 +144,42 @@ def labels(dataset: str) -> bytes:
     return "".join(f"{label}\n" for label in catalogue.classes(dataset)).encode()
 
 
-def _identify(calibration: loading.Examples) -> dict[str, Any]:
-    """Which training images calibrated the post-training file: positions and pixels' SHA-256."""
-    return {
-        "indices": calibration.indices.tolist(),
-        "sha256": [artifacts.digest(image.tobytes()) for image in calibration.images[:]],
-    }
-
-
 def manifest(
-    folder: Path,
-    name: str,
+    out: Path,
     dataset: str,
-    settings: dict[str, Any],
+    settings: ExportSettings,
     thresholds: dict[str, float],
     temperatures: dict[str, float],
-) -> dict[str, Any]:
-    """Describe an export's folder for programs.
+) -> Manifest:
+    """Describe the exported files in `out` for programs.
 
     Args:
-        folder: holds the exported files.
-        name: of the architecture.
+        out: folder of the files.
         dataset: the dataset really used.
         settings: the recipe's, that decided the files.
         thresholds: the confidence threshold of each variant.
-        temperatures: by which the train and the quantize stage divided their logits.
+        temperatures: the divisors of the logits, by stage: train and quantize.
     """
-    plain = plain_int8(folder, name)
-    bundle = {file: _identity(plain.parent / file) for file in artifacts.hash_files(plain.parent)}
-    bundle[plain.name] |= _promise("int8", thresholds)
-    return {
-        "schema": artifacts.SCHEMA,
-        "model": name,
-        "dataset": dataset,
-        "image": "28×28 grey pixels, 0 = background, 255 = ink",
-        "labels": list(catalogue.classes(dataset)),
-        "temperature": {"meaning": TEMPERATURE, **temperatures},
-        "files": {
-            file_name(name, variant): _identity(folder / file_name(name, variant))
-            | _promise(variant, thresholds)
+
+    def tflite(path: Path, variant: str) -> File:
+        return File.of(path, **dict(CONTRACT[variant]), threshold=thresholds[variant])
+
+    model = settings.model.name
+    plain = plain_int8(out, model)
+    bundle = {name: File.of(plain.parent / name) for name in artifacts.hash_files(plain.parent)}
+    return Manifest(
+        schema=artifacts.SCHEMA,
+        model=model,
+        dataset=dataset,
+        image="28×28 grey pixels, 0 = background, 255 = ink",
+        labels=catalogue.classes(dataset),
+        temperature={"meaning": TEMPERATURE, **temperatures},
+        files={
+            file_name(model, variant): tflite(out / file_name(model, variant), variant)
             for variant in VARIANTS
         },
-        SAVED_MODEL: convert.SIGNATURE | {"threshold": thresholds["float32"]},
-        MICROCONTROLLER: bundle,
-        "settings": settings,
-        "versions": artifacts.versions(),
-    }
-
-
-def _identity(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": artifacts.sha256(path)}
-
-
-def _promise(variant: str, thresholds: dict[str, float]) -> dict[str, Any]:
-    return {
-        "input": {"shape": [1, 28, 28, 1], **convert.CONTRACT[variant]["input"]},
-        "output": {"shape": [1, 10], **convert.CONTRACT[variant]["output"]},
-        "threshold": thresholds[variant],
-    }
+        saved_model=SIGNATURE.model_copy(update={"threshold": thresholds["float32"]}),
+        microcontroller=bundle | {plain.name: tflite(plain, "int8")},
+        settings=settings.model_dump(mode="json"),
+        versions=artifacts.versions(),
+    )

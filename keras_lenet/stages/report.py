@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from keras_lenet import artifacts, console
 from keras_lenet.recipe import Recipe
 from keras_lenet.reporting import page, plots
 from keras_lenet.stages import Context
+from keras_lenet.tflite import contract
 
 CURVES = "training.png"
 # As their stages name them; importing those would load TensorFlow for a few words.
-CONTACT_SHEET, MANIFEST = "augmentation.png", "manifest.json"
+CONTACT_SHEET = "augmentation.png"
 MODEL, EXAMPLE = "model.keras", "example.png"
 FILTERS, FEATURE_MAPS = "filters.png", "feature_maps.png"
 
@@ -31,14 +32,14 @@ def run(context: Context[Recipe]) -> dict[str, Any]:
         for stage in histories
     }
     plots.save(plots.training_curves(histories, kept), context.out / CURVES)
-    manifest = json.loads((inputs["export"] / MANIFEST).read_text(encoding="utf-8"))
+    manifest = contract.Manifest.read(inputs["export"])
     details = page.RunDetails(
         recipe=context.settings,
         histories=histories,
         kept=kept,
         contact_sheet=(inputs["train"] / CONTACT_SHEET).read_bytes(),
-        inside=_inside(inputs["train"], manifest["labels"], context.out),
-        hashes={name: described["sha256"] for name, described in manifest["files"].items()},
+        inside=_inside(inputs["train"], manifest.labels, context.out),
+        hashes={name: described.sha256 for name, described in manifest.files.items()},
     )
     return {"bytes": page.write(inputs["evaluate"], context.out, details)}
 
@@ -49,7 +50,7 @@ def _history(path: Path) -> dict[str, list[float]]:
     return {key: [float(row[key]) for row in rows] for key in rows[0]}
 
 
-def _inside(trained: Path, labels: list[str], out: Path) -> dict[str, bytes]:
+def _inside(trained: Path, labels: Sequence[str], out: Path) -> dict[str, bytes]:
     """Draw the first layer's weights and the feature maps of an image; captions and PNG files."""
     with console.without_information():  # slow to import, and for these pictures alone
         import keras

@@ -1,4 +1,4 @@
-"""What is in a .tflite file: tensors, ops, parameters, arithmetic and memory; for any model."""
+"""Inspection of any .tflite file: tensors, ops, parameters, arithmetic and memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor; `scale` and `zero_point` are None where it isn't quantized per tensor."""
+    """A tensor; `scale` and `zero_point` are None unless it is quantized per tensor."""
 
     name: str
     shape: tuple[int, ...]
@@ -44,31 +44,26 @@ class TensorInfo:
 
     @property
     def dimensions(self) -> str:
-        """The shape, as in 1×28×28×1."""
+        """Return the shape, as in 1×28×28×1."""
         return "×".join(map(str, self.shape)) or "scalar"
 
     @property
     def elements(self) -> int:
-        """How many values it holds."""
+        """Return the number of values."""
         return math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
-        """What it takes in memory; 0 for types of no fixed size."""
+        """Return the size in memory; 0 for types of no fixed size."""
         return math.ceil(self.elements * _BYTES.get(self.dtype, 0))
 
 
 @dataclass(frozen=True)
 class Op:
-    """One operator: its inputs without the constants, its multiply-accumulates and weights.
+    """One operator, by its name in the TFLite schema.
 
-    Attributes:
-        name: as the TFLite schema has it.
-        inputs: without the constants.
-        outputs: what it computes.
-        macs: multiply-accumulates of one inference.
-        parameters: weights and biases.
-        weight_bytes: what these take in the file.
+    `inputs` leave out the constants, `macs` are the multiply-accumulates of one inference,
+    `parameters` the number of weights and biases, `weight_bytes` their size.
     """
 
     name: str
@@ -81,18 +76,17 @@ class Op:
 
 @dataclass(frozen=True)
 class Report:
-    """What `inspect` found.
+    """The content of a file's main graph.
 
     Attributes:
         bytes: size of the file.
-        inputs: of the main graph.
-        outputs: of the main graph.
         ops: in the order of execution.
-        weight_bytes: of all constants.
-        peak_activation_bytes: most that tensors alive at one time take, if each is freed after
-            its last use; an arena needs some more.
+        weight_bytes: size of all constants.
+        peak_activation_bytes: greatest size of the tensors alive at one time, if each is freed
+            after its last use; an arena needs some more.
         metadata: the file's own description, if it has one.
-        contract_problem: why this is no digit classifier as exported here; None if it is.
+        contract_problem: the difference from a digit classifier as exported here; None if it is
+            such a classifier.
     """
 
     bytes: int
@@ -105,17 +99,17 @@ class Report:
     contract_problem: str | None
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """Return all of it, for JSON."""
         return asdict(self) | {"macs": self.macs, "parameters": self.parameters}
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one inference."""
+        """Return the multiply-accumulates of one inference."""
         return sum(op.macs for op in self.ops)
 
     @property
     def parameters(self) -> int:
-        """Weights and biases."""
+        """Return the number of weights and biases."""
         return sum(op.parameters for op in self.ops)
 
 
@@ -124,7 +118,7 @@ RIGHT_ALIGNED = HEADER[3:]
 
 
 def rows(report: Report) -> list[list[str]]:
-    """Return one row of `HEADER` an op."""
+    """Return one row of `HEADER` per op."""
 
     def shown(tensors: tuple[TensorInfo, ...]) -> str:
         return ", ".join(f"{tensor.dtype} {tensor.dimensions}" for tensor in tensors)
@@ -139,40 +133,47 @@ def inspect(path: Path) -> Report:
     """Read a .tflite file.
 
     Raises:
-        Error: the file can't be read, isn't a .tflite, or is damaged.
+        Error: the file cannot be read, is no .tflite, or is damaged.
     """
     open_interpreter(path, kernels="builtin")  # the runtime's own verifier comes first
-    content = path.read_bytes()
     try:
-        return _report(path, content)
+        return _report(path)
     except _DAMAGE as error:
         raise Error(f"{path}: damaged .tflite file, or of a newer schema ({error})") from error
 
 
 def op_name(code: Any) -> str:
-    """The name of one of a file's operator codes; CUSTOM for what is no built-in."""
-    # Old files have the code in a byte of its own, new ones where it overflows that.
+    """Return the name of one of a file's operator codes; CUSTOM if it is no built-in."""
+    # Old files have the code in a byte of its own, new ones where it overflows that byte.
     return _OPS.get(max(code.builtinCode, code.deprecatedBuiltinCode), "UNKNOWN")
 
 
-def _report(path: Path, content: bytes) -> Report:
+def _report(path: Path) -> Report:
+    content = path.read_bytes()
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = model.subgraphs[0]
     tensors = [_tensor(tensor, model) for tensor in graph.tensors]
-    graph.operators = graph.operators or []
-    for operator in graph.operators:  # lists that a file leaves out are None
-        operator.inputs = [] if operator.inputs is None else operator.inputs
-        operator.outputs = [] if operator.outputs is None else operator.outputs
+    ops = [_op(operator, model, tensors) for operator in graph.operators or []]
+    try:
+        Classifier(path)
+        contract_problem = None
+    except Error as error:
+        contract_problem = str(error)
     return Report(
         bytes=len(content),
         inputs=tuple(tensors[i] for i in graph.inputs),
         outputs=tuple(tensors[i] for i in graph.outputs),
-        ops=tuple(_op(operator, model, tensors) for operator in graph.operators),
+        ops=tuple(ops),
         weight_bytes=sum(tensor.bytes for tensor in tensors if tensor.constant),
         peak_activation_bytes=_peak(graph, tensors),
         metadata=metadata.read(content),
-        contract_problem=_contract_problem(path),
+        contract_problem=contract_problem,
     )
+
+
+def _indices(positions: Any) -> list[int]:
+    """Return positions of tensors, without absent ones (-1); a list left out of a file is None."""
+    return [int(i) for i in positions if i >= 0] if positions is not None else []
 
 
 def _text(value: bytes | str | None) -> str:
@@ -196,8 +197,8 @@ def _tensor(tensor: Any, model: Any) -> TensorInfo:
 
 def _op(operator: Any, model: Any, tensors: list[TensorInfo]) -> Op:
     name = op_name(model.operatorCodes[operator.opcodeIndex])
-    inputs = [tensors[i] for i in operator.inputs if i >= 0]
-    outputs = tuple(tensors[i] for i in operator.outputs if i >= 0)
+    inputs = [tensors[i] for i in _indices(operator.inputs)]
+    outputs = tuple(tensors[i] for i in _indices(operator.outputs))
     weights = [tensor for tensor in inputs if tensor.constant and name in _WEIGHTED]
     return Op(
         name=name,
@@ -210,7 +211,7 @@ def _op(operator: Any, model: Any, tensors: list[TensorInfo]) -> Op:
 
 
 def _macs(name: str, inputs: list[TensorInfo], outputs: tuple[TensorInfo, ...]) -> int:
-    """Multiply-accumulates; weights are laid out as the TFLite operators' documentation has it."""
+    """Return the multiply-accumulates; weights lie as in the TFLite operators' documentation."""
     if name not in _WEIGHTED or len(inputs) < 2:
         return 0
     weights = inputs[1].shape
@@ -224,22 +225,16 @@ def _macs(name: str, inputs: list[TensorInfo], outputs: tuple[TensorInfo, ...]) 
 
 
 def _peak(graph: Any, tensors: list[TensorInfo]) -> int:
-    last_use = {int(i): len(graph.operators) for i in graph.outputs}
-    for step, operator in reversed(list(enumerate(graph.operators))):
-        for i in operator.inputs:
-            last_use.setdefault(int(i), step)
-    alive = {int(i) for i in graph.inputs}
+    """Return the greatest size, in bytes, of the tensors alive at one time."""
+    operators = graph.operators or []
+    last_use = dict.fromkeys(_indices(graph.outputs), len(operators))
+    for step, operator in reversed(list(enumerate(operators))):
+        for i in _indices(operator.inputs):
+            last_use.setdefault(i, step)
+    alive = set(_indices(graph.inputs))
     peak = 0
-    for step, operator in enumerate(graph.operators):
-        alive |= {int(i) for i in operator.outputs if i >= 0}
+    for step, operator in enumerate(operators):
+        alive |= set(_indices(operator.outputs))
         peak = max(peak, sum(tensors[i].bytes for i in alive if not tensors[i].constant))
         alive = {i for i in alive if last_use.get(i, -1) > step}
     return peak
-
-
-def _contract_problem(path: Path) -> str | None:
-    try:
-        Classifier(path)
-    except Error as error:
-        return str(error)
-    return None

@@ -1,6 +1,6 @@
-"""Lays out what a converted .tflite computes: for any batch, and for fast kernels.
+"""Layouts of a converted .tflite: for any batch, and for fast kernels.
 
-Nothing is computed otherwise: every output stays what it was, bit for bit.
+Every output stays the same, bit for bit.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ ROWS, COLUMNS = 2, 4
 """The block of pixels that becomes the channels of one."""
 PLACES = ROWS * COLUMNS
 WINDOW = 4
-"""Pixels that a pooling of 2×2 takes the greatest of: a block has two such windows."""
+"""Pixels of a 2×2 pooling; a block has two such windows."""
 _IMAGES_AND_CHANNELS = (3, 1, 2, 0)
-"""The permutation that makes channels of images, and images of channels."""
+"""The permutation between images and channels, its own inverse."""
 
 
 def any_batch(content: bytes) -> bytes:
-    """Let the RESHAPE ops of a .tflite take several images, where they were told to expect one.
+    """Let the RESHAPE ops of a .tflite take any number of images.
 
-    Interpreters can resize the input to any batch, as every evaluation here does; but a shape that
-    is a constant stays what it is.
+    Interpreters can resize the input to any batch, but not a shape that is a constant.
     """
     graph = _Graph(content)
     reshapes = [operator for operator in graph.operators if graph.name(operator) == "RESHAPE"]
@@ -40,28 +39,25 @@ def any_batch(content: bytes) -> bytes:
 
 
 def optimize(content: bytes) -> bytes:
-    """Lay an int8 or uint8 .tflite of one-channel images out for kernels that work on channels.
+    """Optimize the layout of an int8 or uint8 .tflite for kernels that compute several channels.
 
-    XNNPACK computes several channels at a time and pads what has fewer, so that an image of one
-    channel is most of a LeNet's time. Here channels are made of what there is more than one of:
+    XNNPACK pads a tensor of one channel, so that the first layers take most of a LeNet's time. The
+    optimized layout makes channels of
 
-    - Images. RESIZE_BILINEAR takes (1, 28, 28, N) instead of (N, 28, 28, 1), between two TRANSPOSE.
-    - Pixels (space to depth), where the first CONV_2D, of F filters, and its MAX_POOL_2D of 2×2
+    - images: RESIZE_BILINEAR takes (1, 28, 28, N) instead of (N, 28, 28, 1), between two TRANSPOSE;
+    - pixels (space to depth), where the first CONV_2D, of F filters, and its MAX_POOL_2D of 2×2
       suit. Blocks of 2×4 pixels become channels: (N, 32, 32, 1) becomes (N, 16, 8, 8). A filter of
-      5×5 becomes eight of 3×2×8, one for each place in a block that it can begin at, and is 0 in
-      the other taps. Of their outputs, (N, 14, 7, 8·F), the pooling takes the greatest of the four
-      that lie side by side, and leaves (N, 14, 14, F).
+      5×5 becomes eight of 3×2×8, one for each place in a block that it can begin at, with 0 in the
+      other taps. The pooling takes the greatest of four neighbours among their outputs,
+      (N, 14, 7, 8·F), and leaves (N, 14, 14, F).
 
     A tap of 0 adds nothing, whatever the zero point of the input, and weights, scales and biases
-    are repeated, so every sum is rounded as before. The convolution multiplies twice as often: this
-    is not for processors that compute one product at a time, such as microcontrollers.
-
-    Args:
-        content: the .tflite; what is appended to it is left out.
+    are repeated, so every sum is rounded as before. The convolution multiplies twice as often:
+    processors that compute one product at a time, such as microcontrollers, need the plain layout.
 
     Returns:
-        The new .tflite; the same bytes where nothing suits, as with another channel count, padding,
-        stride or pooling, or with float.
+        The new .tflite without appended files; the same bytes where nothing suits, as with another
+        channel count, padding, stride or pooling, or with float.
     """
     graph = _Graph(content)
     done = [_resize_as_channels(graph), _space_to_depth(graph)]
@@ -69,7 +65,7 @@ def optimize(content: bytes) -> bytes:
 
 
 class _Graph:
-    """The main graph of a .tflite, to be changed."""
+    """The main graph of a .tflite, for changes."""
 
     def __init__(self, content: bytes) -> None:
         self._model = schema.ModelT.InitFromPackedBuf(content, 0)
@@ -83,7 +79,7 @@ class _Graph:
         return inspection.op_name(self._model.operatorCodes[operator.opcodeIndex])
 
     def find(self, name: str) -> int | None:
-        """The position of the first op of a name."""
+        """Return the position of the first op of a name."""
         names = [self.name(operator) for operator in self.operators]
         return names.index(name) if name in names else None
 
@@ -94,7 +90,7 @@ class _Graph:
         return bool(self.tensors[tensor].type == schema.TensorType.INT8)
 
     def values(self, tensor: int) -> NDArray[Any]:
-        """A constant of int8 or int32."""
+        """Return a constant of int8 or int32."""
         data = self._model.buffers[self.tensors[tensor].buffer].data
         dtype = np.int8 if self.is_int8(tensor) else np.dtype("<i4")
         return np.asarray(data, np.uint8).view(dtype).reshape(self.shape(tensor))
@@ -105,16 +101,15 @@ class _Graph:
         self.tensors[tensor].shape = np.array(values.shape, np.int32)
 
     def tensor_like(self, tensor: int, shape: Sequence[int]) -> int:
-        """A new tensor of another shape, of the same type and quantization."""
+        """Add a tensor of another shape, with the same type and quantization."""
         return self._add(copy.copy(self.tensors[tensor]), shape)
 
     def rearrange(
         self, kind: str, source: int, how: Sequence[int], target: int | None = None
     ) -> Any:
-        """A new RESHAPE to the shape `how`, or TRANSPOSE by the permutation `how`.
+        """Make a RESHAPE to the shape `how`, or a TRANSPOSE by the permutation `how`.
 
-        Its output is a new tensor where none is given. The first side of a shape becomes as many
-        as there are.
+        The output is a new tensor if `target` is None. The first side of a shape takes any number.
         """
         operator, argument = schema.OperatorT(), schema.TensorT()
         if kind == "RESHAPE":
@@ -143,15 +138,14 @@ class _Graph:
         return len(self.tensors) - 1
 
     def _code(self, name: str) -> int:
-        codes = self._model.operatorCodes
-        names = [inspection.op_name(code) for code in codes]
-        if name not in names:
-            code = schema.OperatorCodeT()
-            code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
-            code.version = {"RESHAPE": 1, "TRANSPOSE": 2}[name]  # the first ones for int8
-            codes.append(code)
-            return len(codes) - 1
-        return names.index(name)
+        names = [inspection.op_name(code) for code in self._model.operatorCodes]
+        if name in names:
+            return names.index(name)
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
+        code.version = {"RESHAPE": 1, "TRANSPOSE": 2}[name]  # the first ones for int8
+        self._model.operatorCodes.append(code)
+        return len(names)
 
 
 def _indices(*tensors: int) -> NDArray[np.int32]:
@@ -159,7 +153,7 @@ def _indices(*tensors: int) -> NDArray[np.int32]:
 
 
 def _resize_as_channels(graph: _Graph) -> bool:
-    """Resize images as the channels of one; returns whether there is such a resize."""
+    """Resize images as the channels of one image; return whether there is such a resize."""
     position = graph.find("RESIZE_BILINEAR")
     if position is None:
         return False
@@ -177,7 +171,7 @@ def _resize_as_channels(graph: _Graph) -> bool:
 
 
 def _space_to_depth(graph: _Graph) -> bool:
-    """Make blocks of pixels the channels of the first convolution; returns whether it suits."""
+    """Make blocks of pixels the channels of the first convolution; return whether it suits."""
     position = graph.find("CONV_2D")
     if position is None or not _suits(graph, graph.operators[position]):
         return False
@@ -213,7 +207,7 @@ def _space_to_depth(graph: _Graph) -> bool:
 
 
 def _suits(graph: _Graph, convolution: Any) -> bool:
-    """Whether it is what `optimize` describes, with a size that blocks divide."""
+    """Return whether `optimize` can change this convolution, with a size that blocks divide."""
     options, operators = convolution.builtinOptions, graph.operators
     image, weights = map(int, convolution.inputs[:2])
     readers = [operator for operator in operators if convolution.outputs[0] in operator.inputs]
@@ -222,16 +216,14 @@ def _suits(graph: _Graph, convolution: Any) -> bool:
         return False
     pooling = following[0].builtinOptions
     steps = [options.strideH, options.strideW, options.dilationHFactor, options.dilationWFactor]
-    sides = [pooling.filterHeight, pooling.filterWidth, pooling.strideH, pooling.strideW]
+    window = [pooling.filterHeight, pooling.filterWidth, pooling.strideH, pooling.strideW]
     _, height, width, channels = graph.shape(image)
     _, target_height, target_width, _ = graph.shape(int(convolution.outputs[0]))
     return (
         graph.is_int8(image)
         and graph.is_int8(weights)
         and len(convolution.inputs) == 3
-        and channels == 1
-        and steps == [1, 1, 1, 1]
-        and sides == [2, 2, 2, 2]
+        and (channels, steps, window) == (1, [1, 1, 1, 1], [2, 2, 2, 2])
         and options.padding == pooling.padding == schema.Padding.VALID
         and not (height % ROWS or width % COLUMNS or target_height % ROWS or target_width % COLUMNS)
     )
@@ -240,8 +232,8 @@ def _suits(graph: _Graph, convolution: Any) -> bool:
 def _repeat_filters(graph: _Graph, weights: int, bias: int) -> None:
     """Repeat each filter for every place in a block that it can begin at.
 
-    Weights become (8·F, blocks down, blocks across, 8), of which the places of one window's pixels
-    come first, then the window, then the filter.
+    Weights become (8·F, blocks down, blocks across, 8). The first axis is ordered by the place in
+    the pooling's window, then the window, then the filter.
     """
     filters = graph.values(weights)[..., 0]
     count, down, across = filters.shape

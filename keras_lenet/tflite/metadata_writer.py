@@ -1,4 +1,4 @@
-"""Makes a .tflite file describe itself: writes what `metadata` reads, and appends files."""
+"""Makes a .tflite file describe itself: writes what `edge.metadata` reads, and appends files."""
 
 from __future__ import annotations
 
@@ -11,46 +11,86 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_lenet.edge.metadata import (
-    ENTRY,
-    IDENTIFIER,
-    LABELS_FILE,
-    TABLES,
-    is_scalar,
-    member,
-)
+from keras_lenet.edge import metadata
 from keras_lenet.errors import Error
 
 MAX_FILES = 100
 _ALIGNMENT = 16  # of a buffer's data, as the model schema demands: int32 biases are read in place
 
 _SCALARS: dict[Any, str] = {int: "Int8", np.uint32: "Uint32", float: "Float32"}
+_GRAYSCALE = 2  # ColorSpaceType
+_TENSOR_AXIS_LABELS = 2  # AssociatedFileType
 
 
-def attach(model: bytes, metadata: dict[str, Any], files: dict[str, bytes]) -> bytes:
-    """Give a model its metadata and the files that it names; what it computes stays the same.
+def describe(
+    name: str, description: str, version: str, author: str, threshold: float
+) -> dict[str, Any]:
+    """Return the metadata of an exported classifier: raw pixels in, ten probabilities out.
+
+    Answers of a confidence below `threshold` are to be rejected.
+    """
+    image = {
+        "name": "image",
+        "description": (
+            "An image in MNIST style: pixels from 0 = background to 255 = ink. int8 takes "
+            "pixel - 128, uint8 the pixel, float32 pixel / 255."
+        ),
+        "content": {
+            "content_properties_type": metadata.IMAGE_PROPERTIES,
+            "content_properties": {
+                "color_space": _GRAYSCALE,
+                "default_size": {"width": 28, "height": 28},
+            },
+        },
+        "process_units": [
+            {"options_type": metadata.NORMALIZATION, "options": {"mean": [0.0], "std": [255.0]}}
+        ],
+        "stats": {"max": [1.0], "min": [0.0]},
+    }
+    rejection = {"global_score_threshold": threshold}
+    probabilities = {
+        "name": "probabilities",
+        "description": "The probability of each class.",
+        "process_units": [{"options_type": metadata.THRESHOLDING, "options": rejection}],
+        "stats": {"max": [1.0], "min": [0.0]},
+        "associated_files": [{"name": metadata.LABELS_FILE, "type": _TENSOR_AXIS_LABELS}],
+    }
+    return {
+        "name": name,
+        "description": description,
+        "version": version,
+        "subgraph_metadata": [
+            {"input_tensor_metadata": [image], "output_tensor_metadata": [probabilities]}
+        ],
+        "author": author,
+        "license": "MIT",
+        "min_parser_version": "1.0.0",
+    }
+
+
+def attach(model: bytes, described: dict[str, Any], files: dict[str, bytes]) -> bytes:
+    """Give a model its metadata and the files that they name; its outputs stay the same.
 
     Args:
         model: a .tflite file.
-        metadata: the fields of ModelMetadata, by name, as nested dicts and lists.
+        described: the fields of ModelMetadata, by name, as nested dicts and lists.
         files: content by name.
 
     Returns:
         The new .tflite, which is a zip file of `files` as well.
     """
     contents = schema.ModelT.InitFromPackedBuf(model, 0)
-    contents.metadata = [entry for entry in contents.metadata or [] if entry.name != ENTRY.encode()]
-    described = schema.BufferT()
-    described.data = np.frombuffer(encode(metadata), np.uint8)
-    contents.buffers.append(described)
     entry = schema.MetadataT()
-    entry.name, entry.buffer = ENTRY, len(contents.buffers) - 1
-    contents.metadata.append(entry)
+    entry.name, entry.buffer = metadata.ENTRY, len(contents.buffers)
+    others = [one for one in contents.metadata or [] if one.name != metadata.ENTRY.encode()]
+    contents.metadata = [*others, entry]
+    contents.buffers.append(schema.BufferT())
+    contents.buffers[-1].data = np.frombuffer(encode(described), np.uint8)
     return _append_files(pack(contents), files)
 
 
 def pack(contents: schema.ModelT) -> bytes:
-    """The .tflite of a model's unpacked contents, its buffers on the boundaries that they need."""
+    """Return the .tflite of a model's unpacked contents, with every buffer aligned."""
     for buffer in contents.buffers:
         buffer.__class__ = _AlignedBuffer
     builder = flatbuffers.Builder(1024)
@@ -61,18 +101,15 @@ def pack(contents: schema.ModelT) -> bytes:
 class _AlignedBuffer(schema.BufferT):
     """A buffer packed on the boundary that the schema asks for; the generated code forgets it."""
 
+    data: Any
+
     def Pack(self, builder: Any) -> int:  # noqa: N802 - the name that the generated code calls
-        data = None
-        if self.data is not None and len(self.data):
-            content = np.asarray(self.data, np.uint8).tobytes()
-            builder.StartVector(1, len(content), _ALIGNMENT)
-            builder.head -= len(content)
-            builder.Bytes[builder.head : builder.head + len(content)] = content
-            data = builder.EndVector()
-        schema.BufferStart(builder)
-        if data is not None:
-            schema.BufferAddData(builder, data)
-        return int(schema.BufferEnd(builder))
+        if self.data is None or not len(self.data):
+            self.data = None
+        else:
+            self.data = np.asarray(self.data, np.uint8)
+            builder.Prep(_ALIGNMENT, len(self.data))
+        return int(super().Pack(builder))
 
 
 def _append_files(model: bytes, files: dict[str, bytes]) -> bytes:
@@ -86,10 +123,10 @@ def _append_files(model: bytes, files: dict[str, bytes]) -> bytes:
 
 
 def files(model: bytes) -> dict[str, bytes]:
-    """The files appended to a .tflite file, by name.
+    """Return the files appended to a .tflite file, by name.
 
     Raises:
-        Error: what is appended is damaged, or compressed, which may unpack to any size.
+        Error: a file is damaged, or compressed, which may unpack to any size.
     """
     if not zipfile.is_zipfile(io.BytesIO(model)):
         return {}
@@ -108,41 +145,23 @@ def files(model: bytes) -> dict[str, bytes]:
 
 
 def labels(model: bytes) -> list[str] | None:
-    """The names of a .tflite file's classes, a line each in the file; None where it has none."""
-    content = files(model).get(LABELS_FILE)
+    """Return the names of a .tflite file's classes; None where it has none."""
+    content = files(model).get(metadata.LABELS_FILE)
     return None if content is None else content.decode(errors="replace").splitlines()
 
 
-def encode(metadata: dict[str, Any]) -> bytes:
-    """The flatbuffer of ModelMetadata whose fields are given by name."""
+def encode(described: dict[str, Any]) -> bytes:
+    """Return the flatbuffer of ModelMetadata whose fields are given by name."""
     builder = flatbuffers.Builder(1024)
-    builder.Finish(_put_table(builder, "ModelMetadata", metadata), IDENTIFIER)
+    builder.Finish(_put(builder, "ModelMetadata", described), metadata.IDENTIFIER)
     return bytes(builder.Output())
 
 
-def _put_table(builder: Any, name: str, values: dict[str, Any]) -> int:
-    fields = TABLES[name]
-    unknown = set(values) - {field for field, _ in fields}
-    if unknown:
-        raise ValueError(f"{name} has no field {unknown.pop()}")
-    offsets = {  # whatever is stored elsewhere has to be there before the table begins
-        field: _put(builder, member(kind, fields, slot, values), values[field])
-        for slot, (field, kind) in enumerate(fields)
-        if field in values and not is_scalar(kind)
-    }
-    builder.StartObject(len(fields))
-    for slot, (field, kind) in enumerate(fields):
-        if field in offsets:
-            builder.PrependUOffsetTRelativeSlot(slot, offsets[field], 0)
-        elif field in values:
-            getattr(builder, f"Prepend{_SCALARS[kind]}Slot")(slot, values[field], 0)
-    return int(builder.EndObject())
-
-
 def _put(builder: Any, kind: Any, value: Any) -> int:
+    """Write a value that is held outside its table; return its offset."""
     if kind is str:
         return int(builder.CreateString(value))
-    if not isinstance(kind, list):
+    if isinstance(kind, str):
         return _put_table(builder, kind, value)
     if kind == [float]:
         return int(builder.CreateNumpyVector(np.asarray(value, np.float32)))
@@ -151,3 +170,21 @@ def _put(builder: Any, kind: Any, value: Any) -> int:
     for offset in reversed(offsets):
         builder.PrependUOffsetTRelative(offset)
     return int(builder.EndVector())
+
+
+def _put_table(builder: Any, name: str, values: dict[str, Any]) -> int:
+    fields = metadata.TABLES[name]
+    if unknown := set(values) - set(fields):
+        raise ValueError(f"{name} has no field {unknown.pop()}")
+    offsets = {}  # everything outside the table is written before the table begins
+    for field, kind in fields.items():
+        if field in values and not metadata.is_scalar(kind):
+            table = kind[values[f"{field}_type"]] if isinstance(kind, dict) else kind
+            offsets[field] = _put(builder, table, values[field])
+    builder.StartObject(len(fields))
+    for slot, (field, kind) in enumerate(fields.items()):
+        if field in offsets:
+            builder.PrependUOffsetTRelativeSlot(slot, offsets[field], 0)
+        elif field in values:
+            getattr(builder, f"Prepend{_SCALARS[kind]}Slot")(slot, values[field], 0)
+    return int(builder.EndObject())

@@ -1,4 +1,4 @@
-"""Does the device answer as the host does? One quantized file through every kernel set there is."""
+"""Parity of the kernel sets: one quantized file on each of them, and on a microcontroller's."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from keras_lenet.errors import Error
 from keras_lenet.tflite import inspection
 
 MICRO = "micro"
-"""TensorFlow Lite Micro's interpreter, where the package tflite-micro is installed."""
+"""The kernel set of TensorFlow Lite Micro, where the package tflite-micro is installed."""
 INSTALL = "pip install --pre tflite-micro"
 ARENA = 64 << 10
 
 
 @dataclass(frozen=True)
 class Flip:
-    """An image that two kernel sets put in different classes, with each one's winning output."""
+    """An image that two kernel sets put in different classes, with the output of each class."""
 
     image: int
     expected: int
@@ -42,14 +42,14 @@ class Flip:
 
 @dataclass(frozen=True)
 class Parity:
-    """How one kernel set's outputs compare with XNNPACK's.
+    """One kernel set's outputs beside XNNPACK's.
 
     Attributes:
         kernels: the kernel set.
-        flips: the images that it puts in another class.
+        flips: the images in another class.
         largest: largest difference of any output, in units of the last place.
-        unequal: images on which any output differs.
-        arena: bytes of the arena that TensorFlow Lite Micro used; None for the others.
+        unequal: number of images on which any output differs.
+        arena: bytes of arena used by TensorFlow Lite Micro; None for the others.
     """
 
     kernels: str
@@ -65,33 +65,27 @@ def has_micro() -> bool:
 
 
 def compare(path: Path, images: NDArray[np.uint8]) -> list[Parity]:
-    """Run every kernel set over the images and compare each with XNNPACK.
-
-    Args:
-        path: an int8 or uint8 .tflite.
-        images: uint8, (N, 28, 28).
+    """Run an int8 or uint8 .tflite on every kernel set over images, uint8 (N, 28, 28).
 
     Raises:
-        Error: the file isn't a digit classifier, or its output isn't an integer.
+        Error: the file is no digit classifier, or its output is float.
     """
     classifier = Classifier(path)
     if not classifier.output.scale:
         raise Error(f"{path}: its output is float32; parity is between int8 or uint8 outputs")
     expected = classifier.raw(images)
-    found = []
-    for kernels in get_args(Kernels):
-        if kernels != "xnnpack":
-            found.append(
-                _compared(kernels, Classifier(path, kernels=kernels).raw(images), expected)
-            )
+    found = [Parity("xnnpack", (), 0, 0)]
+    for kernels in get_args(Kernels)[1:]:
+        outputs = Classifier(path, kernels=kernels).raw(images)
+        found.append(_compared(kernels, outputs, expected))
     if has_micro():
-        outputs, arena = run_micro(path, classifier.quantize(images))
-        found.append(_compared(MICRO, outputs, expected, arena))
-    return [Parity("xnnpack", (), 0, 0), *found]
+        outputs, used = run_micro(path, classifier.quantize(images))
+        found.append(_compared(MICRO, outputs, expected, used))
+    return found
 
 
 def softmax_bound(path: Path) -> int | None:
-    """How far the outputs may differ where no logit differs by more than one unit.
+    """Return the largest difference of outputs if no logit differs by more than one unit.
 
     Kernel sets round differently by one unit in the last place. The softmax is steepest where two
     digits tie: there one unit up in one logit and one down in the other, each of `scale`, move a
@@ -107,7 +101,7 @@ def softmax_bound(path: Path) -> int | None:
 
 
 def markdown(found: list[Parity]) -> str:
-    """The comparison as a Markdown table, with the images that changed class below it."""
+    """Return the comparison as a Markdown table, followed by the images in another class."""
     lines = [
         "| kernel set | images in another class | largest difference | images with any | arena |",
         "|---|---:|---:|---:|---:|",
@@ -136,13 +130,8 @@ def _compared(
         Flip(i, int(before[i]), int(expected[i].max()), int(after[i]), int(outputs[i].max()))
         for i in np.flatnonzero(before != after).tolist()
     ]
-    return Parity(
-        kernels,
-        tuple(flips),
-        int(difference.max()),
-        int(difference.any(axis=1).sum()),
-        arena,
-    )
+    unequal = int(difference.any(axis=1).sum())
+    return Parity(kernels, tuple(flips), int(difference.max()), unequal, arena)
 
 
 def run_micro(path: Path, inputs: NDArray[Any]) -> tuple[NDArray[Any], int]:
@@ -179,16 +168,17 @@ def run_micro(path: Path, inputs: NDArray[Any]) -> tuple[NDArray[Any], int]:
 
 
 def arena(path: Path) -> tuple[int, str]:
-    """Bytes of RAM that the interpreter takes for a file, and where the figure is from.
+    """Return the bytes of RAM that the interpreter takes for a file, and the source of the figure.
 
     Raises:
         Error: the interpreter is installed, but lacks an op of the file, or memory.
     """
     report = inspection.inspect(path)
-    if has_micro():
-        image = report.inputs[0]
-        _, used = run_micro(path, np.zeros(image.shape, image.dtype))  # the same for any image
-        how = f"TensorFlow Lite Micro used {used} bytes on a 64-bit host; a 32-bit core uses fewer"
-        return used, how
-    how = "an estimate, twice the activations at their peak: tflite-micro was not installed"
-    return 2 * report.peak_activation_bytes, how
+    if not has_micro():
+        how = "an estimate, twice the activations at their peak: tflite-micro was not installed"
+        return 2 * report.peak_activation_bytes, how
+    image = report.inputs[0]
+    _, used = run_micro(path, np.zeros(image.shape, image.dtype))  # the same for any image
+    return used, (
+        f"TensorFlow Lite Micro used {used} bytes on a 64-bit host; a 32-bit core uses fewer"
+    )

@@ -21,7 +21,7 @@ from keras_lenet.edge.classifier import Classifier
 
 RANDOM, EMULATED, QUICK = 100_000, 1_000, 100
 MODEL = EXPORTED / "microcontroller" / "lenet5_int8_plain.tflite"
-NAME = folder.identifier(MODEL)
+NAME = bundle.identifier(MODEL)
 MANY = f"""\
 #include "{NAME}.h"
 void many(const uint8_t *images, int8_t *probabilities, int count)

@@ -112,7 +112,7 @@ TOML = [
     b'name = "../../etc"\n[data]\ndataset = "\\u001b[31m"',
     b"[train]\nepochs = 1979-05-27T07:32:00Z",
 ]
-METADATA = [metadata_writer.encode(metadata.describe("lenet5", "digits", "1", "me", 0.5))]
+METADATA = [metadata_writer.encode(metadata_writer.describe("lenet5", "digits", "1", "me", 0.5))]
 METRICS = [
     (ROOT / "exported" / "metrics.json").read_bytes(),
     b'{"schema_version": 3}',
