@@ -8,12 +8,9 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+import rich.progress as bars
 from rich.console import Console
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 console = Console(stderr=True, highlight=False)
 
@@ -23,20 +20,18 @@ def say(message: str, style: str | None = None) -> None:
     console.print(message, style=style, markup=False, soft_wrap=True)
 
 
-def progress(*, of_bytes: bool = False) -> Progress:
-    """A progress bar with a count, the time taken and the time left; used as a context manager.
+def progress(*, of_bytes: bool = False) -> bars.Progress:
+    """Return a progress bar with a count, the time taken and left; used as a context manager.
 
     Where stderr is no terminal, nothing is drawn: messages tell the story there.
     """
-    from rich import progress  # slow to import, and only work needs it
-
-    return progress.Progress(
-        progress.TextColumn("{task.description}", markup=False),
-        progress.BarColumn(),
-        progress.DownloadColumn() if of_bytes else progress.MofNCompleteColumn(),
-        progress.TimeElapsedColumn(),
-        progress.TextColumn("left"),
-        progress.TimeRemainingColumn(),
+    return bars.Progress(
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(),
+        bars.DownloadColumn() if of_bytes else bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("left"),
+        bars.TimeRemainingColumn(),
         console=console,
         transient=True,
         disable=not console.is_terminal,

@@ -382,7 +382,7 @@ def context(network, tmp_path_factory):
         artifacts.Record(
             stage, {}, {}, {}, "data", 0, {}, "2026-01-01", 1.0, {"temperature": value}
         ).write(folder / stage)
-    loaded = recipe.load(SMOKE, [f"data.dataset={folder / 'data'}", "export.refuse=0.2"])
+    loaded = recipe.load(SMOKE, [f"data.dataset={folder / 'data'}"])
     inputs = {stage: folder / stage for stage in TEMPERATURES}
     settings = loaded.only(ExportSettings)
     return Context(settings, str(folder / "data"), None, inputs, folder / "export")
@@ -393,6 +393,7 @@ def _brief():
     """Without compilers and Vela, whose measurements other tests look at."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", "")
+        patch.setattr(confidence, "REFUSED", 0.2)
         patch.setattr(footprint, "write", lambda model, path: path.write_text(f"of {model.name}"))
         yield
 

@@ -120,7 +120,6 @@ BOUNDS = {
     "train.weight_decay": (0.0, None),
     "quantize.epochs": (1, None),
     "export.calibration_images": (10, None),
-    "export.refuse": (0.0, 1 - 1e-9),
     "evaluate.robustness_images": (0, None),
     "evaluate.prepared_images": (10, None),
 }

@@ -93,7 +93,6 @@ RERUN_FROM = {
     "devices=one": "distill",
     "origin.title=X": "report",
     "data.outliers=0.5": "distill",
-    "data.split_seed=1": "distill",
     "augment.rotate=5": "distill",
     "augment.thickness=0.5": "distill",
     "degrade.noise=0.5": "train",
@@ -105,7 +104,7 @@ RERUN_FROM = {
     "train.learning_rate=1.0": "train",
     "train.tensorboard=true": "train",
     "quantize.epochs=3": "quantize",
-    "export.refuse=0.5": "export",
+    "export.calibration_images=50": "export",
     "evaluate.probes=5": "evaluate",
     "evaluate.min_accuracy=0.5": "evaluate",
     "report.mistakes=5": "report",
@@ -155,7 +154,7 @@ def test_no_record_keeps_a_setting_that_was_changed(run):
         record = Record.of_finished(folder)
         assert record.settings == json.loads((folder / "settings.json").read_text())
         assert record.settings.items() <= now.items()
-        assert record.seed == (None if stage.shared else 1)
+        assert record.seed == (None if stage.optional else 1)
     assert Record.of_finished(again.stage_folder("report")).settings == now
     exported = set(Record.of_finished(again.stage_folder("export")).settings)
     assert exported == set(now) - {"name", "origin", "evaluate", "report"}
@@ -363,7 +362,7 @@ def test_a_stage_that_fails_leaves_its_old_result_and_goes_on_from_what_it_had(r
         if log.read_text() == "+":
             fail(context)
 
-    again = changed(run, "export.refuse=0.5")
+    again = changed(run, "export.calibration_images=50")
     ran.during["export"] = count
     with pytest.raises(ZeroDivisionError):
         execute(again)
@@ -379,7 +378,10 @@ def test_an_interrupted_attempt_is_not_gone_on_from_with_other_settings_or_by_fo
     ran.during["export"] = lambda context: (
         (context.out / "left").exists() or ((context.out / "left").touch(), fail(context))
     )
-    for settings, force in (("export.refuse=0.5", False), ("export.refuse=0.6", False)):
+    for settings, force in (
+        ("export.calibration_images=50", False),
+        ("export.calibration_images=60", False),
+    ):
         with pytest.raises(ZeroDivisionError):
             execute(changed(run, settings), "export", "export", force)
     with pytest.raises(ZeroDivisionError):
@@ -397,7 +399,7 @@ def test_a_result_that_was_finished_but_not_placed_is_placed(run, ran, capsys):
 
 def test_a_finished_but_unplaced_result_of_other_settings_or_by_force_is_not(run, ran):
     folder, partial = run.stage_folder("export"), run.folder / ".export.partial"
-    for again, force in ((changed(run, "export.refuse=0.5"), False), (run, True)):
+    for again, force in ((changed(run, "export.calibration_images=50"), False), (run, True)):
         shutil.copytree(folder, partial)
         (partial / artifacts.IDENTITY).write_text("{}")
         assert ran.of(lambda again=again, force=force: execute(again, "export", "export", force))
@@ -421,9 +423,9 @@ def test_inputs_that_change_while_a_stage_runs_are_an_error(run, ran):
 
     ran.during["export"] = another_process
     with pytest.raises(Error, match=r"^export: the files that it reads were changed while"):
-        execute(changed(run, "export.refuse=0.5"))
+        execute(changed(run, "export.calibration_images=50"))
     del ran.during["export"]
-    assert ran.of(lambda: execute(changed(run, "export.refuse=0.5"))) == [
+    assert ran.of(lambda: execute(changed(run, "export.calibration_images=50"))) == [
         "export",
         "evaluate",
         "report",
@@ -501,7 +503,7 @@ def test_a_run_waits_for_teachers_that_another_trains_and_takes_them(tmp_path, r
 
     ran.during["distill"] = teach
     run = opened(tmp_path, *WITH_TEACHERS)
-    home = run.home(pipeline.STAGES["distill"])
+    home = run.stage_folder("distill").parent
     with Elsewhere(lambda: execute(run, last="train")):
         assert at_work.wait(30)
         with Elsewhere(lambda: execute(other_seed(run), last="train")) as second:

@@ -2,6 +2,10 @@
 
 from collections.abc import Collection, Iterable
 
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
 
 def print_table(
     header: Iterable[str],
@@ -11,19 +15,10 @@ def print_table(
     title: str | None = None,
     caption: str | None = None,
 ) -> None:
-    """Print to stdout with every row whole: what is wider than the window spills over.
+    """Print to stdout with every row whole: rows wider than the window spill over.
 
-    Args:
-        header: of each column.
-        rows: text of each cell.
-        right_aligned: headers of the columns of figures.
-        title: stands above.
-        caption: stands below.
+    `right_aligned` has the headers of the columns of figures.
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table(title=title, caption=caption, box=box.SIMPLE)
     for name in header:
         table.add_column(name, justify="right" if name in right_aligned else "left")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from keras_lenet import models
 from keras_lenet.artifacts import Record
 from keras_lenet.data import catalogue
-from keras_lenet.evaluation import results
+from keras_lenet.evaluation import confidence, results
 from keras_lenet.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ The published one is seed {recipe.seed}: of these it has the best accuracy on th
 
 {results.rejection(metrics)}
 The threshold is in the file's metadata and in `manifest.json`. It refuses
-{recipe.export.refuse:.1%} of the validation images.
+{confidence.REFUSED:.1%} of the validation images.
 
 ![Test images refused against other pictures refused, by threshold](rejection.png)
 

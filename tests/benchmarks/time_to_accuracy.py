@@ -64,7 +64,7 @@ def splits(recipe):
     folder = os.environ.get("KERAS_LENET_DATA")
     data = recipe.data
     return loading.load_training(
-        data.dataset, Path(folder) if folder else None, data.validation_split, data.split_seed
+        data.dataset, Path(folder) if folder else None, data.validation_split, seed=0
     )
 
 
