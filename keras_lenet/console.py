@@ -1,4 +1,4 @@
-"""Messages and progress on stderr (stdout is for results), and keeping native libraries quiet."""
+"""Messages and progress on stderr, tables on stdout, and keeping native libraries quiet."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import rich.progress as bars
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
 console = Console(stderr=True, highlight=False)
 
@@ -36,6 +38,33 @@ def progress(*, of_bytes: bool = False) -> bars.Progress:
         transient=True,
         disable=not console.is_terminal,
     )
+
+
+def print_table(
+    header: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    *,
+    right_aligned: Collection[str] = (),
+    title: str | None = None,
+    caption: str | None = None,
+) -> None:
+    """Print to stdout with every row whole: rows wider than the window spill over.
+
+    `right_aligned` has the headers of the columns of figures.
+    """
+    table = Table(title=title, caption=caption, box=box.SIMPLE)
+    for name in header:
+        table.add_column(name, justify="right" if name in right_aligned else "left")
+    for row in rows:
+        table.add_row(*row)
+    narrow = Console(markup=False, emoji=False)  # names are no markup
+    natural = narrow.measure(table, options=narrow.options.update(max_width=200)).maximum
+    Console(markup=False, emoji=False, width=max(natural, narrow.width)).print(table)
+
+
+def plain(text: str) -> str:
+    """Escape what terminals obey: names and descriptions may come from strangers."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 _INFORMATION = re.compile(

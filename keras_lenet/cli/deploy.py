@@ -11,7 +11,7 @@ import typer
 
 from keras_lenet import artifacts, console
 from keras_lenet.cli.options import DataDir, Overrides, RecipeFile, Runs, app
-from keras_lenet.cli.tables import plain, print_table
+from keras_lenet.console import plain, print_table
 
 if TYPE_CHECKING:
     import numpy as np

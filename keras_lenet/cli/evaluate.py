@@ -9,7 +9,7 @@ import typer
 from keras_lenet import artifacts, console
 from keras_lenet.cli.options import DataDir, Force, Overrides, Runs, app
 from keras_lenet.cli.run import print_results, show
-from keras_lenet.cli.tables import print_table
+from keras_lenet.console import print_table
 from keras_lenet.errors import Error
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keras_lenet.cli.options import DataDir, Force, Overrides, RecipeFile, Runs, app
-from keras_lenet.cli.tables import print_table
+from keras_lenet.console import print_table
 
 if TYPE_CHECKING:
     from keras_lenet.pipeline import Run, Stage
@@ -36,7 +36,7 @@ def run_recipe(
     show(pipeline.execute(opened, stages, force), stages)
 
 
-def _stage_command(stage: str, summary: str, example: str = "") -> None:
+def _stage_command(stage: str, summary: str) -> None:
     """Register a command that runs one stage."""
 
     def command(
@@ -53,25 +53,20 @@ def _stage_command(stage: str, summary: str, example: str = "") -> None:
         opened = pipeline.open_run(load(recipe, overrides), runs, data_dir)
         show(pipeline.execute(opened, stages, force), stages)
 
-    command.__doc__ = f"{summary}\n\nExample: keras-lenet {stage} pipelines/mnist.toml{example}"
+    command.__doc__ = f"{summary}\n\nExample: keras-lenet {stage} pipelines/mnist.toml"
     app.command(stage)(command)
 
 
-_stage_command(
-    "distill",
-    "Train teachers, and have them answer the training images.\n\nFor recipes with [distill].",
-)
-_stage_command(
-    "train", "Train the model in float, resuming if interrupted.", " --set train.epochs=10"
-)
-_stage_command(
-    "quantize", "Fine-tune it with quantization in the loop.", " --set quantize.epochs=3"
-)
-_stage_command("export", "Write the SavedModel and the TFLite files.")
-_stage_command(
-    "report",
-    "Make one HTML page of it all.\n\nVerdict, plots, tables, mistakes; no network needed.",
-)
+for _stage, _summary in {
+    "distill": "Train teachers, and have them answer the training images.\n\n"
+    "For recipes with [distill].",
+    "train": "Train the model in float, resuming if interrupted.",
+    "quantize": "Fine-tune it with quantization in the loop.",
+    "export": "Write the SavedModel and the TFLite files.",
+    "report": "Make one HTML page of it all.\n\n"
+    "Verdict, plots, tables, mistakes; no network needed.",
+}.items():
+    _stage_command(_stage, _summary)
 
 
 def show(run: Run, stages: list[Stage]) -> None:
