@@ -290,6 +290,14 @@ def test_a_stage_is_not_built_on_a_missing_or_stale_one(tmp_path, ran):
     assert ran == ["distill", "train"]
 
 
+def test_a_stage_that_is_up_to_date_is_not_built_on_a_damaged_one_either(run):
+    (run.stage_folder("quantize") / "result").write_text("edited")
+    with pytest.raises(
+        Error, match=r"report would build on a stale quantize stage \(result is mis"
+    ):
+        execute(run, "report")
+
+
 def test_teachers_need_their_section(tmp_path, ran):
     with pytest.raises(Error) as caught:
         execute(opened(tmp_path, "data.dataset=digits"), "distill", "distill")
