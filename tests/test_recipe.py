@@ -106,7 +106,7 @@ BOUNDS = {
 @pytest.mark.parametrize(("key", "bounds"), BOUNDS.items())
 def test_a_value_lies_in_its_range(key, bounds):
     least, greatest = bounds
-    step = 1 if isinstance(least, int) else 1e-8
+    step = 1 if isinstance(least, int) else 1e-9
     for value in (one for one in bounds if one is not None):
         recipe.from_overrides("mine", [f"{key}={value}"])
     outside = [least - step - (key == "train.epochs")]
