@@ -11,6 +11,7 @@ from conftest import SMOKE, keras_lenet
 
 from keras_lenet import cli
 from keras_lenet.cli import failures
+from keras_lenet.errors import Error
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 COMMANDS = [command.name for command in cli.app.registered_commands]
@@ -105,9 +106,10 @@ IN_TF_DATA = RuntimeError("Traceback:\nkeras_lenet.errors.Error: image 3 is dama
         (OSError(13, "Permission denied"), "the disk: Permission denied"),
         (FULL, "the disk: No space left on device"),
         (IN_TF_DATA, "image 3 is damaged"),
+        (Error("two\n lines of \x1b[31m"), "two lines of \\x1b[31m"),
     ],
 )
-def test_errors_of_the_disk_and_of_tf_data_are_one_line(ended, error, line):
+def test_errors_that_the_user_can_put_right_are_one_plain_line(ended, error, line):
     assert ended(error) == (1, [f"keras-lenet: {line}"])
 
 
@@ -142,6 +144,7 @@ def test_a_signal_ends_in_its_status_whatever_it_interrupts(monkeypatch, capsys,
 IGNORING = """
 import gc, os, signal, time
 from keras_lenet.cli import failures
+from keras_lenet.errors import Error
 failures.PATIENCE = 0.5
 failures.handle_signals()
 def collected(phase, info):
