@@ -1,4 +1,4 @@
-"""Messages and progress on stderr (stdout is for results), and keeping native libraries quiet."""
+"""Messages and progress on stderr, tables on stdout, and keeping native libraries quiet."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Iterator
 
+import rich.progress as bars
+from rich import box
 from rich.console import Console
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from rich.table import Table
 
 console = Console(stderr=True, highlight=False)
 
@@ -23,24 +22,49 @@ def say(message: str, style: str | None = None) -> None:
     console.print(message, style=style, markup=False, soft_wrap=True)
 
 
-def progress(*, of_bytes: bool = False) -> Progress:
-    """A progress bar with a count, the time taken and the time left; used as a context manager.
+def progress(*, of_bytes: bool = False) -> bars.Progress:
+    """Return a progress bar with a count, the time taken and left; used as a context manager.
 
     Where stderr is no terminal, nothing is drawn: messages tell the story there.
     """
-    from rich import progress  # slow to import, and only work needs it
-
-    return progress.Progress(
-        progress.TextColumn("{task.description}", markup=False),
-        progress.BarColumn(),
-        progress.DownloadColumn() if of_bytes else progress.MofNCompleteColumn(),
-        progress.TimeElapsedColumn(),
-        progress.TextColumn("left"),
-        progress.TimeRemainingColumn(),
+    return bars.Progress(
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(),
+        bars.DownloadColumn() if of_bytes else bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("left"),
+        bars.TimeRemainingColumn(),
         console=console,
         transient=True,
         disable=not console.is_terminal,
     )
+
+
+def print_table(
+    header: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    *,
+    right_aligned: Collection[str] = (),
+    title: str | None = None,
+    caption: str | None = None,
+) -> None:
+    """Print to stdout with every row whole: rows wider than the window spill over.
+
+    `right_aligned` has the headers of the columns of figures.
+    """
+    table = Table(title=title, caption=caption, box=box.SIMPLE)
+    for name in header:
+        table.add_column(name, justify="right" if name in right_aligned else "left")
+    for row in rows:
+        table.add_row(*row)
+    narrow = Console(markup=False, emoji=False)  # names are no markup
+    natural = narrow.measure(table, options=narrow.options.update(max_width=200)).maximum
+    Console(markup=False, emoji=False, width=max(natural, narrow.width)).print(table)
+
+
+def plain(text: str) -> str:
+    """Escape what terminals obey: names and descriptions may come from strangers."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 _INFORMATION = re.compile(

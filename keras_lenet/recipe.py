@@ -1,4 +1,4 @@
-"""What to run: one frozen, validated section per stage. Every default of the project lives here."""
+"""Recipes: one frozen, validated section per stage. Every default of the project lives here."""
 
 from __future__ import annotations
 
@@ -23,43 +23,35 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """Frozen; unknown keys and wrong types are refused, never coerced."""
+    """Frozen settings; unknown keys and wrong types are refused, never coerced."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        defer_build=True,  # most sections are only ever validated inside a recipe
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Data(Section):
-    """Which images.
+    """Images to train and to test on.
 
     Attributes:
-        dataset: a dataset's name, or a folder of IDX files named as MNIST's; of any size, where
-            they are not compressed.
-        fallback: the dataset to use, with a warning, where the first can't be had.
-        validation_split: share of every class of the training set that choices are made on.
-        split_seed: decides which images those are; apart from the run's seed, so that several
-            seeds are judged on the same ones.
-        outliers: pictures of no digit that are drawn and mixed into the training images, as a
-            fraction of their number; the model learns to doubt them.
-        standardize: train on pixels of mean 0 and deviation 1, by the training images' own
-            statistics; folded into the first layer, so that the model still takes plain pixels.
+        dataset: a dataset's name, or a folder of IDX files named as MNIST's; of any size, if they
+            are not compressed.
+        fallback: the dataset to use, with a warning, if the first cannot be had.
+        validation_split: share of every class of the training set that is held out to make choices
+            on; the same images for every seed.
+        outliers: OOD examples that are drawn and mixed into the training images, as a fraction of
+            their number; the model learns to doubt them.
+        standardize: train on pixels of mean 0 and deviation 1, by the statistics of the training
+            images; folded into the first layer, so that the model takes plain pixels.
     """
 
     dataset: str = "mnist"
     fallback: str | None = None
     validation_split: Share = 0.1
-    split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     outliers: Fraction = 0.0
     standardize: bool = False
 
 
 class Augment(Section):
-    """How far each training image may be warped; each image's amounts are drawn evenly.
+    """Limits of the warp of each training image; its amounts are drawn evenly.
 
     Attributes:
         rotate: degrees, to either side.
@@ -79,12 +71,10 @@ class Augment(Section):
 
 
 class Degrade(Section):
-    """How far the light and the page of each training image may be spoilt, after the warp.
-
-    Teachers answer the image before it is spoilt.
+    """Limits of the degradation of light and page, after the warp; teachers see none of it.
 
     Attributes:
-        share: of the images that may be spoilt at all.
+        share: of the images that may be degraded at all.
         light: share of these that get ink and paper of any two greys, inverted or not.
         clouds: up to how many times as bright as full ink.
         noise: up to which standard deviation, as a share of full ink.
@@ -194,16 +184,13 @@ class Export(Section):
 
     Attributes:
         calibration_images: training images, the same number of each class, that set the ranges of
-            what is quantized after training.
-        refuse: share of the validation images that a file's confidence threshold may refuse; the
-            higher, the more of what is no digit is refused as well.
-        optimize_layout: lay the int8 and the uint8 file out for XNNPACK, which phones and PCs
-            compute with: faster, and the same answers bit for bit (`tflite.layout.optimize`). The
-            int8 file in `microcontroller/`, the C and the budget card are made without it.
+            post-training quantization.
+        optimize_layout: give the int8 and the uint8 file the XNNPACK layout, for phones and PCs:
+            faster, with the same answers bit for bit (`tflite.layout.optimize`). The int8 file in
+            `microcontroller/`, the C and the budget card have the plain layout.
     """
 
     calibration_images: Annotated[int, Field(ge=10)] = 500
-    refuse: Annotated[float, Field(ge=0, lt=1)] = 0.005
     optimize_layout: bool = True
 
 
@@ -240,18 +227,18 @@ class Evaluate(Section):
 
 
 class Report(Section):
-    """The page of plots. `mistakes` is how many of the most confident ones are shown."""
+    """Page of plots. `mistakes` is the number of the most confident ones that it shows."""
 
     mistakes: Count = 30
 
 
 class Origin(Section):
-    """The text whose system a recipe reproduces.
+    """Published result that a recipe reproduces.
 
     Attributes:
-        title: what it built, and with what.
-        accuracy: on the test set, as published; None where it states none.
-        note: what to know of it beside our figures, such as what was unsound.
+        title: of the published system, and its framework.
+        accuracy: on the test set, as published; None if none is stated.
+        note: what to know beside our figures, such as what was unsound.
     """
 
     title: str
@@ -260,7 +247,7 @@ class Origin(Section):
 
 
 class DistillSettings(Section):
-    """What the distill stage may read, and so what decides its result.
+    """Settings that the distill stage may read, and that decide its result.
 
     Attributes:
         devices: what to train on: "all", every GPU of this host and of the others that TF_CONFIG
@@ -282,11 +269,7 @@ S = TypeVar("S", bound=DistillSettings)
 
 
 class TrainSettings(DistillSettings):
-    """What the train stage may read.
-
-    Attributes:
-        seed: decides the initial weights, the order and every warp.
-    """
+    """Settings of the train stage. `seed` decides the initial weights, the order and the warps."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     degrade: Degrade = Degrade()
@@ -295,25 +278,25 @@ class TrainSettings(DistillSettings):
 
 
 class QuantizeSettings(TrainSettings):
-    """What the quantize stage may read."""
+    """Settings of the quantize stage."""
 
     quantize: Quantize = Quantize()
 
 
 class ExportSettings(QuantizeSettings):
-    """What the export stage may read."""
+    """Settings of the export stage."""
 
     export: Export = Export()
 
 
 class EvaluateSettings(ExportSettings):
-    """What the evaluate stage may read."""
+    """Settings of the evaluate stage."""
 
     evaluate: Evaluate = Evaluate()
 
 
 class Recipe(EvaluateSettings):
-    """A whole run; the report stage may read all of it.
+    """Settings of a whole run, all of which the report stage may read.
 
     Attributes:
         name: of the folder below `runs/`; by default the recipe file's own.
@@ -325,7 +308,7 @@ class Recipe(EvaluateSettings):
     report: Report = Report()
 
 
-def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+def load(path: Path, overrides: Iterable[str] | None = None) -> Recipe:
     """Read a recipe file and apply `key.path=value` overrides, whose values are TOML.
 
     Raises:
@@ -346,8 +329,8 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     return _validated(settings, overrides, f"recipe {path}")
 
 
-def from_overrides(name: str, overrides: Iterable[str]) -> Recipe:
-    """The default recipe with `key.path=value` overrides.
+def from_overrides(name: str, overrides: Iterable[str] | None) -> Recipe:
+    """Return the default recipe with `key.path=value` overrides.
 
     Raises:
         Error: as `load`.
@@ -355,8 +338,8 @@ def from_overrides(name: str, overrides: Iterable[str]) -> Recipe:
     return _validated({"name": name}, overrides, "--set")
 
 
-def _validated(settings: dict[str, Any], overrides: Iterable[str], source: str) -> Recipe:
-    for override in overrides:
+def _validated(settings: dict[str, Any], overrides: Iterable[str] | None, source: str) -> Recipe:
+    for override in overrides or ():
         _apply(settings, override)
     try:
         return Recipe.model_validate(settings)
@@ -377,19 +360,14 @@ def _apply(settings: dict[str, Any], override: str) -> None:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise Error(f"--set {shown}: {parent:.200} is a value, not a section")
-    table[last] = _toml_value(text.strip())
-
-
-def _toml_value(text: str) -> Any:
-    """A TOML value; a bare word is taken as a string, since shells eat quotes."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        table[last] = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, KeyError, RecursionError):
-        return text
+        table[last] = text.strip()  # a bare word is a string: shells eat quotes
 
 
 def _explain(error: ValidationError) -> str:
-    """The first problem in one line."""
+    """Return the first problem in one line."""
     problem = error.errors()[0]
     location = [f"{part!s:.200}" for part in problem["loc"]]
     key = ".".join(location)

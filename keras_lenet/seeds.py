@@ -1,4 +1,4 @@
-"""A recipe run from several seeds: how far they spread, and the best one's files to hand out."""
+"""Runs of a recipe from several seeds: their spread, and publishing the best."""
 
 from __future__ import annotations
 
@@ -24,13 +24,7 @@ FILES = {
 
 @dataclass(frozen=True)
 class Finished:
-    """One seed's finished run.
-
-    Attributes:
-        run: the run.
-        metrics: what its evaluation found.
-        validation_accuracy: of the fake-quantized model, which is what seeds are chosen by.
-    """
+    """Finished run of one seed. Seeds are chosen by the accuracy of the fake-quantized model."""
 
     run: pipeline.Run
     metrics: Metrics
@@ -38,10 +32,7 @@ class Finished:
 
 
 def run_seeds(recipe: Recipe, count: int, runs: Path, data_dir: Path | None) -> list[Finished]:
-    """Run the recipe with `count` seeds, from its own upwards, each in a folder of its own.
-
-    What is up to date is not run again.
-    """
+    """Run the recipe with `count` seeds, from its own upwards, each in a folder of its own."""
     finished = []
     for seed in range(recipe.seed, recipe.seed + count):
         seeded = recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-seed{seed}"})
@@ -54,17 +45,14 @@ def run_seeds(recipe: Recipe, count: int, runs: Path, data_dir: Path | None) -> 
 
 
 def choose(finished: list[Finished]) -> Finished:
-    """The seed to publish: the best on the validation split; the test set has no say."""
+    """Return the seed to publish: the best on the validation split; the test set has no say."""
     return max(finished, key=lambda one: one.validation_accuracy)
 
 
 def publish(finished: list[Finished], folder: Path, source: str) -> None:
     """Replace `folder` by the chosen seed's files and the model card.
 
-    Args:
-        finished: the runs of all seeds.
-        folder: the folder to replace.
-        source: what the runs are of, as on the command line: the recipe's file and its overrides.
+    `source` has the recipe's file and its overrides, as on the command line.
 
     Raises:
         GateError: the chosen seed misses a limit of the recipe; `folder` stays as it is.
@@ -79,13 +67,12 @@ def publish(finished: list[Finished], folder: Path, source: str) -> None:
             for name in names:
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(chosen.run.stage_folder(stage) / name, out / name)
-        text = card(finished, chosen, spread(finished), source)
-        artifacts.write_bytes(out / CARD, text.encode())
+        (out / CARD).write_bytes(card(finished, chosen, spread(finished), source).encode())
         artifacts.write_sums(out)
 
 
 def spread(finished: list[Finished]) -> str:
-    """Each model's test accuracy over the seeds, as a Markdown table."""
+    """Return each model's test accuracy over the seeds, as a Markdown table."""
     lines = [
         "| model | mean | standard deviation | lowest | highest |",
         "|---|---:|---:|---:|---:|",

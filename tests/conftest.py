@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,30 +33,8 @@ PIPELINES = Path(__file__).parents[1] / "pipelines"
 SMOKE = PIPELINES / "smoke.toml"
 
 
-INSTALL = {
-    "aarch64-linux-gnu-gcc": "apt-get install gcc-aarch64-linux-gnu",
-    "arm-none-eabi-gcc": "apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi",
-    "arm-none-eabi-g++": "apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi",
-    "chromium": "apt-get install chromium",
-    "g++": "apt-get install g++",
-    "gcc": "apt-get install gcc",
-    "jax": "pip install --group dev",
-    "node": "apt-get install nodejs",
-    "npm": "apt-get install npm",
-    "playwright": "pip install --group dev",
-    "qemu-aarch64": "apt-get install qemu-user",
-    "qemu-arm": "apt-get install qemu-user",
-    "qemu-system-arm": "apt-get install qemu-system-arm",
-    "sha256sum": "apt-get install coreutils",
-    "tflite_micro": "pip install --group dev, on Linux x86-64",
-    "vela": "pip install --group dev",
-}
-"""The programs and Python packages that some tests need, and how to get them."""
-MISSING = pytest.StashKey[set[str]]()
-
-
 def is_installed(tool: str) -> bool:
-    """Return whether a program is on PATH, beside this Python, or a package can be imported."""
+    """Return whether a program is on PATH or beside this Python, or a package can be imported."""
     beside = shutil.which(tool, path=str(Path(sys.executable).parent))
     return bool(shutil.which(tool) or beside or importlib.util.find_spec(tool.replace("-", "_")))
 
@@ -75,17 +54,8 @@ def pytest_runtest_setup(item):
     for mark in item.iter_markers("needs"):
         for tool in mark.args:
             if not is_installed(tool):
-                item.config.stash.setdefault(MISSING, set()).add(tool)
                 end = pytest.fail if os.environ.get("CI") else pytest.skip
-                end(f"{tool} is not installed: {INSTALL[tool]}")
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    """Say which tools were missing."""
-    if missing := config.stash.get(MISSING, set()):
-        terminalreporter.write_line("tests need what is not installed here:")
-        for tool in sorted(missing):
-            terminalreporter.write_line(f"  {tool}: {INSTALL[tool]}")
+                end(f"{tool} is not installed: .ci/run installs every tool")
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +106,12 @@ def shared_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def synthetic(tmp_path_factory) -> Path:
+    """A folder of synthetic IDX files; not to be changed."""
+    return write_dataset(tmp_path_factory.mktemp("synthetic"))
+
+
+@pytest.fixture(scope="session")
 def mapped(tmp_path_factory, synthetic) -> Path:
     """The images of `synthetic` in uncompressed files, which are mapped; not to be changed."""
     folder = tmp_path_factory.mktemp("mapped")
@@ -144,16 +120,24 @@ def mapped(tmp_path_factory, synthetic) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def synthetic(tmp_path_factory) -> Path:
-    """A folder of synthetic IDX files; not to be changed."""
-    return write_dataset(tmp_path_factory.mktemp("synthetic"))
-
-
 def keras_lenet(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command line as a person would, in a process of its own."""
     command = [sys.executable, "-m", "keras_lenet", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@dataclass
+class Finished:
+    """A finished run: its folder, the arguments that made it, and what the process printed."""
+
+    folder: Path
+    arguments: tuple[object, ...]
+    result: subprocess.CompletedProcess[str]
+
+    def copy(self, runs: Path) -> tuple[object, ...]:
+        """Copy the run below `runs`; return the arguments that continue it there."""
+        shutil.copytree(self.folder, runs / self.folder.name)
+        return tuple(runs if item == self.folder.parent else item for item in self.arguments)
 
 
 @pytest.fixture(scope="session")
@@ -173,18 +157,6 @@ def finished(shared_folder):
             printed.write_text(json.dumps([result.stdout, result.stderr]))
     result = subprocess.CompletedProcess(arguments, 0, *json.loads(printed.read_text()))
     return Finished(runs / "smoke", arguments, result)
-
-
-class Finished:
-    """A finished run: its folder, the arguments that made it, and what the process printed."""
-
-    def __init__(self, folder, arguments, result):
-        self.folder, self.arguments, self.result = folder, arguments, result
-
-    def copy(self, runs: Path) -> tuple[object, ...]:
-        """Copy the run below `runs`; returns the arguments that continue it there."""
-        shutil.copytree(self.folder, runs / self.folder.name)
-        return tuple(runs if item == self.folder.parent else item for item in self.arguments)
 
 
 @contextlib.contextmanager

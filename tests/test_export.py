@@ -330,7 +330,7 @@ TEMPERATURES = {"train": 2.0, "quantize": 3.0}
 
 
 def settings_for(data, *overrides):
-    overrides = [f"data.dataset={data}", "export.refuse=0.2", *overrides]
+    overrides = [f"data.dataset={data}", *overrides]
     return recipe.load(SMOKE, overrides).only(ExportSettings)
 
 
@@ -364,6 +364,7 @@ def _brief():
     """Without compilers and Vela, whose measurements other tests look at."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", "")
+        patch.setattr(confidence, "REFUSED", 0.2)
         patch.setattr(footprint, "write", lambda model, path: path.write_text(f"of {model.name}"))
         yield
 

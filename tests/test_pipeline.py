@@ -1,28 +1,35 @@
-"""All stages end to end on synthetic images, and the runner's promises about them."""
+"""All stages end to end on synthetic images: their files, records and figures."""
 
 import csv
 import html
 import json
 import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tf_keras
-from conftest import SMOKE, draw_digits, keras_lenet
+from conftest import SMOKE, keras_lenet
+from scipy.special import softmax
 
-from keras_lenet import artifacts, models, pipeline, recipe
+from keras_lenet import artifacts, pipeline, recipe
 from keras_lenet.artifacts import Record
+from keras_lenet.data import augment, loading, reading
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.stages import quantize
-from keras_lenet.training import losses
 
 STAGES = [name for name in pipeline.STAGES if name != "distill"]  # the recipe has no teachers
+FILES = ("float32", "int8_ptq", "int8", "uint8")
+
+
+def read(path):
+    return json.loads(path.read_text())
 
 
 def metrics_of(run):
-    return json.loads((run.folder / "evaluate" / "metrics.json").read_text())
+    return read(run / "evaluate" / "metrics.json")
 
 
 def test_every_stage_leaves_its_files_and_a_record_of_them(finished):
@@ -35,92 +42,148 @@ def test_every_stage_leaves_its_files_and_a_record_of_them(finished):
 
 
 def test_the_model_learns(finished):
-    metrics = metrics_of(finished)
-    assert metrics["models"]["int8"]["accuracy"] > 0.9
+    assert metrics_of(finished.folder)["models"]["int8"]["accuracy"] > 0.9
     with (finished.folder / "train" / "history.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert losses[-1] < losses[0]
 
 
-def test_the_table_is_on_stdout_and_the_story_on_stderr(finished):
+def test_the_table_is_on_stdout_and_the_messages_on_stderr(finished):
     out, err = finished.result.stdout, finished.result.stderr
-    for title in ("Keras float32", "SavedModel", "Keras QAT", "lenet5_int8.tflite"):
-        assert title in out
-    assert "report.html" in out
-    for stage in STAGES:
-        assert f"{stage}: running (not run yet)" in err
-        assert f"{stage}: done" in err
-    assert "device: CPU" in err
-    assert "train epoch 8/8: loss" in err
-
-
-def test_rejection_is_measured_at_the_threshold_of_the_int8_file(finished):
-    deployed = Classifier(finished.folder / "export" / "lenet5_int8.tflite")
-    assert metrics_of(finished)["rejection"]["threshold"] == deployed.threshold > 0
+    titles = ("Keras float32", "SavedModel", "Keras QAT", "lenet5_int8.tflite", "report.html")
+    stages = [text for one in STAGES for text in (f"{one}: running (not run yet)", f"{one}: done")]
+    assert [title for title in titles if title not in out] == []
+    messages = [*stages, "device: CPU", "train epoch 8/8: loss"]
+    assert [text for text in messages if text not in err] == []
 
 
 def test_the_manifest_and_the_page_show_the_settings_that_they_were_made_from(finished):
     """And no others, which may have changed since."""
-    manifest = json.loads((finished.folder / "export" / "manifest.json").read_text())
+    manifest = read(finished.folder / "export" / "manifest.json")
     assert manifest["settings"] == Record.of_finished(finished.folder / "export").settings
     page = html.unescape((finished.folder / "report" / "report.html").read_text())
     shown = json.loads(page.partition("<pre>")[2].partition("</pre>")[0])
     assert shown == Record.of_finished(finished.folder / "report").settings
 
 
-def test_ranges_start_at_the_float_models_own(finished):
-    """And the input's is [0, 1] exactly, which makes the int8 scale 1/255."""
-    model = quantize.load(finished.folder / "quantize", recipe.Model())
-    lowest, highest, *_ = model.layers[1].get_weights()
-    assert (lowest, highest) == (0, 1)
-    named = {weight.name: weight.numpy() for weight in model.weights}
-    assert named["quant_conv1/post_activation_min:0"] == pytest.approx(0, abs=0.05)
-    trained = keras.models.load_model(finished.folder / "train" / "model.keras")
-    probe = keras.Model(trained.input, trained.get_layer("conv1").output)
-    images = draw_digits(50, 1)[0][..., np.newaxis] / 255
-    highest = probe(tf.image.resize(images, (32, 32))).numpy().max()
-    assert named["quant_conv1/post_activation_max:0"] == pytest.approx(highest, rel=0.3)
-
-
-def snapshot(folder):
-    return {
-        path: (path.stat().st_mtime_ns, path.stat().st_size)
-        for path in [folder, *folder.rglob("*")]
-    }
+REPEAT = """
+import sys
+from keras_lenet.cli import main
+try:
+    main()
+finally:
+    print("tensorflow" in sys.modules)
+"""
 
 
 def test_a_repeated_run_changes_nothing_and_loads_no_tensorflow(finished, tmp_path):
-    arguments = finished.copy(tmp_path)
-    before = snapshot(tmp_path)
-    code = (
-        "import sys; sys.argv[0] = 'keras-lenet'\n"
-        "from keras_lenet.cli import main\n"
-        "try: main()\n"
-        "finally: print('tensorflow' in sys.modules)"
-    )
-    import subprocess
-    import sys
+    def snapshot():
+        return {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}
 
-    result = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-c", REPEAT, *map(str, finished.copy(tmp_path))]
+    before = snapshot()
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "everything is up to date" in result.stderr
     assert "lenet5_int8.tflite" in result.stdout
     assert result.stdout.rstrip().endswith("False")
-    assert snapshot(tmp_path) == before
+    assert snapshot() == before
+
+
+def test_each_models_figures_are_those_of_its_own_file(finished, synthetic):
+    test = reading.load(str(synthetic), "test")
+    models = metrics_of(finished.folder)["models"]
+    assert list(models) == ["keras", "saved_model", "qat", *FILES]
+    with np.load(finished.folder / "evaluate" / "predictions.npz") as stored:
+        predictions = dict(stored)
+    np.testing.assert_array_equal(predictions["labels"], test.labels)
+    for variant in FILES:
+        path = finished.folder / "export" / f"lenet5_{variant}.tflite"
+        np.testing.assert_array_equal(predictions[variant], Classifier(path).predict(test.images))
+        assert models[variant]["bytes"] == path.stat().st_size
+    inputs = augment.resize(augment.to_unit(test.images[..., np.newaxis]), 32)
+    trained = keras.models.load_model(finished.folder / "train" / "model.keras", compile=False)
+    fake_quantized = quantize.load(finished.folder / "quantize", recipe.Model())
+    for key, model in (("keras", trained), ("saved_model", trained), ("qat", fake_quantized)):
+        expected = softmax(np.asarray(model(inputs, training=False)), axis=1)
+        # A value between two steps of a fake-quantized layer may go either way.
+        np.testing.assert_allclose(predictions[key], expected, atol=0.05 if key == "qat" else 1e-5)
+    for key, model in models.items():
+        answers = predictions[key].argmax(axis=1)
+        assert model["correct"] == (answers == test.labels).sum()
+        assert model["agreement"] == (answers == predictions["keras"].argmax(axis=1)).mean()
+        matrix = np.zeros((10, 10), int)
+        np.add.at(matrix, (test.labels, answers), 1)
+        assert model["confusion"] == matrix.tolist()
+
+
+def test_the_rejection_threshold_is_that_of_the_validation_images(finished, synthetic):
+    """At most 0.5 % of them, here none of 80, may fall below: the threshold is the least's step."""
+    share = recipe.load(SMOKE).data.validation_split
+    splits = loading.load_training(str(synthetic), None, share, seed=0)
+    manifest = read(finished.folder / "export" / "manifest.json")
+    for variant in FILES:
+        name = f"lenet5_{variant}.tflite"
+        classifier = Classifier(finished.folder / "export" / name)
+        train, validation = (
+            int(classifier.predict(part.images).max(axis=1).min() * 256) for part in splits
+        )
+        assert train != validation  # or this test could not tell
+        assert 256 * manifest["files"][name]["threshold"] == validation
+        assert 256 * classifier.threshold == pytest.approx(validation)
+    deployed = Classifier(finished.folder / "export" / "lenet5_int8.tflite")
+    assert metrics_of(finished.folder)["rejection"]["threshold"] == deployed.threshold > 0
+
+
+def test_a_missed_gate_ends_with_status_3_and_the_same_figures(finished, tmp_path):
+    """Two evaluations of the same files differ in their timings alone."""
+    _, _, *arguments = finished.copy(tmp_path)
+    result = keras_lenet("evaluate", SMOKE, *arguments, "--set", "evaluate.max_model_bytes=1")
+    assert result.returncode == 3
+    assert "Traceback" not in result.stderr
+    first, second = (metrics_of(run) for run in (finished.folder, tmp_path / "smoke"))
+    size = second["models"]["int8"]["bytes"]
+    line = f"keras-lenet: gate missed: evaluate.max_model_bytes: {size}, limit 1"
+    assert result.stderr.splitlines()[-1] == line
+    assert first.pop("timings") != second.pop("timings")
+    assert first.pop("gates") == []
+    (gate,) = second.pop("gates")
+    assert gate == {"gate": "max_model_bytes", "figure": size, "limit": 1, "met": False}
+    assert json.dumps(first) == json.dumps(second)
+
+
+def test_files_are_scored_as_a_recipes_are(finished, synthetic, tmp_path):
+    found = tmp_path / "found"
+    files = [
+        finished.folder / "train" / "model.keras",
+        finished.folder / "export" / "saved_model",
+        finished.folder / "export" / "lenet5_int8_ptq.tflite",
+    ]
+    result = keras_lenet(
+        "evaluate", *(word for path in files for word in ("--model", path)),
+        "--dataset", synthetic, "--to", found,
+        "--set", "evaluate.probes=5", "--set", "evaluate.robustness_images=20",
+        "--set", "evaluate.prepared_images=10", "--set", "evaluate.max_model_bytes=1000",
+    )  # fmt: skip
+    assert result.returncode == 3
+    assert "gate missed: evaluate.max_model_bytes" in result.stderr
+    assert f"Report: {found / 'report.html'}" in result.stdout
+    metrics, page = read(found / "metrics.json"), (found / "report.html").read_text()
+    assert all(path.name in page for path in files)
+    assert metrics["paired"][1]["verdict"].partition(":")[0] in page
+    of_run = metrics_of(finished.folder)["models"]["keras"]
+    assert metrics["models"]["model.keras"]["confusion"] == of_run["confusion"]
+    # The command replaces an earlier evaluation, and no other folder.
+    again = keras_lenet("evaluate", "--model", files[0], "--dataset", synthetic, "--to", tmp_path)
+    assert again.returncode == 1
+    assert "holds something else: it has no metrics.json" in again.stderr
 
 
 @pytest.mark.slow
 def test_training_to_export_run_without_any_test_file(tmp_path, synthetic):
     """What the test set could leak into can't be made to depend on it: it isn't there."""
     folder = tmp_path / "no test set"
-    shutil.copytree(synthetic, folder)
-    for path in folder.glob("t10k*"):
-        path.unlink()
+    shutil.copytree(synthetic, folder, ignore=shutil.ignore_patterns("t10k*"))
     arguments = ("--runs", tmp_path, "--set", f"data.dataset={folder}", "--set", "train.epochs=2")
     result = keras_lenet("run", SMOKE, *arguments, "--until", "export")
     assert result.returncode == 0, result.stderr
@@ -143,31 +206,3 @@ def test_mnist_is_learnt_in_one_epoch_and_survives_quantization(mnist_dir, tmp_p
         "--set", "evaluate.min_agreement=0.999",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-
-
-@pytest.mark.slow
-def test_ranges_stand_still_in_the_last_epoch():
-    """And move before it."""
-    images, labels = draw_digits(64, 3)
-    inputs = np.resize(images, (64, 32, 32))[..., np.newaxis].astype(np.float32) / 255
-    float_model = models.build(tf_keras, recipe.Model())
-    model = quantize.fake_quantized(float_model)
-    model.compile(tf_keras.optimizers.Adam(1e-2), losses.cross_entropy)
-    ranges = [variable for layer in model.layers for variable in quantize._activation_range(layer)]
-    seen = []
-    model.fit(
-        inputs,
-        labels,
-        batch_size=16,
-        epochs=3,
-        verbose=0,
-        callbacks=[
-            quantize._still_ranges(model, last=2),
-            tf_keras.callbacks.LambdaCallback(
-                on_epoch_end=lambda *_: seen.append([variable.numpy() for variable in ranges])
-            ),
-        ],
-    )
-    assert len(ranges) > 8
-    assert seen[0] != seen[1]
-    assert seen[1] == seen[2]

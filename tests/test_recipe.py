@@ -1,5 +1,4 @@
 import contextlib
-import re
 
 import pytest
 from conftest import PIPELINES
@@ -12,39 +11,28 @@ from keras_lenet.errors import Error
 FILES = sorted(PIPELINES.rglob("*.toml"))
 
 
-@pytest.fixture
-def path(tmp_path):
-    file = tmp_path / "mine.toml"
-    file.write_text("seed = 3\n[train]\nepochs = 5\n")
-    return file
+def load(folder, content, *overrides):
+    path = folder / "mine.toml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return recipe.load(path, overrides)
 
 
-def test_what_a_recipe_leaves_out_has_its_default(path):
-    loaded = recipe.load(path)
-    assert (loaded.name, loaded.seed, loaded.train.epochs) == ("mine", 3, 5)
-    assert loaded.train.batch_size == recipe.Train().batch_size
+def test_overrides_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
+    content = "seed = 3\n[train]\nepochs = 5\nlearning_rate = 1.0\n"
+    loaded = load(tmp_path, content, "train.learning_rate=1e-2", "data.dataset=kmnist")
+    assert (loaded.name, loaded.seed, loaded.data.dataset) == ("mine", 3, "kmnist")
+    assert loaded.train == recipe.Train(epochs=5, learning_rate=0.01)
+    assert load(tmp_path, content, "name=other").name == "other"
+    with pytest.raises(Exception, match="frozen"):
+        loaded.train.epochs = 1
 
 
 def test_a_recipe_without_a_file_has_the_defaults_but_for_what_is_set():
     loaded = recipe.from_overrides("mine", ["seed=3", "distill.teachers=2"])
-    assert (loaded.name, loaded.seed) == ("mine", 3)
+    assert (loaded.name, loaded.seed, loaded.train) == ("mine", 3, recipe.Train())
     assert loaded.distill == recipe.Distill(teachers=2)
-    assert loaded.train == recipe.Train()
     with pytest.raises(Error, match=r"^--set: unknown key sed; did you mean seed\?$"):
         recipe.from_overrides("mine", ["sed=3"])
-
-
-def test_overrides_win_and_are_typed(path):
-    loaded = recipe.load(
-        path, ["train.epochs=7", "data.dataset=kmnist", "name=other", "train.learning_rate=1e-2"]
-    )
-    assert (loaded.train.epochs, loaded.data.dataset, loaded.name) == (7, "kmnist", "other")
-    assert loaded.train.learning_rate == 0.01
-
-
-def test_a_recipe_is_frozen(path):
-    with pytest.raises(Exception, match="frozen"):
-        recipe.load(path).train.epochs = 1
 
 
 @pytest.mark.parametrize(
@@ -54,14 +42,13 @@ def test_a_recipe_is_frozen(path):
         ("origin.title = a=b ", "a=b"),  # the first = divides
         ("origin.title='3'", "3"),
         ("data.dataset=/tmp/my digits", "/tmp/my digits"),
-        ("train.tensorboard=true", True),
+        ("data.standardize=true", True),
         ("evaluate.min_accuracy=0.5", 0.5),
         ("distill.augment.rotate=5.0", 5.0),
     ],
 )
 def test_an_override_is_toml_or_a_bare_word(override, value):
-    loaded = recipe.from_overrides("mine", [override])
-    found = loaded
+    found = recipe.from_overrides("mine", [override])
     for key in override.partition("=")[0].strip().split("."):
         found = getattr(found, key)
     assert found == value
@@ -93,19 +80,9 @@ def test_an_override_is_toml_or_a_bare_word(override, value):
     ],
 )  # fmt: skip
 def test_bad_settings_are_named_in_one_line(tmp_path, content, complaint):
-    path = tmp_path / "bad.toml"
-    path.write_text(content)
     with pytest.raises(Error) as caught:
-        recipe.load(path)
-    assert str(caught.value) == f"recipe {path}: {complaint}"
-
-
-@pytest.mark.parametrize("content", ["[train", "\x00"])
-def test_what_is_not_toml_is_refused_in_one_line(tmp_path, content):
-    (tmp_path / "bad.toml").write_text(content)
-    with pytest.raises(Error, match=rf"^recipe {tmp_path}/bad\.toml is not TOML: ") as caught:
-        recipe.load(tmp_path / "bad.toml")
-    assert "\n" not in str(caught.value)
+        load(tmp_path, content)
+    assert str(caught.value) == f"recipe {tmp_path / 'mine.toml'}: {complaint}"
 
 
 BOUNDS = {
@@ -120,7 +97,6 @@ BOUNDS = {
     "train.weight_decay": (0.0, None),
     "quantize.epochs": (1, None),
     "export.calibration_images": (10, None),
-    "export.refuse": (0.0, 1 - 1e-9),
     "evaluate.robustness_images": (0, None),
     "evaluate.prepared_images": (10, None),
 }
@@ -130,13 +106,13 @@ BOUNDS = {
 @pytest.mark.parametrize(("key", "bounds"), BOUNDS.items())
 def test_a_value_lies_in_its_range(key, bounds):
     least, greatest = bounds
-    step = 1 if isinstance(least, int) else 1e-8
+    step = 1 if isinstance(least, int) else 1e-9
     for value in (one for one in bounds if one is not None):
         recipe.from_overrides("mine", [f"{key}={value}"])
     outside = [least - step - (key == "train.epochs")]
     outside += [greatest + step] if greatest is not None else []
     for value in outside:
-        with pytest.raises(Error, match=rf"^--set: {re.escape(key)} = "):
+        with pytest.raises(Error, match=rf"^--set: {key} = "):
             recipe.from_overrides("mine", [f"{key}={value}"])
 
 
@@ -147,44 +123,23 @@ def test_the_warm_up_is_shorter_than_the_training_or_there_is_none():
         recipe.Train(epochs=2, warmup_epochs=3)
 
 
+EXPECTED = "expected KEY=VALUE, such as train.epochs=3"
+
+
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ("train.epochs", "expected KEY=VALUE, such as train.epochs=3"),
-        ("=3", "expected KEY=VALUE, such as train.epochs=3"),
-        ("train.=3", "expected KEY=VALUE, such as train.epochs=3"),
-        ("seed.x=3", "seed is a value, not a section"),
+        ("train.epochs", f"train.epochs: {EXPECTED}"),
+        ("=3", f"=3: {EXPECTED}"),
+        ("train.=3", f"train.=3: {EXPECTED}"),
+        ("seed.x=3", "seed.x=3: seed is a value, not a section"),
+        ("a \n b" + "x" * 1000, f"{('a b' + 'x' * 1000)[:200]}: {EXPECTED}"),
     ],
 )
-def test_bad_overrides_are_refused(path, override, complaint):
+def test_a_bad_override_is_shown_in_one_short_line(tmp_path, override, complaint):
     with pytest.raises(Error) as caught:
-        recipe.load(path, [override])
-    assert str(caught.value) == f"--set {override}: {complaint}"
-
-
-def test_a_bad_override_is_shown_in_one_short_line(path):
-    with pytest.raises(Error) as caught:
-        recipe.load(path, ["a \n b" + "x" * 1000])
-    assert (
-        str(caught.value)
-        == f"--set {('a b' + 'x' * 1000)[:200]}: expected KEY=VALUE, such as train.epochs=3"
-    )
-
-
-def test_a_recipe_is_read_up_to_the_largest_size(tmp_path):
-    path = tmp_path / "long.toml"
-    path.write_bytes(b"seed = 3\n".ljust(recipe.MAX_BYTES, b"#"))
-    assert recipe.load(path).seed == 3
-    path.write_bytes(b"seed = 3\n".ljust(recipe.MAX_BYTES + 1, b"#"))
-    with pytest.raises(
-        Error, match=r"long\.toml: larger than 1,048,576 bytes, which no recipe is$"
-    ):
-        recipe.load(path)
-
-
-def test_a_missing_recipe_is_named(tmp_path):
-    with pytest.raises(Error, match=r"nowhere\.toml cannot be read"):
-        recipe.load(tmp_path / "nowhere.toml")
+        load(tmp_path, "seed = 3", override)
+    assert str(caught.value) == f"--set {complaint}"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -201,24 +156,39 @@ def test_every_model_has_a_recipe():
     assert used == set(models.MODELS)
 
 
+def test_the_robust_recipe_learns_from_the_references_teachers():
+    reference, robust = (recipe.load(PIPELINES / f"{name}.toml") for name in ("mnist", "robust"))
+    for section in ("data", "augment", "distill"):
+        assert getattr(robust, section) == getattr(reference, section)
+
+
 @pytest.mark.parametrize(
-    "content",
+    ("content", "complaint"),
     [
-        b"seed = " + b"9" * 5000,
-        b"a = " + b"[" * 5000,
-        b"a." * 3000 + b"b = 1",
-        b"\xff\xfe",
-        b"#" * (recipe.MAX_BYTES + 1),
-        b"[train]\nepochs = " + b"[" * 50 + b"1" + b"]" * 50,
-        b"seed = '" + b"x" * 100_000 + b"'",
+        ("[train", "is not TOML: "),
+        ("\x00", "is not TOML: "),
+        (b"\xff\xfe", "is not TOML: "),
+        (b"seed = " + b"9" * 5000, "is not TOML: "),
+        (b"a = " + b"[" * 5000, "is not TOML: "),
+        (b"a." * 3000 + b"b = 1", ""),
+        (b"[train]\nepochs = " + b"[" * 50 + b"1" + b"]" * 50, ": train.epochs = "),
+        (b"seed = '" + b"x" * 100_000 + b"'", ": seed = 'xxx"),
+        (b"#" * (recipe.MAX_BYTES + 1), ": larger than 1,048,576 bytes, which no recipe is"),
     ],
 )
-def test_a_nasty_recipe_gets_one_short_line(tmp_path, content):
-    (tmp_path / "nasty.toml").write_bytes(content)
+def test_a_nasty_recipe_gets_one_short_line(tmp_path, content, complaint):
     with pytest.raises(Error) as caught:
-        recipe.load(tmp_path / "nasty.toml")
+        load(tmp_path, content)
+    assert str(caught.value).startswith(f"recipe {tmp_path / 'mine.toml'}")
+    assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1000
+
+
+def test_the_largest_recipe_is_read_and_a_missing_one_named(tmp_path):
+    assert load(tmp_path, b"seed = 3\n".ljust(recipe.MAX_BYTES, b"#")).seed == 3
+    with pytest.raises(Error, match=r"nowhere\.toml cannot be read: No such file"):
+        recipe.load(tmp_path / "nowhere.toml")
 
 
 @pytest.mark.slow
@@ -229,9 +199,3 @@ def test_a_nasty_recipe_gets_one_short_line(tmp_path, content):
 def test_whatever_stands_in_a_recipe_it_is_one_or_an_error(settings):
     with contextlib.suppress(Error):
         assert isinstance(recipe._validated({"name": "x"} | settings, (), "it"), recipe.Recipe)
-
-
-def test_the_robust_recipe_learns_from_the_references_teachers():
-    reference, robust = (recipe.load(PIPELINES / f"{name}.toml") for name in ("mnist", "robust"))
-    for section in ("data", "augment", "distill"):
-        assert getattr(robust, section) == getattr(reference, section)

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "stages": BASE
     | {"data", "deploy", "edge", "evaluation", "models", "recipe", "reporting", "tflite"}
     | {"training"},
-    "pipeline": BASE | {"data", "evaluation", "models", "recipe", "stages", "training"},
+    "pipeline": BASE | {"data", "models", "recipe", "stages", "training"},
     "seeds": BASE | {"evaluation", "pipeline", "recipe", "reporting"},
     "cli": BASE
     | {"data", "deploy", "draw", "edge", "evaluation", "models", "pipeline", "recipe"}

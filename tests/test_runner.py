@@ -1,4 +1,4 @@
-"""What the runner promises: what runs again and what does not, and who may run at a time.
+"""Which stages run again, which do not, and which runs may go on at a time.
 
 The stages are stand-ins that take no time and write the same, whatever the settings.
 """
@@ -7,10 +7,10 @@ import contextlib
 import datetime
 import json
 import os
-import shutil
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,17 +20,28 @@ import pytest
 from keras_lenet import artifacts, pipeline, recipe
 from keras_lenet.artifacts import Record
 from keras_lenet.data import catalogue, download
-from keras_lenet.errors import Error, GateError
-from keras_lenet.evaluation import results
+from keras_lenet.errors import Error
 from keras_lenet.training.cluster import Cluster
 
 ALL = list(pipeline.STAGES)
 WITH_TEACHERS = ("data.dataset=digits", "distill.rounds=2")
 
 
+class Log(list):
+    """The stages that ran, in order. `during[name]` is called inside that stage."""
+
+    def __init__(self):
+        self.during = {}
+
+    def of(self, run, *arguments, **options):
+        """Return those that an execution runs."""
+        self.clear()
+        execute(run, *arguments, **options)
+        return list(self)
+
+
 @pytest.fixture
 def ran(monkeypatch):
-    """The stages that ran, in order. `ran.during[name]` is called inside that stage."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # slow, and no power fails here
     monkeypatch.setattr(artifacts, "versions", lambda: {"python": "3"})
     log = Log()
@@ -47,27 +58,16 @@ def ran(monkeypatch):
     return log
 
 
-class Log(list):
-    def __init__(self):
-        self.during = {}
-
-    def of(self, work):
-        """Those that ran while `work` was done."""
-        self.clear()
-        work()
-        return list(self)
+def opened(runs, *overrides, name="mine", data_dir=None):
+    return pipeline.open_run(recipe.from_overrides(name, overrides), runs, data_dir)
 
 
-def opened(runs, *overrides, name="mine"):
-    return pipeline.open_run(recipe.from_overrides(name, overrides), runs, None)
-
-
-def execute(run, first=None, last=None, force=False):
-    return pipeline.execute(run, pipeline.select(first, last), force)
+def execute(run, first=None, last=None, **options):
+    return pipeline.execute(run, pipeline.select(first, last), **options)
 
 
 def stale(run):
-    """Why each stage of the recipe has to run; those that are up to date left out."""
+    """Return why each stage of the recipe has to run, those up to date left out."""
     reasons = {one.name: run.why_stale(one) for one in run.having(pipeline.STAGES.values())}
     return {name: reason for name, reason in reasons.items() if reason}
 
@@ -82,9 +82,8 @@ def run(tmp_path, ran):
 
 
 def changed(run, *overrides):
-    """The same run, in the same folder, after settings were changed."""
-    settings = recipe.from_overrides("mine", (*WITH_TEACHERS, *overrides))
-    return replace(run, recipe=settings)
+    """Return the same run, in the same folder, after settings were changed."""
+    return replace(run, recipe=recipe.from_overrides("mine", (*WITH_TEACHERS, *overrides)))
 
 
 RERUN_FROM = {
@@ -93,7 +92,6 @@ RERUN_FROM = {
     "devices=one": "distill",
     "origin.title=X": "report",
     "data.outliers=0.5": "distill",
-    "data.split_seed=1": "distill",
     "augment.rotate=5": "distill",
     "augment.thickness=0.5": "distill",
     "degrade.noise=0.5": "train",
@@ -103,9 +101,8 @@ RERUN_FROM = {
     "distill.train.epochs=3": "distill",
     "distill.augment.rotate=5": "distill",
     "train.learning_rate=1.0": "train",
-    "train.tensorboard=true": "train",
     "quantize.epochs=3": "quantize",
-    "export.refuse=0.5": "export",
+    "export.calibration_images=50": "export",
     "evaluate.probes=5": "evaluate",
     "evaluate.min_accuracy=0.5": "evaluate",
     "report.mistakes=5": "report",
@@ -114,133 +111,109 @@ RERUN_FROM = {
 
 
 def test_every_section_of_a_recipe_decides_some_stage():
-    assert {setting.split("=")[0].split(".")[0] for setting in RERUN_FROM} == set(
-        recipe.Recipe.model_fields
-    )
+    sections = {setting.split("=")[0].split(".")[0] for setting in RERUN_FROM}
+    assert sections == set(recipe.Recipe.model_fields)
 
 
 @pytest.mark.parametrize(("setting", "first"), RERUN_FROM.items())
-def test_a_changed_setting_makes_stale_what_depends_on_it_and_no_more(run, setting, first):
-    found = stale(changed(run, setting))
-    assert list(found) == ALL[ALL.index(first) :]
+def test_a_changed_setting_reruns_the_stages_that_depend_on_it_and_no_others(
+    run, ran, setting, first
+):
+    again, rerun = changed(run, setting), ALL[ALL.index(first) :]
     # Teachers of other settings are in another folder, where they may be there already.
-    expected = dict.fromkeys(found, "the recipe changed")
-    assert found == expected | ({"distill": pipeline.NOT_RUN} if first == "distill" else {})
+    teachers = {"distill": pipeline.NOT_RUN} if first == "distill" else {}
+    assert stale(again) == dict.fromkeys(rerun, "the recipe changed") | teachers
+    assert ran.of(again) == rerun
+    assert stale(again) == {}
 
 
 @pytest.mark.parametrize("setting", ["devices=one", "data.outliers=0.5", "augment.rotate=5"])
-def test_without_teachers_what_decides_them_decides_the_training(tmp_path, ran, setting):
-    run = opened(tmp_path, "data.dataset=digits")
-    assert ran.of(lambda: execute(run)) == ALL[1:]
+def test_without_teachers_their_settings_decide_the_training(tmp_path, ran, setting):
+    assert ran.of(opened(tmp_path, "data.dataset=digits")) == ALL[1:]
     assert list(stale(opened(tmp_path, "data.dataset=digits", setting))) == ALL[1:]
     assert list(stale(opened(tmp_path, *WITH_TEACHERS))) == ALL  # another [distill]
 
 
-@pytest.mark.parametrize("setting", ["seed=1", "quantize.epochs=3", "report.mistakes=5"])
-def test_what_is_stale_runs_again_and_nothing_else(run, ran, setting):
-    """Though what it reads is the same bytes as before."""
-    again = changed(run, setting)
-    assert ran.of(lambda: execute(again)) == ALL[ALL.index(RERUN_FROM[setting]) :]
-    assert stale(again) == {}
-    assert ran.of(lambda: execute(again)) == []
-
-
-def test_no_record_keeps_a_setting_that_was_changed(run):
-    """Neither those of the runner nor what a stage may write down."""
+def test_a_record_has_the_settings_that_its_stage_was_given(run):
     again = changed(run, "devices=one", "origin.title=X", "name=other", "seed=1")
     execute(again)
     now = again.recipe.model_dump(mode="json")
-    for stage in pipeline.STAGES.values():
-        folder = again.stage_folder(stage.name)
-        record = Record.of_finished(folder)
-        assert record.settings == json.loads((folder / "settings.json").read_text())
+    records = {name: Record.of_finished(again.stage_folder(name)) for name in ALL}
+    for name, record in records.items():
+        given = (again.stage_folder(name) / "settings.json").read_text()
+        assert record.settings == json.loads(given)
         assert record.settings.items() <= now.items()
-        assert record.seed == (None if stage.shared else 1)
-    assert Record.of_finished(again.stage_folder("report")).settings == now
-    exported = set(Record.of_finished(again.stage_folder("export")).settings)
-    assert exported == set(now) - {"name", "origin", "evaluate", "report"}
+        assert record.seed == (None if name == "distill" else 1)
+    assert records["report"].settings == now
+    assert set(records["export"].settings) == set(now) - {"name", "origin", "evaluate", "report"}
 
 
-def test_a_record_says_what_a_stage_was_made_from_and_what_it_made(run):
-    record = Record.of_finished(run.stage_folder("evaluate"))
-    folders = {name: run.stage_folder(name) for name in ("train", "quantize", "export")}
+def test_a_record_says_how_a_stage_went(run):
+    folder = run.stage_folder("evaluate")
+    record = Record.of_finished(folder)
     assert (record.stage, record.dataset, record.seed) == ("evaluate", "digits", 0)
-    assert record.summary == {"accuracy": 0.5}
-    assert record.versions == {"python": "3"}
+    assert (record.summary, record.versions) == ({"accuracy": 0.5}, {"python": "3"})
     age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(record.started)
     assert datetime.timedelta(0) <= age < datetime.timedelta(minutes=5)
     assert record.started.endswith("+00:00")
     assert 0 <= record.seconds < 300
-    assert record.outputs == artifacts.hash_files(run.stage_folder("evaluate"))
+    assert record.outputs == artifacts.hash_files(folder)
     assert set(record.outputs) == {"result", "settings.json"}
-    assert record.inputs == {
-        "digits/test": catalogue.identity("digits", "test", None),
-        **{
-            f"{name}/{file}": artifacts.sha256(folder / file)
-            for name, folder in folders.items()
-            for file in ("result", "settings.json")
-        },
-    }
+    assert record.inputs == run.input_digests(pipeline.STAGES["evaluate"])
 
 
 @pytest.mark.parametrize(
-    ("stage", "read"),
+    ("stage", "split", "earlier"),
     [
-        ("distill", {"digits/train"}),
-        ("train", {"digits/train", "distill"}),
-        ("quantize", {"digits/train", "distill", "train"}),
-        ("export", {"digits/train", "train", "quantize"}),
-        ("evaluate", {"digits/test", "train", "quantize", "export"}),
-        ("report", {"train", "quantize", "export", "evaluate"}),
+        ("distill", "train", ()),
+        ("train", "train", ("distill",)),
+        ("quantize", "train", ("distill", "train")),
+        ("export", "train", ("train", "quantize")),
+        ("evaluate", "test", ("train", "quantize", "export")),  # alone reads test images
+        ("report", None, ("train", "quantize", "export", "evaluate")),
     ],
 )
-def test_the_test_split_is_read_by_the_evaluation_alone(run, stage, read):
-    inputs = run.input_digests(pipeline.STAGES[stage])
-    assert {key if key.startswith("digits/") else key.split("/")[0] for key in inputs} == read
+def test_a_stage_is_identified_by_the_images_and_the_files_that_it_reads(
+    run, monkeypatch, stage, split, earlier
+):
+    monkeypatch.setattr(catalogue, "identity", lambda *asked: str(asked))
+    files = {
+        f"{name}/{file}": artifacts.sha256(run.stage_folder(name) / file)
+        for name in earlier
+        for file in ("result", "settings.json")
+    }
+    images = {f"digits/{split}": str(("digits", split, None))} if split else {}
+    assert run.input_digests(pipeline.STAGES[stage]) == files | images
 
 
-@pytest.mark.parametrize(
-    ("split", "first"),
-    [("train", ["distill", "train", "quantize", "export"]), ("test", ["evaluate"])],
-)
-def test_other_images_make_stale_what_reads_them(run, monkeypatch, split, first):
-    known = catalogue.identity
-
-    def identity(name, asked, data_dir):
-        return "other images" if asked == split else known(name, asked, data_dir)
-
-    monkeypatch.setattr(catalogue, "identity", identity)
-    assert stale(run) == dict.fromkeys(first, "its inputs changed")
-
-
-def test_another_result_of_an_earlier_stage_makes_stale_what_reads_it(run, ran):
+def test_another_result_of_a_stage_makes_stale_those_that_read_it(run, ran):
     ran.during["quantize"] = lambda context: (context.out / "result").write_text("other weights")
     execute(run, "quantize", "quantize", force=True)
     assert stale(run) == dict.fromkeys(("export", "evaluate", "report"), "its inputs changed")
 
 
-def test_what_is_missing_or_changed_is_named_and_made_again(run, ran):
-    result = run.stage_folder("export") / "result"
-    result.write_text("edited")
-    assert stale(run) == {"export": "result is missing or was changed"}
-    result.unlink()
-    assert stale(run) == {"export": "result is missing or was changed"}
-    assert ran.of(lambda: execute(run)) == ["export"]  # to the same bytes
-    assert result.read_text() == "export"
-
-
-@pytest.mark.parametrize("content", [None, "{", "{}"])
-def test_a_stage_without_a_readable_record_runs_again(run, ran, content):
-    path = run.stage_folder("report") / artifacts.RECORD
+@pytest.mark.parametrize(
+    ("stage", "file", "content", "reason"),
+    [
+        ("export", "result", "edited", "result is missing or was changed"),
+        ("export", "result", None, "result is missing or was changed"),
+        *(
+            ("report", artifacts.RECORD, content, "its record cannot be read")
+            for content in (None, "{", "{}")
+        ),
+    ],
+)
+def test_a_damaged_stage_alone_runs_again(run, ran, stage, file, content, reason):
+    path = run.stage_folder(stage) / file
     path.unlink() if content is None else path.write_text(content)
-    assert stale(run) == {"report": "its record cannot be read"}
-    assert ran.of(lambda: execute(run)) == ["report"]
+    assert stale(run) == {stage: reason}
+    assert ran.of(run) == [stage]  # to the same bytes
+    assert (run.stage_folder(stage) / "result").read_text() == stage
 
 
-def test_what_has_not_run_is_told_from_what_has(tmp_path, ran, capsys):
+def test_messages_tell_why_stages_run_and_where_their_files_are(tmp_path, ran, capsys):
     run = opened(tmp_path, *WITH_TEACHERS)
-    first, *others = stale(run).values()
-    assert {first, *others} == {pipeline.NOT_RUN}
+    assert stale(run) == dict.fromkeys(ALL, "not run yet")
     execute(run, last="train")
     err = capsys.readouterr().err
     assert "distill: running (not run yet)\n" in err
@@ -248,6 +221,8 @@ def test_what_has_not_run_is_told_from_what_has(tmp_path, ran, capsys):
     execute(run, last="quantize")
     err = capsys.readouterr().err
     assert "distill: up to date\ntrain: up to date\nquantize: running (not run yet)\n" in err
+    assert ran.of(run, "train", "train", force=True) == ["train"]
+    assert "train: running (forced)\n" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_left_as_it_is(run, ran, capsys):
@@ -255,83 +230,72 @@ def test_a_finished_run_is_left_as_it_is(run, ran, capsys):
         return {path: path.stat().st_mtime_ns for path in run.folder.parent.rglob("*")}
 
     before = snapshot()
-    assert ran.of(lambda: execute(run)) == []
+    assert ran.of(run) == []
     assert capsys.readouterr().err == f"mine: everything is up to date in {run.folder}\n"
     assert snapshot() == before
 
 
-def test_nothing_is_forced_unless_asked(run, ran):
-    pipeline.execute(run, pipeline.select(None, None))
-    assert ran == []
-
-
-def test_force_runs_what_is_asked_for(run, ran, capsys):
-    assert ran.of(lambda: execute(run, "export", "evaluate", force=True)) == ["export", "evaluate"]
-    assert "export: running (forced)" in capsys.readouterr().err
-
-
-def test_a_stage_is_given_the_folders_of_those_before_it(tmp_path, ran):
+def test_a_stage_is_given_its_settings_and_the_folders_of_those_before_it(tmp_path, ran):
     run = opened(tmp_path, *WITH_TEACHERS)
-    given = {}
-    ran.during = {name: lambda context: given.update({context.out.name: context}) for name in ALL}
+    given = []
+    ran.during["quantize"] = given.append
     execute(run)
-    found = given[".quantize.partial"]
-    assert found.inputs == {name: run.stage_folder(name) for name in ("distill", "train")}
-    assert (found.dataset, found.data_dir) == ("digits", None)
-    assert found.settings == run.recipe.only(recipe.QuantizeSettings)
-    assert not hasattr(found.settings, "export")
+    assert given[0].inputs == {name: run.stage_folder(name) for name in ("distill", "train")}
+    assert (given[0].dataset, given[0].data_dir) == ("digits", None)
+    assert given[0].settings == run.recipe.only(recipe.QuantizeSettings)
+    assert not hasattr(given[0].settings, "export")
     assert run.stage_folder("train") == tmp_path / "mine" / "train"
     assert run.stage_folder("distill").parent.parent == tmp_path / "shared"
 
 
+UNKNOWN = f"unknown stage 'deploy': expected one of {', '.join(ALL)}"
+
+
 @pytest.mark.parametrize(
-    ("first", "last", "names"),
+    ("first", "last", "expected"),
     [
         (None, None, ALL),
         ("quantize", "evaluate", ["quantize", "export", "evaluate"]),
         ("export", None, ["export", "evaluate", "report"]),
         (None, "train", ["distill", "train"]),
         ("distill", "distill", ["distill"]),
-    ],
-)
-def test_stages_are_selected_from_the_first_to_the_last(first, last, names):
-    assert [stage.name for stage in pipeline.select(first, last)] == names
-
-
-@pytest.mark.parametrize(
-    ("first", "last", "complaint"),
-    [
-        ("deploy", None, f"unknown stage 'deploy': expected one of {', '.join(ALL)}"),
-        (None, "deploy", f"unknown stage 'deploy': expected one of {', '.join(ALL)}"),
+        ("deploy", None, UNKNOWN),
+        (None, "deploy", UNKNOWN),
         ("export", "train", f"export comes after train: the stages are {', '.join(ALL)}"),
     ],
 )
-def test_stages_that_cannot_be_selected_are_named(first, last, complaint):
-    with pytest.raises(Error) as caught:
-        pipeline.select(first, last)
-    assert str(caught.value) == complaint
+def test_stages_are_selected_from_the_first_to_the_last(first, last, expected):
+    try:
+        found = [stage.name for stage in pipeline.select(first, last)]
+    except Error as error:
+        found = str(error)
+    assert found == expected
 
 
-def test_a_stage_is_not_built_on_one_that_has_not_run(tmp_path, ran):
+def test_a_stage_is_not_built_on_a_missing_or_stale_one(tmp_path, ran):
     run = opened(tmp_path, *WITH_TEACHERS)
     execute(run, last="train")
-    with pytest.raises(Error) as caught:
+    with pytest.raises(Error) as missing:
         execute(run, "export")
-    assert str(caught.value) == (
+    assert str(missing.value) == (
         f"export needs the quantize stage of 'mine', which has not been run in {run.folder}: run "
         "it first, or `keras-lenet run` for all"
+    )
+    with pytest.raises(Error) as outdated:
+        execute(changed(run, "train.epochs=9"), "quantize", force=True)
+    assert str(outdated.value) == (
+        "quantize would build on a stale train stage (the recipe changed): run "
+        "`keras-lenet run … --from train`"
     )
     assert ran == ["distill", "train"]
 
 
-def test_a_stage_is_not_built_on_a_stale_one(run, ran):
-    with pytest.raises(Error) as caught:
-        execute(changed(run, "quantize.epochs=9"), "evaluate", force=True)
-    assert str(caught.value) == (
-        "evaluate would build on a stale quantize stage (the recipe changed): run "
-        "`keras-lenet run … --from quantize`"
-    )
-    assert ran == []
+def test_a_stage_that_is_up_to_date_is_not_built_on_a_damaged_one_either(run):
+    (run.stage_folder("quantize") / "result").write_text("edited")
+    with pytest.raises(
+        Error, match=r"report would build on a stale quantize stage \(result is mis"
+    ):
+        execute(run, "report")
 
 
 def test_teachers_need_their_section(tmp_path, ran):
@@ -352,61 +316,49 @@ def test_an_unknown_model_or_dataset_is_named_before_anything_runs(tmp_path, ran
     assert not (tmp_path / "mine").exists()
 
 
-def fail(context):
-    raise ZeroDivisionError
+# What failed, or was killed
+
+OTHER_EXPORT = "export.calibration_images=50"
 
 
-def test_a_stage_that_fails_leaves_its_old_result_and_goes_on_from_what_it_had(run, ran):
-    def count(context):
-        log = context.out / "attempts"
-        log.write_text(log.read_text() + "+" if log.exists() else "+")
-        if log.read_text() == "+":
-            fail(context)
+def test_a_stage_that_fails_keeps_its_old_result_and_resumes_with_the_same_settings(run, ran):
+    def fail(context):
+        attempts.append((context.out / "left").exists())
+        (context.out / "left").touch()
+        assert len(attempts) > 4
 
-    again = changed(run, "export.refuse=0.5")
-    ran.during["export"] = count
-    with pytest.raises(ZeroDivisionError):
-        execute(again)
-    assert Record.of_finished(run.stage_folder("export")).settings == run.settings(
-        pipeline.STAGES["export"]
-    )
+    attempts = []
+    ran.during["export"] = fail
+    again, other = changed(run, OTHER_EXPORT), changed(run, "export.calibration_images=60")
+    for one, force in ((again, False), (other, False), (other, True), (again, False)):
+        with pytest.raises(AssertionError):
+            execute(one, "export", "export", force=force)
+    assert stale(run) == {}
     execute(again)
-    assert (again.stage_folder("export") / "attempts").read_text() == "++"
+    assert attempts == [False, False, False, False, True]
     assert stale(again) == {}
 
 
-def test_an_interrupted_attempt_is_not_gone_on_from_with_other_settings_or_by_force(run, ran):
-    ran.during["export"] = lambda context: (
-        (context.out / "left").exists() or ((context.out / "left").touch(), fail(context))
-    )
-    for settings, force in (("export.refuse=0.5", False), ("export.refuse=0.6", False)):
-        with pytest.raises(ZeroDivisionError):
-            execute(changed(run, settings), "export", "export", force)
-    with pytest.raises(ZeroDivisionError):
-        execute(changed(run, settings), "export", "export", force=True)
-
-
-def test_a_result_that_was_finished_but_not_placed_is_placed(run, ran, capsys):
-    folder = run.stage_folder("export")
-    folder.rename(folder.with_name(".export.partial"))
-    (folder.with_name(".export.partial") / artifacts.IDENTITY).write_text("{}")
-    assert ran.of(lambda: execute(run)) == []
-    assert f"export: was done, now in {folder}\n" in capsys.readouterr().err
-    assert stale(run) == {}
-
-
-def test_a_finished_but_unplaced_result_of_other_settings_or_by_force_is_not(run, ran):
+@pytest.mark.parametrize(
+    ("setting", "force", "placed"), [(None, False, True), (OTHER_EXPORT, False, False),
+                                     (None, True, False)],
+)  # fmt: skip
+def test_a_finished_result_is_placed_if_it_has_these_settings_and_is_not_forced(
+    run, ran, capsys, setting, force, placed
+):
     folder, partial = run.stage_folder("export"), run.folder / ".export.partial"
-    for again, force in ((changed(run, "export.refuse=0.5"), False), (run, True)):
-        shutil.copytree(folder, partial)
-        (partial / artifacts.IDENTITY).write_text("{}")
-        assert ran.of(lambda again=again, force=force: execute(again, "export", "export", force))
+    folder.rename(partial)
+    (partial / artifacts.IDENTITY).write_text("{}")
+    again = changed(run, *([setting] if setting else []))
+    assert ran.of(again, "export", "export", force=force) == ([] if placed else ["export"])
+    assert (f"export: was done, now in {folder}\n" in capsys.readouterr().err) == placed
+    assert "export" not in stale(again)
 
 
 def test_a_commit_that_was_cut_off_is_finished_first(run, ran):
     folder = run.stage_folder("distill")
     folder.rename(folder.with_name(".distill.previous"))
-    assert ran.of(lambda: execute(run)) == []
+    assert ran.of(run) == []
     assert stale(run) == {}
 
 
@@ -421,16 +373,12 @@ def test_inputs_that_change_while_a_stage_runs_are_an_error(run, ran):
 
     ran.during["export"] = another_process
     with pytest.raises(Error, match=r"^export: the files that it reads were changed while"):
-        execute(changed(run, "export.refuse=0.5"))
+        execute(changed(run, OTHER_EXPORT))
     del ran.during["export"]
-    assert ran.of(lambda: execute(changed(run, "export.refuse=0.5"))) == [
-        "export",
-        "evaluate",
-        "report",
-    ]
+    assert ran.of(changed(run, OTHER_EXPORT)) == ["export", "evaluate", "report"]
 
 
-def test_where_an_interrupted_run_stands_is_told(tmp_path, ran):
+def test_an_interruption_tells_the_stage_and_its_finished_epochs(tmp_path, ran):
     said = []
 
     def tell(context):
@@ -441,23 +389,22 @@ def test_where_an_interrupted_run_stands_is_told(tmp_path, ran):
 
     ran.during["train"] = tell
     execute(opened(tmp_path, "data.dataset=digits"), last="train")
-    said.append(pipeline.progress())
-    assert said == [
-        "in train",
-        "in train, 1 epoch finished",
-        "in train, 2 epochs finished",
-        "between stages",
-    ]
+    assert said == ["in train", "in train, 1 epoch finished", "in train, 2 epochs finished"]
+    assert pipeline.progress() == "between stages"
+
+
+# Several runs at a time
 
 
 def test_one_run_is_not_run_by_two_at_once(run, ran):
+    in_use = pytest.raises(Error, match=f"mine is in use by process {os.getpid()} since")
     with artifacts.lock(run.folder):
-        with pytest.raises(Error, match=f"mine is in use by process {os.getpid()} since"):
+        with in_use:
             execute(changed(run, "report.mistakes=5"))
         execute(run)  # what is up to date needs no lock
     assert ran == []
     ran.during["report"] = lambda context: execute(changed(run, "report.mistakes=6"))
-    with pytest.raises(Error, match=f"mine is in use by process {os.getpid()} since"):
+    with in_use:
         execute(changed(run, "report.mistakes=5"))
 
 
@@ -465,31 +412,8 @@ def other_seed(run):
     return opened(run.folder.parent, *WITH_TEACHERS, "seed=1", name="other")
 
 
-class Elsewhere(threading.Thread):
-    """Work in another thread; leaving the context waits for its end, and raises its error."""
-
-    def __init__(self, work):
-        super().__init__()
-        self.work, self.error = work, None
-        self.start()
-
-    def run(self):
-        try:
-            self.work()
-        except BaseException as error:
-            self.error = error
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.join(30)
-        if self.error:
-            raise self.error
-
-
 def test_runs_of_other_seeds_share_the_teachers(run, ran):
-    assert ran.of(lambda: execute(other_seed(run))) == ALL[1:]
+    assert ran.of(other_seed(run)) == ALL[1:]
 
 
 def test_a_run_waits_for_teachers_that_another_trains_and_takes_them(tmp_path, ran, capsys):
@@ -501,17 +425,19 @@ def test_a_run_waits_for_teachers_that_another_trains_and_takes_them(tmp_path, r
 
     ran.during["distill"] = teach
     run = opened(tmp_path, *WITH_TEACHERS)
-    home = run.home(pipeline.STAGES["distill"])
-    with Elsewhere(lambda: execute(run, last="train")):
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(execute, run, last="train")
         assert at_work.wait(30)
-        with Elsewhere(lambda: execute(other_seed(run), last="train")) as second:
-            second.join(0.3)
-            assert second.is_alive()
-            said = capsys.readouterr().err
-            waiting.set()
+        second = pool.submit(execute, other_seed(run), last="train")
+        with pytest.raises(TimeoutError):
+            second.result(0.3)
+        said = capsys.readouterr().err
+        waiting.set()
+        first.result(30)
+        second.result(30)
     assert sorted(ran) == ["distill", "train", "train"]
     assert f"waiting for process {os.getpid()} since" in said
-    assert f", which uses {home}\n" in said
+    assert f", which uses {run.stage_folder('distill').parent}\n" in said
 
 
 def test_teachers_are_not_touched_while_another_run_places_them(run, ran, monkeypatch):
@@ -526,11 +452,16 @@ def test_teachers_are_not_touched_while_another_run_places_them(run, ran, monkey
 
     monkeypatch.setattr(Path, "rename", slowly)
     ran.during["distill"] = lambda context: (context.out / "result").write_text("new teachers")
-    with Elsewhere(lambda: execute(run, "distill", "distill", force=True)):
+    with ThreadPoolExecutor() as pool:
+        forced = pool.submit(execute, run, "distill", "distill", force=True)
         assert in_the_middle.wait(30)
         execute(other_seed(run), last="train")
+        forced.result(30)
     assert (run.stage_folder("distill") / "result").read_text() == "new teachers"
     assert ran == ["distill", "train"]
+
+
+# The data
 
 
 @pytest.fixture
@@ -541,16 +472,25 @@ def no_mnist(monkeypatch):
     monkeypatch.setattr(download, "download", refuse)
 
 
+@pytest.fixture
+def mnist(monkeypatch):
+    """MNIST is here; the fixture has what was asked of the catalogue."""
+    asked = []
+    monkeypatch.setattr(catalogue, "is_here", lambda *asks: asked.append(asks) or True)
+    monkeypatch.setattr(catalogue, "identity", lambda *asks: asked.append(asks) or "images")
+    return asked
+
+
+FALLBACK = "data.fallback=digits"
 FELL_BACK = (
     "WARNING: mnist could not be had. Using digits instead: every figure of this run is for digits,"
     " not for mnist. To try again: --force\n"
 )
 
 
-def test_without_a_fallback_the_ways_out_are_listed(tmp_path, ran, no_mnist, monkeypatch):
-    run = pipeline.open_run(recipe.from_overrides("mine", ()), tmp_path, Path("data"))
+def test_without_a_fallback_the_ways_out_are_listed(tmp_path, ran, no_mnist):
     with pytest.raises(Error) as caught:
-        execute(run)
+        execute(opened(tmp_path, data_dir=Path("data")))
     assert str(caught.value) == (
         f"mnist cannot be had. Looked in data/mnist, {catalogue.cache_dir()}/mnist; then no mirror "
         "could be reached. Ways out: connect to the network; put the IDX files in FOLDER/mnist and "
@@ -559,71 +499,58 @@ def test_without_a_fallback_the_ways_out_are_listed(tmp_path, ran, no_mnist, mon
     assert ran == []
 
 
-def test_a_fallback_is_loud_recorded_and_stayed_with(tmp_path, ran, no_mnist, capsys):
-    done = execute(opened(tmp_path, "data.fallback=digits"))
-    assert done.dataset == "digits"
-    assert FELL_BACK in capsys.readouterr().err
+def test_a_fallback_is_loud_recorded_kept_and_left_by_force(tmp_path, ran, no_mnist, capsys):
+    assert execute(opened(tmp_path, FALLBACK)).dataset == "digits"
     assert Record.of_finished(tmp_path / "mine" / "train").dataset == "digits"
-    again = opened(tmp_path, "data.fallback=digits")
-    assert again.dataset == "digits"
-    assert ran.of(lambda: execute(again)) == []
+    assert FELL_BACK in capsys.readouterr().err
+    assert opened(tmp_path, FALLBACK).dataset == "digits"
+    assert ran.of(opened(tmp_path, FALLBACK)) == []
     err = capsys.readouterr().err
     assert "everything is up to date" in err
     assert FELL_BACK in err
+    assert ran.of(opened(tmp_path, FALLBACK), last="train", force=True) == ["train"]
+    assert f"mnist: no mirror could be reached\n{FELL_BACK}" in capsys.readouterr().err
 
 
-def test_a_forced_run_tries_again_and_falls_back_again(tmp_path, ran, no_mnist, capsys):
-    for force in (False, True):
-        run = pipeline.execute(
-            opened(tmp_path, "data.fallback=digits"), pipeline.select(None, "train"), force
-        )
-        assert run.dataset == "digits"
-        assert "mnist: no mirror could be reached\n" in capsys.readouterr().err
-    assert ran == ["train", "train"]
-
-
-def test_data_is_looked_for_in_the_folder_that_is_given(tmp_path, ran, monkeypatch):
-    asked = []
-    monkeypatch.setattr(catalogue, "is_here", lambda *asks: asked.append(asks) or True)
-    monkeypatch.setattr(catalogue, "identity", lambda *asks: asked.append(asks) or "images")
-    loaded = recipe.from_overrides("mine", ["data.fallback=digits"])
+def test_data_is_looked_for_in_the_folder_that_is_given(tmp_path, ran, mnist):
     for _ in range(2):
-        execute(pipeline.open_run(loaded, tmp_path, Path("data")))
-    assert {(name, folder) for name, _, folder in asked} == {("mnist", Path("data"))}
+        execute(opened(tmp_path, FALLBACK, data_dir=Path("data")))
+    assert {(name, folder) for name, _, folder in mnist} == {("mnist", Path("data"))}
     train = tmp_path / "mine" / "train"
     replace(Record.of_finished(train), dataset="digits").write(train)
-    assert pipeline.open_run(loaded, tmp_path, Path("data")).dataset == "mnist"
-    assert asked[-1] == ("mnist", "train", Path("data"))
+    assert opened(tmp_path, FALLBACK, data_dir=Path("data")).dataset == "mnist"
+    assert mnist[-1] == ("mnist", "train", Path("data"))
 
 
-def test_later_stages_never_change_the_dataset(tmp_path, ran, no_mnist, monkeypatch):
-    """Trained on the fallback, a later stage stays with it when the other is had; training not."""
-    execute(opened(tmp_path, "data.fallback=digits"))
+def test_only_training_leaves_the_fallback_once_the_data_is_here(
+    tmp_path, ran, no_mnist, monkeypatch
+):
+    execute(opened(tmp_path, FALLBACK))
     given = []
     ran.during = dict.fromkeys(ALL, lambda context: given.append(context.dataset))
-    run = opened(tmp_path, "data.fallback=digits")
+    run = opened(tmp_path, FALLBACK)
     monkeypatch.setattr(catalogue, "is_here", lambda name, split, data_dir: True)
     assert execute(run, "quantize", "quantize", force=True).dataset == "digits"
     assert execute(run, "train", "train", force=True).dataset == "mnist"
     assert given == ["digits", "mnist"]
-    assert opened(tmp_path, "data.fallback=digits").dataset == "mnist"
+    assert opened(tmp_path, FALLBACK).dataset == "mnist"
 
 
 @pytest.mark.parametrize("damage", [False, True])
-def test_a_fallback_does_not_replace_a_model_of_the_real_data(
+def test_a_fallback_does_not_replace_a_model_that_may_be_of_the_real_data(
     tmp_path, ran, no_mnist, monkeypatch, damage
 ):
-    """Nor one of which the record can't be read, which may be."""
     with monkeypatch.context() as patch:
         patch.setattr(catalogue, "is_here", lambda name, split, data_dir: True)
-        execute(opened(tmp_path, "data.fallback=digits"))
+        execute(opened(tmp_path, FALLBACK))
     if damage:
         (tmp_path / "mine" / "train" / artifacts.RECORD).write_text("{")
-    with pytest.raises(Error, match=r"^mnist cannot be had"):
-        execute(opened(tmp_path, "data.fallback=digits", "train.epochs=3"))
-    if not damage:
-        with pytest.raises(Error, match=r"^mnist cannot be had"):
-            execute(opened(tmp_path, "data.fallback=digits"), "evaluate", force=True)
+    refused = pytest.raises(Error, match=r"^mnist cannot be had")
+    with refused:
+        execute(opened(tmp_path, FALLBACK, "train.epochs=3"))
+    with contextlib.nullcontext() if damage else refused:
+        if not damage:
+            execute(opened(tmp_path, FALLBACK), "evaluate", force=True)
     assert (tmp_path / "mine" / "train" / "result").exists()
 
 
@@ -632,51 +559,32 @@ def test_data_is_downloaded_before_anything_runs(tmp_path, ran, monkeypatch, cap
     monkeypatch.setattr(download, "download", lambda name: fetched.append((name, list(ran))))
     execute(opened(tmp_path), last="train")
     assert fetched == [("mnist", [])]
-    assert (
-        f"mnist is not on this machine: downloading it to {catalogue.cache_dir()}\n"
-        in capsys.readouterr().err
-    )
+    said = f"mnist is not on this machine: downloading it to {catalogue.cache_dir()}\n"
+    assert said in capsys.readouterr().err
 
 
-def test_what_is_up_to_date_needs_no_data(run, ran, monkeypatch):
-    """Only the report is stale, and it reads no images; then evaluate, which reads test images."""
+@pytest.mark.parametrize(
+    ("setting", "splits"), [("report.mistakes=5", []), ("evaluate.probes=5", ["test"])]
+)
+def test_stages_before_the_first_stale_one_need_no_data(run, monkeypatch, setting, splits):
     asked = []
-
-    def is_here(name, split, data_dir):
-        asked.append(split)
-        return True
-
-    monkeypatch.setattr(catalogue, "is_here", is_here)
-    execute(changed(run, "report.mistakes=5"))
-    assert asked == []
-    execute(changed(run, "evaluate.probes=5"))
-    assert asked == ["test"]
+    monkeypatch.setattr(catalogue, "is_here", lambda name, split, folder: asked.append(split) or 1)
+    execute(changed(run, setting))
+    assert asked == splits
 
 
-@pytest.mark.parametrize("met", [True, False])
-def test_gates_are_checked_by_a_run_that_evaluates(run, monkeypatch, met):
-    gate = {"gate": "min_accuracy", "figure": 0.5, "limit": 0.6, "met": met}
-    read = []
-    monkeypatch.setattr(results, "read", lambda folder: read.append(folder) or {"gates": [gate]})
-    pipeline.check_gates(run, pipeline.select(None, "export"))
-    assert read == []
-    missed = pytest.raises(GateError, match=r"min_accuracy: 0\.5, limit 0\.6")
-    with contextlib.nullcontext() if met else missed:
-        pipeline.check_gates(run, pipeline.select("evaluate", None))
-    assert read == [run.stage_folder("evaluate")]
-
-
-def test_other_backends_of_keras_only_train_and_on_one_host(tmp_path, monkeypatch):
-    run = opened(tmp_path, "data.dataset=digits")
-    stages = pipeline.select(None, None)
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    with pytest.raises(
-        Error, match="KERAS_BACKEND=jax is for training alone: run with --until train"
-    ):
-        pipeline.execute(run, stages)
-    hosts = Cluster(("a:1", "b:1"), index=1)
-    with pytest.raises(Error, match="KERAS_BACKEND=jax trains on one host alone: unset it, or"):
-        pipeline.execute(replace(run, hosts=hosts), stages)
-    monkeypatch.setenv("KERAS_BACKEND", "theano")
-    with pytest.raises(Error, match=r"theano is not installed here; expected one of .* jax, and"):
-        pipeline.execute(run, stages)
+@pytest.mark.parametrize(
+    ("backend", "hosts", "complaint"),
+    [
+        ("jax", None, "KERAS_BACKEND=jax is for training alone: run with --until train, then"),
+        ("jax", Cluster(("a:1", "b:1"), index=1), "KERAS_BACKEND=jax trains on one host alone:"),
+        ("theano", None, r"theano is not installed here; expected one of .* jax, and"),
+    ],
+)
+def test_other_backends_of_keras_only_train_and_on_one_host(
+    tmp_path, monkeypatch, backend, hosts, complaint
+):
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    run = replace(opened(tmp_path, "data.dataset=digits"), hosts=hosts)
+    with pytest.raises(Error, match=complaint):
+        execute(run)

@@ -44,7 +44,7 @@ def recipe(dataset, **sections):
 def splits(recipe):
     """Its training and validation examples."""
     data = recipe.data
-    return loading.load_training(data.dataset, None, data.validation_split, data.split_seed)
+    return loading.load_training(data.dataset, None, data.validation_split, seed=0)
 
 
 def context(recipe, out, **inputs):

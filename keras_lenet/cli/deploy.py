@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from keras_lenet import artifacts, console
 from keras_lenet.cli.options import DataDir, Overrides, RecipeFile, Runs, app
-from keras_lenet.cli.tables import plain, print_table
+from keras_lenet.console import plain, print_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,6 @@ def inspect_file(
 
     Example: keras-lenet inspect exported/lenet5_int8.tflite
     """
-    from keras_lenet import console
     from keras_lenet.tflite import inspection
 
     with console.without_information():
@@ -64,7 +64,6 @@ def compare_kernels(
 
     Example: keras-lenet parity exported/lenet5_int8.tflite
     """
-    from keras_lenet import console
     from keras_lenet.data import download, reading
     from keras_lenet.tflite import parity
 
@@ -90,7 +89,6 @@ def export_c(
 
     Example: keras-lenet export-c exported/microcontroller/lenet5_int8_plain.tflite -o c/
     """
-    from keras_lenet import console
     from keras_lenet.deploy import tflm
     from keras_lenet.deploy.c import bundle
 
@@ -127,11 +125,10 @@ def publish_best(
 
     Example: keras-lenet publish pipelines/mnist.toml --seeds 3
     """
-    from keras_lenet import artifacts
     from keras_lenet.recipe import load
     from keras_lenet.seeds import MANIFEST, publish, run_seeds, spread
 
-    loaded = load(recipe, overrides or ())
+    loaded = load(recipe, overrides)
     folder = artifacts.replaceable(folder, MANIFEST)  # before the work, not after it
     finished = run_seeds(loaded, seeds, runs, data_dir)
     typer.echo(spread(finished))

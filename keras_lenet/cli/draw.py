@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from keras_lenet.cli.options import app
-from keras_lenet.cli.tables import plain
+from keras_lenet.console import plain
 from keras_lenet.errors import Error
 
 

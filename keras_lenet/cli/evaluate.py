@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from keras_lenet import artifacts, console
 from keras_lenet.cli.options import DataDir, Force, Overrides, Runs, app
-from keras_lenet.cli.run import print_results, run_stages
-from keras_lenet.cli.tables import print_table
+from keras_lenet.cli.run import print_results, show
+from keras_lenet.console import print_table
 from keras_lenet.errors import Error
 
 
@@ -45,16 +46,18 @@ def evaluate_models(
     """
     if (recipe is None) == (not files):
         raise Error("evaluate takes a recipe, or one --model FILE or more; see --help")
-    if recipe is not None:
-        run_stages(recipe, "evaluate", "evaluate", force, overrides, runs, data_dir)
-        return
-    from keras_lenet import artifacts, console
+    from keras_lenet import pipeline
     from keras_lenet.data import download
     from keras_lenet.evaluation import gates
     from keras_lenet.evaluation.metrics import METRICS
-    from keras_lenet.recipe import from_overrides
+    from keras_lenet.recipe import from_overrides, load
 
-    settings = from_overrides("evaluate", overrides or ()).evaluate
+    if recipe is not None:
+        stages = pipeline.select("evaluate", "evaluate")
+        opened = pipeline.open_run(load(recipe, overrides), runs, data_dir)
+        show(pipeline.execute(opened, stages, force), stages)
+        return
+    settings = from_overrides("evaluate", overrides).evaluate
     folder = artifacts.replaceable(folder, METRICS)
     download.obtain(dataset, "test", data_dir)
     with console.without_information():
@@ -65,7 +68,7 @@ def evaluate_models(
     with artifacts.replacement(folder) as out:
         metrics = evaluate.evaluate_files(files or [], test, dataset, settings, out)
         page.write(out, out)
-    print_results(folder, folder.name)
+    print_results(metrics, folder.name)
     typer.echo(f"Report: {folder / page.PAGE}")
     gates.check(metrics)
 
@@ -112,7 +115,7 @@ def summarize_model(
 
     Example: keras-lenet summary lenet5 --plot lenet5.png
     """
-    from keras_lenet import console, models
+    from keras_lenet import models
 
     if plot is not None and plot.suffix != ".png":
         raise Error(f"--plot {plot}: expected a file name ending in .png")
@@ -137,9 +140,5 @@ def summarize_model(
     if as_json:
         typer.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
         return
-    print_table(
-        summary.HEADER,
-        summary.rows(found),
-        right_aligned=summary.RIGHT_ALIGNED,
-        title=found.name,
-    )
+    rows = summary.rows(found)
+    print_table(summary.HEADER, rows, right_aligned=summary.RIGHT_ALIGNED, title=found.name)

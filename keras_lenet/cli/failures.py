@@ -1,4 +1,4 @@
-"""Errors and signals: which become one line and an exit status. Others show their traceback."""
+"""Errors and signals that become one line and an exit status; others show their traceback."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ import threading
 from types import FrameType
 from typing import NoReturn
 
-from keras_lenet.cli.tables import plain
+from keras_lenet.console import plain
 from keras_lenet.errors import Error
 
 TRAINING_PACKAGES = {
@@ -42,7 +42,7 @@ _stopped: list[int] = []
 
 
 def handle_signals() -> None:
-    """From now on SIGTERM and SIGINT end the process with one line."""
+    """Make SIGTERM and SIGINT end the process with one line."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
 
@@ -53,8 +53,8 @@ def explain(error: BaseException) -> None:
         sys.exit(_stopped[0])
     if isinstance(error, Error):
         fail(str(error), error.exit_status)
-    if isinstance(error, ModuleNotFoundError):
-        if (error.name or "").partition(".")[0] in TRAINING_PACKAGES:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        if error.name.partition(".")[0] in TRAINING_PACKAGES:
             fail(
                 f"this command needs {error.name}, which the base install leaves out: "
                 "pip install 'keras-lenet[train]'"

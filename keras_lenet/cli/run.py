@@ -1,13 +1,18 @@
 """Commands that run recipes, and the data they need."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from keras_lenet.cli.options import DataDir, Force, Overrides, RecipeFile, Runs, app
-from keras_lenet.cli.tables import print_table
+from keras_lenet.console import print_table
+
+if TYPE_CHECKING:
+    from keras_lenet.evaluation.metrics import Metrics
+    from keras_lenet.pipeline import Run, Stage
 
 
 @app.command("run")
@@ -24,10 +29,17 @@ def run_recipe(
 
     Example: keras-lenet run pipelines/mnist.toml --set train.epochs=10
     """
-    run_stages(recipe, first, last, force, overrides, runs, data_dir)
+    from keras_lenet import pipeline
+    from keras_lenet.recipe import load
+
+    stages = pipeline.select(first, last)
+    opened = pipeline.open_run(load(recipe, overrides), runs, data_dir)
+    show(pipeline.execute(opened, stages, force), stages)
 
 
-def _stage_command(stage: str, summary: str, example: str) -> Callable[..., None]:
+def _stage_command(stage: str, summary: str) -> None:
+    """Register a command that runs one stage."""
+
     def command(
         recipe: RecipeFile,
         force: Force = False,
@@ -35,70 +47,52 @@ def _stage_command(stage: str, summary: str, example: str) -> Callable[..., None
         runs: Runs = Path("runs"),
         data_dir: DataDir = None,
     ) -> None:
-        run_stages(recipe, stage, stage, force, overrides, runs, data_dir)
+        from keras_lenet import pipeline
+        from keras_lenet.recipe import load
 
-    command.__doc__ = f"{summary}\n\nExample: keras-lenet {stage} {example}"
+        stages = pipeline.select(stage, stage)
+        opened = pipeline.open_run(load(recipe, overrides), runs, data_dir)
+        show(pipeline.execute(opened, stages, force), stages)
+
+    command.__doc__ = f"{summary}\n\nExample: keras-lenet {stage} pipelines/mnist.toml"
     app.command(stage)(command)
-    return command
 
 
-_stage_command(
-    "distill",
-    "Train teachers, and have them answer the training images.\n\nFor recipes with [distill].",
-    "pipelines/mnist.toml",
-)
-_stage_command(
-    "train",
-    "Train the model in float, resuming if interrupted.",
-    "pipelines/mnist.toml --set train.epochs=10",
-)
-_stage_command(
-    "quantize",
-    "Fine-tune it with quantization in the loop.",
-    "pipelines/mnist.toml --set quantize.epochs=3",
-)
-_stage_command(
-    "export",
-    "Write the SavedModel and the TFLite files.",
-    "pipelines/mnist.toml",
-)
-_stage_command(
-    "report",
-    "Make one HTML page of it all.\n\nVerdict, plots, tables, mistakes; no network needed.",
-    "pipelines/mnist.toml",
-)
+for _stage, _summary in {
+    "distill": "Train teachers, and have them answer the training images.\n\n"
+    "For recipes with [distill].",
+    "train": "Train the model in float, resuming if interrupted.",
+    "quantize": "Fine-tune it with quantization in the loop.",
+    "export": "Write the SavedModel and the TFLite files.",
+    "report": "Make one HTML page of it all.\n\n"
+    "Verdict, plots, tables, mistakes; no network needed.",
+}.items():
+    _stage_command(_stage, _summary)
 
 
-def run_stages(
-    path: Path,
-    first: str | None,
-    last: str | None,
-    force: bool,
-    overrides: list[str] | None,
-    runs: Path,
-    data_dir: Path | None,
-) -> None:
-    """Run the stages from `first` to `last`, and print what they found."""
-    from keras_lenet import pipeline
-    from keras_lenet.recipe import load
+def show(run: Run, stages: list[Stage]) -> None:
+    """Print what the stages of a run found.
 
-    stages = pipeline.select(first, last)
-    opened = pipeline.open_run(load(path, overrides or ()), runs, data_dir)
-    done = pipeline.execute(opened, stages, force)
-    names = {stage.name for stage in stages}
-    if "evaluate" in names:
-        print_results(done.stage_folder("evaluate"), done.recipe.name)
-    if "report" in names:
-        typer.echo(f"Report: {done.stage_folder('report') / 'report.html'}")
-    pipeline.check_gates(done, stages)
-
-
-def print_results(folder: Path, name: str) -> None:
-    """Print the figures that `folder` has of its models."""
+    Raises:
+        GateError: they evaluated, and a figure misses a limit of the recipe.
+    """
+    from keras_lenet.evaluation import gates
     from keras_lenet.evaluation.metrics import Metrics
+
+    names = {stage.name for stage in stages}
+    metrics = Metrics.read(run.stage_folder("evaluate")) if "evaluate" in names else None
+    if metrics:
+        print_results(metrics, run.recipe.name)
+    if "report" in names:
+        typer.echo(f"Report: {run.stage_folder('report') / 'report.html'}")
+    if metrics:
+        gates.check(metrics)
+
+
+def print_results(metrics: Metrics, name: str) -> None:
+    """Print the figures of each model that was evaluated."""
     from keras_lenet.reporting import results
 
-    metrics = Metrics.read(folder)
     print_table(
         results.HEADER,
         results.rows(metrics),
@@ -128,12 +122,10 @@ def reproduce_origins(
     from keras_lenet.reporting import reproduction
     from keras_lenet.seeds import run_seeds
 
-    loaded = [load(path, overrides or ()) for path in paths]
+    loaded = [load(path, overrides) for path in paths]
     reproduction.check(loaded)  # before the work, not after it
     finished = [run_seeds(one, seeds, runs, data_dir) for one in loaded]
-    typer.echo(reproduction.HEADER)
-    for one in finished:
-        typer.echo(reproduction.row(one))
+    typer.echo("\n".join([reproduction.HEADER, *map(reproduction.row, finished)]))
     for one in finished:
         reproduction.check_gates(one)
 

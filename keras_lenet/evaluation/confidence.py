@@ -75,6 +75,10 @@ def temperature(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> float
     return float(np.exp(found.x))
 
 
+REFUSED = 0.005
+"""Share of the validation images that a file's threshold may refuse."""
+
+
 def threshold(probabilities: NDArray[np.float32], share: float) -> float:
     """The confidence below which an answer is refused, as a multiple of 1/256.
 

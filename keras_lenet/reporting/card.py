@@ -10,6 +10,7 @@ import jinja2
 from keras_lenet import models
 from keras_lenet.artifacts import Record
 from keras_lenet.data import catalogue
+from keras_lenet.evaluation import confidence
 from keras_lenet.recipe import Recipe
 from keras_lenet.reporting import results
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from keras_lenet.seeds import Finished
 
 TEMPLATE = "card.md.j2"
-HASHED = (".keras", ".tflite", ".c")
-"""Endings of the files whose hashes the card has: weights, in every form."""
+HASHED = (".tflite", ".c")
+"""Endings of the files with weights whose bytes the same run gives again."""
 
 
 def card(finished: list[Finished], chosen: Finished, table: str, source: str) -> str:
@@ -53,8 +54,7 @@ def card(finished: list[Finished], chosen: Finished, table: str, source: str) ->
         metrics=metrics,
         hashes={
             name: digest
-            for stage in ("train", "export")
-            for name, digest in Record.of_finished(run.stage_folder(stage)).outputs.items()
+            for name, digest in Record.of_finished(run.stage_folder("export")).outputs.items()
             if name.endswith(HASHED)
         },
         figures=results.markdown(metrics),
@@ -64,6 +64,7 @@ def card(finished: list[Finished], chosen: Finished, table: str, source: str) ->
         rejection=results.rejection(metrics),
         augmentation=_augmentation(recipe),
         teachers_accuracy=teachers_accuracy,
+        rejected_share=confidence.REFUSED,
         accuracy_known_to=50 * (high - low),
     )
 

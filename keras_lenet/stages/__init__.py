@@ -45,7 +45,7 @@ class Context(Generic[S]):
 
         data = self.settings.data
         training, validation = loading.load_training(
-            self.dataset, self.data_dir, data.validation_split, data.split_seed
+            self.dataset, self.data_dir, data.validation_split, seed=0
         )
         if batch_size > len(training):
             raise Error(

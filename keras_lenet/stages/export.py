@@ -76,7 +76,7 @@ def run(context: Context[ExportSettings]) -> dict[str, Any]:
         convert.check(path, variant)
         with console.without_information():
             probabilities = Classifier(path).predict(validation.images[:])
-        thresholds[variant] = confidence.threshold(probabilities, recipe.export.refuse)
+        thresholds[variant] = confidence.threshold(probabilities, confidence.REFUSED)
         describe(path, name, context.dataset, thresholds[variant])
     describe(plain, name, context.dataset, thresholds["int8"])
     console.say("export: budget card")

@@ -131,7 +131,7 @@ def splits(recipe: Recipe) -> tuple[loading.Examples, loading.Examples]:
     """Return the training and the validation split of a recipe."""
     folder, data = os.environ.get("KERAS_LENET_DATA"), recipe.data
     folder = Path(folder) if folder else None
-    return loading.load_training(data.dataset, folder, data.validation_split, data.split_seed)
+    return loading.load_training(data.dataset, folder, data.validation_split, 0)
 
 
 def to_goal(goal: float, settings: list[str]) -> measure.Repetition:
