@@ -125,9 +125,6 @@ class Train(Section):
             each after `warmup_epochs` of linear warm-up.
         weight_averaging: momentum of the exponential moving average of the weights, which is
             what is validated and kept; 0 turns it off.
-        label_smoothing: share of the target spread evenly over the classes.
-        precision: dtype policy; the mixed ones are for GPUs.
-        tensorboard: also write event files.
     """
 
     epochs: Count = 20
@@ -141,9 +138,6 @@ class Train(Section):
     step_epochs: Count = 10
     step_factor: Share = 0.1
     weight_averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
-    tensorboard: bool = False
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Train:

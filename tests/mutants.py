@@ -59,7 +59,7 @@ ROOMS = {
     "corruptions": Room(("data/corruptions.py",), ("corruptions",)),
     "fit": Room(("training/fit.py", "training/losses.py"), ("fitting", "loop")),
     "train": Room(
-        ("stages/train.py", "training/setup.py", "training/inputs.py", "training/optimizer.py"),
+        ("stages/train.py", "training/setup.py", "training/optimizer.py"),
         ("train", "muon", "fitting"),
         slow=True,
     ),

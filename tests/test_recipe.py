@@ -54,7 +54,7 @@ def test_a_recipe_is_frozen(path):
         ("origin.title = a=b ", "a=b"),  # the first = divides
         ("origin.title='3'", "3"),
         ("data.dataset=/tmp/my digits", "/tmp/my digits"),
-        ("train.tensorboard=true", True),
+        ("model.pad=true", True),
         ("evaluate.min_accuracy=0.5", 0.5),
         ("distill.augment.rotate=5.0", 5.0),
     ],

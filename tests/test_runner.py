@@ -103,7 +103,6 @@ RERUN_FROM = {
     "distill.train.epochs=3": "distill",
     "distill.augment.rotate=5": "distill",
     "train.learning_rate=1.0": "train",
-    "train.tensorboard=true": "train",
     "quantize.epochs=3": "quantize",
     "export.refuse=0.5": "export",
     "evaluate.probes=5": "evaluate",

@@ -21,12 +21,12 @@ def network(keras, x, normalized=False):
         x = keras.layers.ReLU(name="relu1")(keras.layers.BatchNormalization(name="dense1_norm")(x))
     else:
         x = keras.layers.Dense(8, activation="relu", name="dense1")(x)
-    return keras.layers.Dense(10, dtype="float32", name="logits")(x)
+    return keras.layers.Dense(10, name="logits")(x)
 
 
 def architecture(**attributes):
     """What is registered for it."""
-    return Architecture("tiny", network, 28, {"dense1": 6_280, "logits": 90}, **attributes)
+    return Architecture("tiny", network, 28, **attributes)
 
 
 def register(monkeypatch, **attributes):

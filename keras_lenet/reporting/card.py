@@ -98,8 +98,7 @@ The threshold is in the file's metadata and in `manifest.json`. It refuses
 - Augmentation: {_augmentation(recipe)}.
 {_teachers(chosen)}\
 - In float: {train.epochs} epochs of {train.optimizer}, learning rate {train.learning_rate:g},
-  weights averaged with momentum {train.weight_averaging:g}, label smoothing
-  {train.label_smoothing:g}. Kept: the epoch of {best}
+  weights averaged with momentum {train.weight_averaging:g}. Kept: the epoch of {best}
   on the validation images.
 - With quantization in the loop and the same loss: {recipe.quantize.epochs} epochs, learning rate
   {recipe.quantize.learning_rate:g}. Kept: the epoch of highest accuracy on the validation images.

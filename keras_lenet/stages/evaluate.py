@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
@@ -367,7 +366,7 @@ def _subjects(context: Context[EvaluateSettings]) -> dict[str, Subject]:
     name = context.settings.model.name
     keras_path = context.inputs["train"] / train.MODEL
     qat_path = context.inputs["quantize"] / quantize.WEIGHTS
-    trained = keras.models.load_model(keras_path, compile=False)
+    trained = train.load(context.inputs["train"])
     fake_quantized = quantize.load(context.inputs["quantize"], context.settings.model)
     saved_model = context.inputs["export"] / export.SAVED_MODEL
     return {

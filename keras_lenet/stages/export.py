@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from keras_lenet import __version__, artifacts, console, models
@@ -31,10 +30,10 @@ DEPLOYED = ("int8", "uint8")
 LAYOUT_IMAGES = 300
 """Validation images on which the optimized layout must answer as the plain one does."""
 TEMPERATURE = (
-    "Calibration has divided the logits by the temperature, in the weights of the last layer. "
+    "Export has divided the logits by the temperature, in the weights of the last layer. "
     "Every file has these weights: use its probabilities as they are. The float32 and int8_ptq "
     "files and saved_model have the temperature of train; the int8 and uint8 files, "
-    "microcontroller and c have the temperature of quantize."
+    "microcontroller and c have the temperature of quantize. model.keras has the logits as trained."
 )
 
 
@@ -48,7 +47,7 @@ def run(context: Context[ExportSettings]) -> dict[str, Any]:
     devices.prepare_devices()
     recipe = context.settings
     name, size = recipe.model.name, models.input_size(recipe.model)
-    trained = keras.models.load_model(context.inputs["train"] / train.MODEL, compile=False)
+    trained = train.load(context.inputs["train"])
     fake_quantized = quantize.load(context.inputs["quantize"], recipe.model)
     training, validation = context.splits(1)
     calibration = loading.calibration_examples(
@@ -84,7 +83,7 @@ def run(context: Context[ExportSettings]) -> dict[str, Any]:
     artifacts.write_bytes(context.out / metadata.LABELS_FILE, labels(context.dataset))
     artifacts.write_json(context.out / CALIBRATION, _identify(calibration))
     temperatures = {
-        stage: confidence.divided_by(context.inputs[stage]) for stage in ("train", "quantize")
+        stage: confidence.temperature_of(context.inputs[stage]) for stage in ("train", "quantize")
     }
     described = manifest(
         context.out,
@@ -175,7 +174,7 @@ def manifest(
         dataset: the dataset really used.
         settings: the recipe's, that decided the files.
         thresholds: the confidence threshold of each variant.
-        temperatures: by which the train and the quantize stage divided their logits.
+        temperatures: those that the train and the quantize stage found.
     """
     plain = plain_int8(folder, name)
     bundle = {file: _identity(plain.parent / file) for file in artifacts.hash_files(plain.parent)}

@@ -18,7 +18,7 @@ from torch import nn
 
 
 def network() -> nn.Sequential:
-    """The same layers as `keras_lenet.models.lenet5.network`: 61,706 parameters."""
+    """The same layers as `keras_lenet.models.networks.lenet5`: 61,706 parameters."""
     return nn.Sequential(
         nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),

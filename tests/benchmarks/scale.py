@@ -53,9 +53,8 @@ def trained(data: str, count: int) -> measure.Repetition:
     memory in bytes.
     """
     from keras_lenet import console
-    from keras_lenet.data import loading
     from keras_lenet.recipe import Recipe, Train
-    from keras_lenet.training import inputs, setup
+    from keras_lenet.stages import Context, train
 
     console.console.quiet = True
     settings = Train(batch_size=256, epochs=1, warmup_epochs=0)
@@ -64,10 +63,8 @@ def trained(data: str, count: int) -> measure.Repetition:
     def answers() -> Iterator[float]:
         with peak() as bytes_, tempfile.TemporaryDirectory() as out:
             start = time.process_time()
-            training, validation = loading.load_training(data, None, 0.1, 0)
-            assert len(training) + len(validation) == count
-            batches = inputs.augmented(recipe, training, settings.batch_size, recipe.seed)
-            setup.train_model(recipe, batches, training, validation, None, Path(out))
+            summary = train.run(Context(recipe, data, None, {}, Path(out)))
+            assert summary["training_images"] + summary["validation_images"] == count
             taken = time.process_time() - start
         yield taken
         yield max(bytes_)

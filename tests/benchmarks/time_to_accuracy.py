@@ -91,19 +91,29 @@ def repeated(attempt: Callable[[int, float], bool], patience: float) -> measure.
 
 def ours(goal: float, patience: float) -> measure.Repetition:
     """Prepare the training stage with the recipe, once through, tracing and all."""
+    import keras
     import training
 
+    from keras_lenet import models
+    from keras_lenet.data import loading
     from keras_lenet.recipe import load
-    from keras_lenet.training import inputs, setup
+    from keras_lenet.training import optimizer, setup
+    from keras_lenet.training.fit import fit
 
     recipe = load(FAST)
-    examples = splits(recipe)
+    examples, validation = splits(recipe)
+    plain = loading.plain_batches(validation, models.input_size(recipe.model))
+    settings, steps = recipe.train, loading.steps_per_epoch(examples, recipe.train.batch_size)
 
     def attempt(seed: int, deadline: float) -> bool:
         seeded = recipe.model_copy(update={"seed": seed})
-        batches = inputs.augmented(seeded, examples[0], recipe.train.batch_size, seed)
+        batches = setup.augmented(seeded, examples, settings.batch_size, seed)
+        schedule = optimizer.Schedule(settings, steps)
         with tempfile.TemporaryDirectory() as folder, training.silence():
-            _, state = setup.train_model(seeded, batches, *examples, None, Path(folder))
+            state = fit(
+                keras, setup.build(seeded, examples), batches, plain,
+                epochs=settings.epochs, steps=steps, out=Path(folder), title="", schedule=schedule,
+            )  # fmt: skip
         return state.summary()["validation_accuracy"] >= goal
 
     return repeated(attempt, patience)

@@ -65,7 +65,7 @@ def over(images: Any, labels: Any, batch: int) -> measure.Repetition:
 
     prepared = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch).cache()
 
-    def batches(epochs: range, _: tf.distribute.InputContext) -> tf.data.Dataset:
+    def batches(epochs: range, context: tf.distribute.InputContext) -> tf.data.Dataset:
         repeated = prepared.repeat(len(epochs)).prefetch(tf.data.AUTOTUNE)
         return repeated.with_options(loading.UNTUNED)
 
