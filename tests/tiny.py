@@ -1,10 +1,11 @@
 """The smallest network that every stage takes, so that a test of a stage lasts a second."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 
-from keras_lenet import artifacts, models
+from keras_lenet import artifacts, console, models
 from keras_lenet.data import loading
 from keras_lenet.models import Architecture
 from keras_lenet.recipe import Augment, Model, Recipe
@@ -57,6 +58,24 @@ def history(folder):
     """The rows of a `history.csv`, as numbers."""
     lines = [line.split(",") for line in (folder / "history.csv").read_text().splitlines()]
     return [dict(zip(lines[0], map(float, line), strict=True)) for line in lines[1:]]
+
+
+class Bar:
+    """A progress bar that notes what it is told."""
+
+    def __init__(self, monkeypatch):
+        self.told = []
+        monkeypatch.setattr(console, "progress", lambda: contextlib.nullcontext(self))
+
+    def add_task(self, title, **numbers):
+        self.told.append((title, numbers))
+        return "task"
+
+    def update(self, task, completed):
+        self.told.append((task, completed))
+
+    def advance(self, task):
+        self.told.append((task, "advanced"))
 
 
 def write_record(folder: Path, **summary):
