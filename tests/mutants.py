@@ -60,7 +60,7 @@ ROOMS = {
     "fit": Room(("training/fit.py", "training/losses.py"), ("fitting", "loop")),
     "train": Room(
         ("stages/train.py", "training/setup.py", "training/optimizer.py"),
-        ("train", "muon", "fitting"),
+        ("train", "fitting"),
         slow=True,
     ),
     "distill": Room(("stages/distill.py",), ("distill",), slow=True),

@@ -18,7 +18,7 @@ from keras_lenet.data.loading import NO_CLASS
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Train
 from keras_lenet.training import losses, setup
-from keras_lenet.training.fit import State, fit
+from keras_lenet.training.fit import Plan, State, fit
 
 BOTH = pytest.mark.parametrize("namespace", [keras, tf_keras], ids=["keras", "tf_keras"])
 STEPS = 2
@@ -63,7 +63,9 @@ def pairs(*targets):
     return tf.data.Dataset.from_tensor_slices((tf.ones(shape), tf.constant(targets, shape=shape)))
 
 
-def fitted(model, out, epochs=3, stop_after=None, validation=2.0, targets=(100.0,) * 8, **settings):
+def fitted(
+    model, out, epochs=3, stop_after=None, validation=2.0, targets=(100.0,) * 8, by_loss=False
+):
     """Fit to far targets, one a step, so that w is 1, 2, 3 after the epochs; best where told."""
     namespace = keras if isinstance(model, keras.Model) else tf_keras
     asked = []
@@ -76,20 +78,10 @@ def fitted(model, out, epochs=3, stop_after=None, validation=2.0, targets=(100.0
         if epoch + 1 == stop_after:
             raise InterruptedFitError
 
-    state = fit(
-        namespace,
-        model,
-        batches,
-        pairs(validation) if isinstance(validation, float) else validation,
-        epochs=epochs,
-        steps=STEPS,
-        out=out,
-        title="train",
-        schedule=lambda step: step / 10,
-        callbacks=(namespace.callbacks.LambdaCallback(on_epoch_end=stop),),
-        **settings,
-    )
-    return state, asked
+    validation = pairs(validation) if isinstance(validation, float) else validation
+    plan = Plan("train", out, epochs, STEPS, lambda step: step / 10, by_loss)
+    last = namespace.callbacks.LambdaCallback(on_epoch_end=stop)
+    return fit(namespace, model, batches, validation, plan, [last]), asked
 
 
 def weight(model):

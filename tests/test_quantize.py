@@ -135,30 +135,35 @@ def trained(tmp_path_factory):
     return dataset, folder / "train"
 
 
-def fine_tuned(trained, out, monkeypatch, architecture=None, **sections):
-    """The recipe, the stage's summary, and the fake-quantized model that it left."""
+@pytest.fixture
+def fine_tuned(trained, tmp_path, monkeypatch):
+    """Fine-tune; returns the recipe, the summary, and the fake-quantized model that is loaded."""
     dataset, folder = trained
-    tiny.register(monkeypatch, **(architecture or {}))
-    wanted = tiny.recipe(dataset, **({"seed": 2, "data": {"outliers": 0.1}} | sections))
-    inputs = {"train": folder, "distill": out / "distill"}
-    summary = quantize.run(tiny.context(wanted, out, **inputs))
-    tiny.write_record(out, **summary)
-    return wanted, summary, quantize.load(out, wanted.model)
+
+    def run(architecture=None, out=tmp_path, **sections):
+        tiny.register(monkeypatch, **(architecture or {}))
+        wanted = tiny.recipe(dataset, **({"seed": 2, "data": {"outliers": 0.1}} | sections))
+        summary = quantize.run(tiny.context(wanted, out, train=folder, distill=out / "distill"))
+        tiny.write_record(out, **summary)
+        return wanted, summary, quantize.load(out, wanted.model)
+
+    return run
 
 
-def trained_weights(folder):
-    return keras.models.load_model(folder / train.MODEL).get_weights()
+@pytest.fixture
+def before(trained):
+    return keras.models.load_model(trained[1] / train.MODEL)
 
 
 def unit(examples):
     return examples.images[..., np.newaxis] / np.float32(255)
 
 
-def test_fine_tuning_begins_where_training_ended(trained, tmp_path, monkeypatch):
+def test_fine_tuning_begins_where_training_ended(before, fine_tuned):
     """At no learning rate: the trained weights; loaded, their logits divided by the temperature."""
-    wanted, summary, model = fine_tuned(trained, tmp_path, monkeypatch, quantize=STILL)
+    wanted, summary, model = fine_tuned(quantize=STILL)
     found = quantize.unquantized(model, wanted.model).get_weights()
-    expected = trained_weights(trained[1])
+    expected = before.get_weights()
     for part in (2, 3):
         expected[part] = expected[part] / summary["temperature"]
     for values, others in zip(found, expected, strict=True):
@@ -171,9 +176,9 @@ def test_fine_tuning_begins_where_training_ended(trained, tmp_path, monkeypatch)
     assert 0 < rounding < 3 * (high - low) / 255
 
 
-def test_the_best_epoch_is_kept_and_its_temperature_found(trained, tmp_path, monkeypatch, capsys):
+def test_the_best_epoch_is_kept_and_its_temperature_found(fine_tuned, tmp_path, capsys):
     restless = Quantize(epochs=4, batch_size=15, learning_rate=0.03)
-    wanted, summary, model = fine_tuned(trained, tmp_path, monkeypatch, quantize=restless)
+    wanted, summary, model = fine_tuned(quantize=restless)
     rows = tiny.history(tmp_path)
     best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
     temperature = summary.pop("temperature")
@@ -205,17 +210,14 @@ def ranges(model):
 
 
 def test_ranges_begin_at_the_mean_of_the_first_batches_and_the_last_epoch_holds_them(
-    trained, tmp_path, monkeypatch
+    before, fine_tuned, tmp_path
 ):
     """With one epoch they stay there; with two, the first moves them."""
     still = {"batch_size": 1, "learning_rate": 1e-12}
-    wanted, summary, model = fine_tuned(
-        trained, tmp_path / "one", monkeypatch, quantize=Quantize(epochs=1, **still)
-    )
+    wanted, summary, model = fine_tuned(quantize=Quantize(epochs=1, **still))
     mixed = loading.with_outliers(tiny.splits(wanted)[0], 0.1, 2)
     batches = setup.augmented(wanted, mixed, 1, 3)(epochs=range(1))
     images = [images for images, _ in batches.take(20)]
-    before = keras.models.load_model(trained[1] / train.MODEL)
     outputs = [before.get_layer(name).output for name in ("dense1", "logits")]
     values = [keras.Model(before.input, outputs)(one) for one in images]
     hidden, logits = (
@@ -224,13 +226,11 @@ def test_ranges_begin_at_the_mean_of_the_first_batches_and_the_last_epoch_holds_
     )
     expected = [(0, 1), hidden, logits / summary["temperature"]]
     np.testing.assert_allclose(ranges(model), expected, rtol=1e-4, atol=1e-6)
-    _, _, moved = fine_tuned(
-        trained, tmp_path / "two", monkeypatch, quantize=Quantize(epochs=2, **still)
-    )
+    _, _, moved = fine_tuned(out=tmp_path / "two", quantize=Quantize(epochs=2, **still))
     assert ranges(moved)[1, 1] != pytest.approx(hidden[1], rel=1e-4)
 
 
-def test_what_is_not_free_is_taken_back_after_every_step(trained, tmp_path, monkeypatch):
+def test_what_is_not_free_is_taken_back_after_every_step(before, fine_tuned):
     mask = (np.arange(80).reshape(8, 10) % 3 > 0).astype(np.float32)
 
     def project(name, weights):
@@ -238,22 +238,18 @@ def test_what_is_not_free_is_taken_back_after_every_step(trained, tmp_path, monk
         return [kernel * mask, np.zeros_like(bias)] if name == "logits" else weights
 
     restless = Quantize(epochs=1, batch_size=15, learning_rate=0.1)
-    wanted, _, model = fine_tuned(
-        trained, tmp_path, monkeypatch, {"project": project}, quantize=restless
-    )
-    before = trained_weights(trained[1])
+    wanted, _, model = fine_tuned({"project": project}, quantize=restless)
     found = quantize.unquantized(model, wanted.model).get_weights()
-    assert not np.allclose(found[0], before[0], atol=0.01)
+    assert not np.allclose(found[0], before.get_weights()[0], atol=0.01)
     assert np.array_equal(found[2] != 0, mask > 0)
     assert not found[3].any()
 
 
-def test_fine_tuning_learns_from_the_teachers_too(trained, tmp_path, monkeypatch):
+def test_fine_tuning_learns_from_the_teachers_too(fine_tuned, tmp_path):
     generator = np.random.default_rng(0)
     teachers = generator.normal(0, 3, (10, 10)).astype(np.float16)
     tiny.write_lessons(tmp_path / "distill", generator.normal(size=(1, 33, 10)), teachers)
     wanted, summary, model = fine_tuned(
-        trained, tmp_path, monkeypatch,
         quantize=Quantize(epochs=1, batch_size=30, learning_rate=1e-12),
         distill=Distill(model="tiny", rounds=1, seed=5, temperature=2.0),
     )  # fmt: skip
@@ -263,6 +259,6 @@ def test_fine_tuning_learns_from_the_teachers_too(trained, tmp_path, monkeypatch
     assert tiny.history(tmp_path)[0]["val_loss"] == pytest.approx(divergence, rel=1e-3)
 
 
-def test_a_batch_larger_than_the_training_split_is_refused(trained, tmp_path, monkeypatch):
+def test_a_batch_larger_than_the_training_split_is_refused(fine_tuned):
     with pytest.raises(Error, match=r"batch_size = 31: .* has only 30 training images"):
-        fine_tuned(trained, tmp_path, monkeypatch, quantize=Quantize(batch_size=31))
+        fine_tuned(quantize=Quantize(batch_size=31))

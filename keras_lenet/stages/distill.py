@@ -20,7 +20,7 @@ from keras_lenet.errors import Error
 from keras_lenet.recipe import Distill, DistillSettings, Model, TrainSettings
 from keras_lenet.stages import Context, train
 from keras_lenet.training import devices, setup
-from keras_lenet.training.fit import fit
+from keras_lenet.training.fit import Plan, fit
 from keras_lenet.training.optimizer import Schedule
 
 
@@ -45,21 +45,16 @@ def run(context: Context[DistillSettings]) -> dict[str, Any]:
     teachers, accuracies = [], []
     for number in range(settings.teachers):
         own = _settings_of(recipe, settings, number)
+        batches = setup.augmented(own, mixed, own.train.batch_size, own.seed)
         steps = loading.steps_per_epoch(mixed, own.train.batch_size)
-        out = context.out / f"teacher-{number}"
+        title, out = (
+            f"teacher {number + 1} of {settings.teachers}",
+            context.out / f"teacher-{number}",
+        )
+        plan = Plan(title, out, own.train.epochs, steps, Schedule(own.train, steps))
         model = setup.build(own, mixed, context.cluster)
         # A teacher that is trained already resumes after its last epoch.
-        state = fit(
-            keras,
-            model,
-            setup.augmented(own, mixed, own.train.batch_size, own.seed),
-            plain,
-            epochs=own.train.epochs,
-            steps=steps,
-            out=out,
-            title=f"teacher {number + 1} of {settings.teachers}",
-            schedule=Schedule(own.train, steps),
-        )
+        state = fit(keras, model, batches, plain, plan)
         teachers.append(models.deploy(model, own.model))
         with artifacts.replacing(out / train.MODEL) as temporary:
             teachers[-1].save(temporary)

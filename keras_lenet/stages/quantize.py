@@ -29,7 +29,7 @@ from keras_lenet.evaluation import confidence
 from keras_lenet.recipe import Model, QuantizeSettings
 from keras_lenet.stages import Context, train
 from keras_lenet.training import devices, losses, setup
-from keras_lenet.training.fit import fit
+from keras_lenet.training.fit import Plan, fit
 
 WEIGHTS = "qat.h5"  # the legacy format, by its suffix: one file, the same bytes every time
 CALIBRATION_BATCHES = 20
@@ -69,18 +69,8 @@ def run(context: Context[QuantizeSettings]) -> dict[str, Any]:
     callbacks = [_still_ranges(model, settings.epochs - 1)]
     if project := models.find(recipe.model.name).project:
         callbacks.append(_projection(model, float_model, project))
-    state = fit(
-        tf_keras,
-        model,
-        batches,
-        plain,
-        epochs=settings.epochs,
-        steps=steps,
-        out=context.out,
-        title="quantize",
-        schedule=schedule,
-        callbacks=callbacks,
-    )
+    plan = Plan("quantize", context.out, settings.epochs, steps, schedule)
+    state = fit(tf_keras, model, batches, plain, plan, callbacks)
     with replacing(context.out / WEIGHTS) as temporary:
         model.save_weights(temporary)
     return state.summary() | {

@@ -15,7 +15,7 @@ from keras_lenet.recipe import TrainSettings
 from keras_lenet.reporting import plots
 from keras_lenet.stages import Context
 from keras_lenet.training import devices, setup
-from keras_lenet.training.fit import Batches, fit
+from keras_lenet.training.fit import Batches, Plan, fit
 from keras_lenet.training.optimizer import Schedule
 
 MODEL = "model.keras"
@@ -42,18 +42,9 @@ def run(context: Context[TrainSettings]) -> dict[str, Any]:
     plain = loading.plain_batches(validation, models.input_size(recipe.model), lessons=lessons)
     steps = loading.steps_per_epoch(mixed, settings.batch_size)
     model = setup.build(recipe, mixed, context.cluster)
-    state = fit(
-        keras,
-        model,
-        batches,
-        plain,
-        epochs=settings.epochs,
-        steps=steps,
-        out=context.out,
-        title="train",
-        schedule=Schedule(settings, steps),
-        by_loss=lessons is not None,
-    )
+    schedule, by_loss = Schedule(settings, steps), lessons is not None
+    plan = Plan("train", context.out, settings.epochs, steps, schedule, by_loss)
+    state = fit(keras, model, batches, plain, plan)
     kept = models.deploy(model, recipe.model)
     with artifacts.replacing(context.out / MODEL) as temporary:
         kept.save(temporary)

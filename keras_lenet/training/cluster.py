@@ -84,15 +84,10 @@ class Cluster:
         with console.without_information():
             import tensorflow as tf
 
-        gone = (
-            tf.errors.AbortedError,
-            tf.errors.CancelledError,
-            tf.errors.DeadlineExceededError,
-            tf.errors.UnavailableError,
-        )
+        gone = (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
         try:
             yield
-        except gone as error:
+        except (*gone, tf.errors.UnavailableError) as error:
             raise Error(
                 f"one of the {len(self.hosts)} hosts of {VARIABLE} is gone: start the same command "
                 "on all of them again, and training goes on from the last finished epoch"
@@ -110,24 +105,22 @@ def of_environment() -> Cluster | None:
         return None
     try:
         config = json.loads(text)
-        tasks = [
-            (kind, number, str(host))
+        hosts = {
+            (kind, number): str(host)
             for kind in ("chief", "worker")
             for number, host in enumerate(config["cluster"].get(kind, ()))
-        ]
-        wanted = config["task"]["type"], int(config["task"]["index"])
-        index = [task[:2] for task in tasks].index(wanted)
+        }
+        index = list(hosts).index((config["task"]["type"], int(config["task"]["index"])))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Error(f"{VARIABLE} = {text:.200}: {_EXPECTED}") from error
-    return Cluster(tuple(host for *_, host in tasks), index) if len(tasks) > 1 else None
+    return Cluster(tuple(hosts.values()), index) if len(hosts) > 1 else None
 
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
     """Let a signal end the process while TensorFlow waits, where no handler of ours would run."""
-    before = {
-        number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    numbers = signal.SIGINT, signal.SIGTERM
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
     try:
         yield
     finally:

@@ -5,9 +5,7 @@ It fits models of Keras 3 and of tf_keras; the namespace is an argument.
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import json
 import math
 import zipfile
@@ -34,13 +32,35 @@ AT_A_TIME = 32
 _ADVICE = "lower the learning rate or lengthen the warm-up"
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A fit: its name on screen, its folder and its length.
+
+    Attributes:
+        title: name on screen.
+        out: folder for the checkpoint and the history.
+        epochs: how many in all.
+        steps: batches in an epoch.
+        schedule: the learning rate by step, for the history.
+        by_loss: keep the epoch of lowest validation loss, instead of highest accuracy: the
+            divergence from teachers tells more of two models than the few images that only one of
+            them gets right.
+    """
+
+    title: str
+    out: Path
+    epochs: int
+    steps: int
+    schedule: Callable[[int], Any]
+    by_loss: bool = False
+
+
 @dataclass
 class State:
     """The state of a fit after a whole number of epochs.
 
     Attributes:
-        by_loss: rank epochs by validation loss alone: the divergence from teachers tells more of
-            two models than the few images that only one of them gets right.
+        by_loss: rank epochs by validation loss alone.
         history: one row an epoch.
         best: index of the best row: highest validation accuracy, then lowest validation loss, or
             the latter alone. A row whose figures are not finite ranks below every other.
@@ -98,43 +118,33 @@ def fit(
     model: Any,
     batches: Batches,
     validation: tf.data.Dataset,
-    *,
-    epochs: int,
-    steps: int,
-    out: Path,
-    title: str,
-    schedule: Callable[[int], Any],
+    plan: Plan,
     callbacks: Sequence[Any] = (),
-    by_loss: bool = False,
 ) -> State:
-    """Fit a compiled model, resuming from `out` where an interrupted fit left a checkpoint.
+    """Fit a compiled model, resuming where an interrupted fit left a checkpoint.
 
-    Leaves the best epoch's weights in the model, and in `out` the history as CSV and the
-    checkpoint, which the stage drops once its result is in place. Where the optimizer averages the
-    weights, validates and keeps the averages.
+    Leaves the best epoch's weights in the model, and in the plan's folder the history as CSV and
+    the checkpoint, which goes once the stage's result is in place. Where the optimizer averages
+    the weights, validates and keeps the averages.
 
     Args:
         namespace: the model's, `keras` or `tf_keras`.
         model: compiled, with the metric "accuracy"; its optimizer built.
         batches: makes the training batches of a range of epochs.
         validation: batches of the validation split.
-        epochs: how many in all.
-        steps: batches in an epoch.
-        out: folder for the checkpoint and the history.
-        title: name of this fit on screen.
-        schedule: the learning rate by step, for the history.
+        plan: length, name and folder.
         callbacks: called last.
-        by_loss: keep the epoch of lowest validation loss, instead of highest accuracy.
 
     Raises:
         Error: the loss is no longer a finite number, or the validation loss never was.
     """
-    state = _resume(model, out, title, by_loss)
-    left = range(len(state.history), epochs)
+    state, steps = _resume(model, plan), plan.steps
+    left = range(len(state.history), plan.epochs)
     if left:
         with console.progress() as bar:
-            task = bar.add_task(title, total=epochs * steps, completed=left.start * steps)
-            watch = _Watch(model, state, out, title, schedule, epochs, steps, bar, task)
+            completed = left.start * steps
+            task = bar.add_task(plan.title, total=plan.epochs * steps, completed=completed)
+            watch = _Watch(model, state, plan, functools.partial(bar.update, task))
             hooks = namespace.callbacks
             own = hooks.LambdaCallback(
                 on_train_batch_end=watch.batch_end, on_epoch_end=watch.save_running
@@ -148,7 +158,7 @@ def fit(
                 model.fit(
                     batches(epochs=left),
                     initial_epoch=left.start,
-                    epochs=epochs,
+                    epochs=plan.epochs,
                     steps_per_epoch=steps,
                     validation_data=validation,
                     callbacks=called,
@@ -157,7 +167,8 @@ def fit(
                 )
     if not _is_finite(state.history[state.best]):
         raise Error(
-            f"{title}: the validation loss was not finite after any of {epochs} epochs; {_ADVICE}"
+            f"{plan.title}: the validation loss was not finite after any of {plan.epochs} epochs; "
+            f"{_ADVICE}"
         )
     model.set_weights(state.best_weights)
     return state
@@ -175,23 +186,13 @@ def take_steps(
     """Fit as `keras.Model.fit` does, and call the same callbacks with the same logs.
 
     Losses and metrics are those of whole batches, and the same on every host. Every device
-    validates on all of `validation`: no share of it comes out uneven.
-
-    Args:
-        model: compiled, in the scope of the strategy whose devices are to hold it.
-        batches: makes this host's shares of the batches of a range of epochs.
-        validation: batches of the validation split.
-        epochs: counted from 0.
-        steps: batches in an epoch.
-        callbacks: called as Keras calls them.
+    validates on all of `validation`: no share of it comes out uneven. The model is compiled in the
+    scope of the strategy whose devices are to hold it. Epochs are counted from 0.
     """
     train, validate = _compiled(model)
     hooks = keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs.stop, steps=steps)
-    shares = iter(
-        model.distribute_strategy.distribute_datasets_from_function(
-            lambda context: batches(epochs=epochs, context=context)
-        )
-    )
+    distribute = model.distribute_strategy.distribute_datasets_from_function
+    shares = iter(distribute(lambda context: batches(epochs=epochs, context=context)))
     hooks.on_train_begin()
     for epoch in epochs:
         hooks.on_epoch_begin(epoch)
@@ -211,7 +212,7 @@ def take_steps(
 
 @functools.lru_cache(maxsize=4)  # models that are fitted in turns are not compiled again
 def _compiled(model: keras.Model) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return functions that take some steps, and that go through a dataset; both give metrics."""
+    """Return functions that take some steps, and that validate; both return the metrics."""
     strategy = model.distribute_strategy
     train_step, test_step = model.train_step, model.test_step
     if model.jit_compile:
@@ -241,21 +242,21 @@ def _is_finite(row: Row) -> bool:
     return math.isfinite(row["val_accuracy"]) and math.isfinite(row["val_loss"])
 
 
-def _resume(model: Any, out: Path, title: str, by_loss: bool) -> State:
-    """Return the state that a checkpoint in `out` holds, and set the model to it; or a new one."""
-    path = out / artifacts.CHECKPOINT
+def _resume(model: Any, plan: Plan) -> State:
+    """Return the state of the checkpoint, and set the model to it; or a new state."""
+    path = plan.out / artifacts.CHECKPOINT
     if not path.exists():
-        return State(by_loss)
+        return State(plan.by_loss)
     try:
-        state, running = State.load(path, by_loss)
+        state, running = State.load(path, plan.by_loss)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
-        console.say(f"{title}: {path} is damaged; starting again from the first epoch")
-        return State(by_loss)
+        console.say(f"{plan.title}: {path} is damaged; starting again from the first epoch")
+        return State(plan.by_loss)
     count = len(model.weights)
     model.set_weights(running[:count])
     for variable, value in zip(model.optimizer.variables, running[count:], strict=True):
         variable.assign(value)
-    console.say(f"{title}: resuming after epoch {len(state.history)}")
+    console.say(f"{plan.title}: resuming after epoch {len(state.history)}")
     return state
 
 
@@ -265,20 +266,15 @@ class _Watch:
 
     model: Any
     state: State
-    out: Path
-    title: str
-    schedule: Callable[[int], Any]
-    epochs: int
-    steps: int
-    bar: Any
-    task: Any
+    plan: Plan
+    show: Callable[..., None]
     running: list[NDArray[Any]] = field(default_factory=list)
 
     def batch_end(self, batch: int, logs: dict[str, float]) -> None:
         if not math.isfinite(logs["loss"]):
             where = f"epoch {len(self.state.history) + 1}, batch {batch + 1}"
-            raise Error(f"{self.title}: the loss became {logs['loss']} in {where}; {_ADVICE}")
-        self.bar.update(self.task, completed=len(self.state.history) * self.steps + batch + 1)
+            raise Error(f"{self.plan.title}: the loss became {logs['loss']} in {where}; {_ADVICE}")
+        self.show(completed=len(self.state.history) * self.plan.steps + batch + 1)
 
     def save_running(self, epoch: int, logs: dict[str, float]) -> None:
         """Save the weights that a resumed fit starts from, before their averages replace them."""
@@ -286,21 +282,17 @@ class _Watch:
         self.running = self.model.get_weights() + optimizer
 
     def epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        plan = self.plan
         row = {key: float(logs[key]) for key in ("loss", "accuracy", "val_loss", "val_accuracy")}
-        row["learning_rate"] = float(self.schedule((epoch + 1) * self.steps - 1))
+        row["learning_rate"] = float(plan.schedule((epoch + 1) * plan.steps - 1))
         self.state.add(row, self.model.get_weights())
-        self.state.save(self.out / artifacts.CHECKPOINT, self.running)
-        _write_history(self.out / artifacts.HISTORY, self.state.history)
+        self.state.save(plan.out / artifacts.CHECKPOINT, self.running)
+        lines = [",".join(["epoch", *row])]
+        for number, figures in enumerate(self.state.history, 1):
+            lines.append(",".join(map(str, [number, *figures.values()])))
+        artifacts.write_bytes(plan.out / artifacts.HISTORY, "\n".join([*lines, ""]).encode())
         best = " (best so far)" if self.state.best == epoch else ""
         console.say(
-            f"{self.title} epoch {epoch + 1}/{self.epochs}: loss {row['loss']:.4f}, validation "
+            f"{plan.title} epoch {epoch + 1}/{plan.epochs}: loss {row['loss']:.4f}, validation "
             f"loss {row['val_loss']:.4f}, validation accuracy {row['val_accuracy']:.2%}{best}"
         )
-
-
-def _write_history(path: Path, history: list[Row]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["epoch", *history[0]], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({"epoch": number, **row} for number, row in enumerate(history, 1))
-    artifacts.write_bytes(path, text.getvalue().encode())

@@ -97,8 +97,9 @@ def ours(goal: float, patience: float) -> measure.Repetition:
     from keras_lenet import models
     from keras_lenet.data import loading
     from keras_lenet.recipe import load
-    from keras_lenet.training import optimizer, setup
-    from keras_lenet.training.fit import fit
+    from keras_lenet.training import setup
+    from keras_lenet.training.fit import Plan, fit
+    from keras_lenet.training.optimizer import Schedule
 
     recipe = load(FAST)
     examples, validation = splits(recipe)
@@ -108,12 +109,9 @@ def ours(goal: float, patience: float) -> measure.Repetition:
     def attempt(seed: int, deadline: float) -> bool:
         seeded = recipe.model_copy(update={"seed": seed})
         batches = setup.augmented(seeded, examples, settings.batch_size, seed)
-        schedule = optimizer.Schedule(settings, steps)
         with tempfile.TemporaryDirectory() as folder, training.silence():
-            state = fit(
-                keras, setup.build(seeded, examples), batches, plain,
-                epochs=settings.epochs, steps=steps, out=Path(folder), title="", schedule=schedule,
-            )  # fmt: skip
+            plan = Plan("", Path(folder), settings.epochs, steps, Schedule(settings, steps))
+            state = fit(keras, setup.build(seeded, examples), batches, plain, plan)
         return state.summary()["validation_accuracy"] >= goal
 
     return repeated(attempt, patience)

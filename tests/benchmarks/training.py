@@ -86,7 +86,7 @@ def fitted(batches: Callable[..., Any], batch: int, steps: int) -> measure.Repet
     from keras_lenet.data import loading
     from keras_lenet.recipe import Recipe, Train
     from keras_lenet.training import losses, optimizer, setup
-    from keras_lenet.training.fit import fit
+    from keras_lenet.training.fit import Plan, fit
 
     recipe = Recipe(name="bench", train=Train(batch_size=batch))
     model = models.build_trained(keras, recipe.model)
@@ -99,17 +99,8 @@ def fitted(batches: Callable[..., Any], batch: int, steps: int) -> measure.Repet
 
     def epoch() -> None:
         with tempfile.TemporaryDirectory() as folder, silence():
-            fit(
-                keras,
-                model,
-                batches,
-                validation,
-                epochs=1,
-                steps=steps,
-                out=Path(folder),
-                title="bench",
-                schedule=optimizer.Schedule(recipe.train, steps),
-            )
+            schedule = optimizer.Schedule(recipe.train, steps)
+            fit(keras, model, batches, validation, Plan("bench", Path(folder), 1, steps, schedule))
 
     return lambda: measure.wall(epoch)
 
