@@ -57,10 +57,10 @@ ROOMS = {
         ("data/catalogue.py", "data/reading.py", "data/download.py"), ("catalogue", "download")
     ),
     "corruptions": Room(("data/corruptions.py",), ("corruptions",)),
-    "fit": Room(("training/fit.py", "training/losses.py"), ("fitting", "loop")),
+    "fit": Room(("training/fit.py", "training/losses.py"), ("fitting", "loop", "optimizer")),
     "train": Room(
         ("stages/train.py", "training/setup.py", "training/optimizer.py"),
-        ("train", "fitting"),
+        ("train", "optimizer", "fitting"),
         slow=True,
     ),
     "distill": Room(("stages/distill.py",), ("distill",), slow=True),

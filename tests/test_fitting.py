@@ -14,7 +14,6 @@ import tf_keras
 import tiny
 
 from keras_lenet import artifacts
-from keras_lenet.data.loading import NO_CLASS
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Train
 from keras_lenet.training import losses, setup
@@ -324,14 +323,3 @@ def test_a_fit_without_one_finite_epoch_is_refused(tmp_path, attempt):
     )
     with pytest.raises(Error, match=complaint):
         fitted(one_weight(keras), tmp_path, validation=NAN)
-
-
-@BOTH
-def test_accuracy_goes_by_the_label_and_leaves_out_what_has_no_class(namespace):
-    logits, labels = np.eye(10, dtype=np.float32)[:4], np.array([0, 1, 5, NO_CLASS], np.float32)
-    with_teachers = np.concatenate([labels[:, np.newaxis], logits[::-1]], axis=1)
-    for targets in (labels.astype(np.int32), with_teachers):
-        metric = losses.accuracy(namespace)
-        metric.update_state(targets, logits)
-        assert metric.name == "accuracy"
-        assert float(metric.result()) == pytest.approx(2 / 3)

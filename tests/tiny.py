@@ -4,6 +4,7 @@ import contextlib
 from pathlib import Path
 
 import numpy as np
+from scipy.special import softmax
 
 from keras_lenet import artifacts, console, models
 from keras_lenet.data import loading
@@ -58,6 +59,12 @@ def history(folder):
     """The rows of a `history.csv`, as numbers."""
     lines = [line.split(",") for line in (folder / "history.csv").read_text().splitlines()]
     return [dict(zip(lines[0], map(float, line), strict=True)) for line in lines[1:]]
+
+
+def divergence(teachers, logits, temperature):
+    """The loss of distillation: Kullback-Leibler, of softened distributions, image by image."""
+    p, q = softmax(teachers / temperature, axis=1), softmax(logits / temperature, axis=1)
+    return temperature**2 * (p * np.log(p / q)).sum(axis=1)
 
 
 class Bar:
