@@ -51,7 +51,7 @@ brings images to its own size, and the softmax, are inside the file.
 | `{name}_float32.tflite` | float32, `pixel / 255` | float32, the probability |
 | `saved_model/`, signature `serving_default` | uint8 `images`, any number | `probabilities` and \
 `class` |
-| `model.keras` | float32 in [0, 1], resized to the model's own size | logits |
+| `model.keras` | float32 in [0, 1], resized to the model's own size | logits, not calibrated |
 
 Shapes are (1, 28, 28, 1) and (1, 10). 0 is background, 255 is ink: white on black, as in MNIST.
 `manifest.json` has the contract, the sizes and the hashes for programs, `SHA256SUMS` the hash of

@@ -1,7 +1,7 @@
-"""Train teachers, and write down their logits for the very images that a model will be shown.
+"""Train teachers, and write their logits for the very images that a model will be trained on.
 
-A teacher answers each image once, for any number of models and epochs that learn from it: the
-answers are most of the time that distillation would take.
+Each image is answered once, for all models and epochs that learn from it: answering would take most
+of the time of distillation.
 """
 
 from __future__ import annotations

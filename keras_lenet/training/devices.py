@@ -1,4 +1,4 @@
-"""What training runs on: the CPU, one GPU or several, on this host or on several."""
+"""Devices that training runs on: the CPU, one GPU or several, on one host or on several."""
 
 from __future__ import annotations
 
