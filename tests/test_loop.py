@@ -3,6 +3,7 @@
 Two logical CPUs stand for two GPUs.
 """
 
+import functools
 import json
 import subprocess
 import sys
@@ -99,42 +100,32 @@ def test_training_on_two_devices_resumes_to_the_same_weights(histories):
     assert "train: resuming after epoch 1" in said
 
 
+HOOKS = ("train_begin", "train_end", "epoch_begin", "epoch_end", "train_batch_begin",
+         "train_batch_end", "test_begin", "test_end")  # fmt: skip
+
+
 class Calls(keras.callbacks.Callback):
-    """A record of what callbacks are told, in order, and with which logs."""
+    """A record of what callbacks are told, in order: hook, epoch or batch, and logs."""
 
     def __init__(self):
         super().__init__()
-        self.seen, self.logs = [], []
+        self.seen = []
+        for hook in HOOKS:
+            setattr(self, f"on_{hook}", functools.partial(self.note, hook))
 
-    def on_train_begin(self, logs=None):
-        self.seen.append(("begin", self.params["epochs"], self.params["steps"]))
+    def note(self, hook, *told, logs=None):
+        number = next((one for one in told if isinstance(one, int)), None)
+        figures = next((one for one in (*told, logs) if isinstance(one, dict)), {})
+        self.seen.append((hook, number, dict(figures)))
 
-    def on_train_end(self, logs=None):
-        self.seen.append(("finish",))
+    def named(self, *hooks):
+        return [(hook, number) for hook, number, _ in self.seen if hook in hooks]
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.seen.append(("epoch", epoch))
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self.seen.append(("batch from", batch))
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.seen.append(("batch", batch))
-        self.last = dict(logs)
-
-    def on_test_begin(self, logs=None):
-        self.seen.append(("test",))
-
-    def on_test_end(self, logs=None):
-        self.seen.append(("tested",))
-        self.logs.append(dict(logs))
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.seen.append(("end", epoch))
-        self.logs.append(self.last | logs)  # with those of the last batch
-
-    def without_batches(self):
-        return [call for call in self.seen if not call[0].startswith("batch")]
+    def logs(self):
+        """The figures of the last batch, of the validation and of the epoch, for each epoch."""
+        last = ("train_batch_end", STEPS - 1)
+        ends = ("test_end", "epoch_end")
+        return [logs for hook, number, logs in self.seen if hook in ends or (hook, number) == last]
 
 
 STEPS = 35
@@ -184,13 +175,15 @@ def test_the_loop_takes_the_steps_that_keras_takes(few, expected, xla):
     theirs, wanted = expected
     for mine, other in zip(model.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(mine, other, atol=1e-5)
-    assert len(calls.logs) == 4
-    for told, other in zip(calls.logs, wanted.logs, strict=True):
+    assert (calls.params["epochs"], calls.params["steps"]) == (3, STEPS)
+    assert len(calls.logs()) == 6
+    for told, other in zip(calls.logs(), wanted.logs(), strict=True):
         assert told == pytest.approx(other, abs=1e-4)
-    assert calls.without_batches() == wanted.without_batches()
+    by_epoch = [hook for hook in HOOKS if "batch" not in hook]
+    assert calls.named(*by_epoch) == wanted.named(*by_epoch)
     # Steps are looked at together, and those left over too.
-    batches = [call for call in calls.seen if call[0].startswith("batch")]
-    assert batches == 2 * [("batch from", 0), ("batch", 31), ("batch from", 32), ("batch", 34)]
+    batches = [number for _, number in calls.named("train_batch_begin", "train_batch_end")]
+    assert batches == 2 * [0, 31, 32, 34]
 
 
 def test_models_that_are_fitted_in_turns_are_not_compiled_again(few):
