@@ -89,10 +89,10 @@ class Degrade(Section):
 
 
 class Model(Section):
-    """Which architecture of the registry, and how images come to its size.
+    """The architecture, and the way images come to its size.
 
     Attributes:
-        name: of the architecture.
+        name: of an architecture of the registry.
         pad: pad 28×28 images with zeros to 32×32, instead of resizing them.
         initializer: of the weights: "glorot" (uniform, Keras' default) or "fan_in" (LeCun et al.
             1998, appendix A: uniform between ±2.4 divided by the number of a unit's inputs).
@@ -107,17 +107,14 @@ class Train(Section):
     """Training in float.
 
     Attributes:
-        optimizer: "adamw" (decoupled weight decay), "muon" (orthogonalized momentum, which comes as
-            near to the teachers in a third of the epochs) or "sgd".
+        optimizer: "adamw" (decoupled weight decay), "muon" (orthogonalized momentum, which needs a
+            third of the epochs to come as near to the teachers) or "sgd".
         momentum: of sgd, Nesterov's; 0 for plain gradient descent.
         learning_rate: its peak.
         schedule: "cosine" to zero, "step" (`step_factor` every `step_epochs`) or "constant";
             each after `warmup_epochs` of linear warm-up.
         weight_averaging: momentum of the exponential moving average of the weights, which is
-            what is validated and kept; 0 turns it off.
-        label_smoothing: share of the target spread evenly over the classes.
-        precision: dtype policy; the mixed ones are for GPUs.
-        tensorboard: also write event files.
+            validated and kept; 0 turns it off.
     """
 
     epochs: Count = 20
@@ -131,9 +128,6 @@ class Train(Section):
     step_epochs: Count = 10
     step_factor: Share = 0.1
     weight_averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
-    tensorboard: bool = False
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Train:
@@ -145,21 +139,21 @@ class Train(Section):
 
 
 class Distill(Section):
-    """Teachers, larger networks, whose answers the model is trained to give in place of labels.
+    """Distillation: the model is trained on the logits of teachers, larger networks, not on labels.
 
-    They answer the very images that the model is shown, warped as these are (Beyer et al.,
+    Teachers see the very images that the model sees, with the same augmentation (Beyer et al.,
     "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022).
 
     Attributes:
         model: the teachers' architecture.
         teachers: how many, each from a seed of its own; their logits are averaged.
         seed: of the first; apart from the run's, so that runs of several seeds share them.
-        rounds: how many times the training set is warped and answered; after so many epochs the
-            model sees the same warps again.
-        temperature: by which the model's logits and its teachers' are divided (Hinton, Vinyals and
-            Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2).
-        augment: the warps that the teachers are trained on; left out, the recipe's own.
-        train: how they are trained.
+        rounds: augmentations of the training set; after so many epochs the model sees the same
+            images again.
+        temperature: divides the model's logits and its teachers' (Hinton, Vinyals and Dean,
+            "Distilling the Knowledge in a Neural Network", 2015, section 2).
+        augment: augmentation of the teachers' training; left out, the recipe's own.
+        train: training of the teachers.
     """
 
     model: str = "teacher"

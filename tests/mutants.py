@@ -55,10 +55,10 @@ ROOMS = {
     "outliers": Room("data/outliers", "outliers"),
     "catalogue": Room("data/catalogue data/reading data/download", "catalogue download"),
     "corruptions": Room("data/corruptions", "corruptions"),
-    "fit": Room("training/fit training/losses", "fitting loop"),
+    "fit": Room("training/fit training/losses", "fitting loop optimizer"),
     "train": Room(
-        "stages/train training/setup training/inputs training/optimizer",
-        "train muon fitting",
+        "stages/train training/setup training/optimizer",
+        "train optimizer fitting",
         slow=True,
     ),
     "distill": Room("stages/distill", "distill", slow=True),

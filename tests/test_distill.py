@@ -1,19 +1,16 @@
 """Teachers: how they are trained, and what they answer to which images."""
 
-import contextlib
-
 import keras
 import numpy as np
 import pytest
 import tiny
 from conftest import SMOKE, write_dataset
 
-from keras_lenet import console, pipeline, recipe
+from keras_lenet import pipeline, recipe
 from keras_lenet.data import loading
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Augment, Degrade, Distill, Model, Train
-from keras_lenet.stages import distill
-from keras_lenet.training import inputs, setup
+from keras_lenet.stages import distill, train
 
 pytestmark = pytest.mark.slow
 
@@ -21,9 +18,11 @@ STUDENT, OWN = Augment(rotate=40.0), Augment(shift=5.0)
 TEACHERS_TRAINING = Train(epochs=2, batch_size=15, learning_rate=0.05, warmup_epochs=0)
 
 
-@pytest.fixture(autouse=True)
-def _tiny(monkeypatch):
-    tiny.register(monkeypatch)
+@pytest.fixture(autouse=True, scope="module")
+def _tiny():
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.register(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +31,9 @@ def dataset(tmp_path_factory):
     return write_dataset(tmp_path_factory.mktemp("few"), train=40, test=10)
 
 
-def distilled(dataset, augment=OWN, **more):
+def distilled(dataset, augment=OWN, outliers=0.1, training=TEACHERS_TRAINING):
     """A recipe of two teachers, none of whose settings but `augment` are the student's."""
-    distill = Distill(
-        model="tiny", teachers=2, seed=3, rounds=2, augment=augment, train=TEACHERS_TRAINING
-    )
+    distill = Distill(model="tiny", teachers=2, seed=3, rounds=2, augment=augment, train=training)
     return tiny.recipe(
         dataset,
         distill=distill,
@@ -45,55 +42,19 @@ def distilled(dataset, augment=OWN, **more):
         seed=9,
         model=Model(name="lenet5", pad=True, initializer="fan_in"),
         train=Train(optimizer="sgd", epochs=4),
-        **({"data": {"outliers": 0.1}} | more),
+        data={"outliers": outliers},
     )
-
-
-def mixed(wanted):
-    """The training images and outliers of the teachers' seed."""
-    return loading.with_outliers(tiny.splits(wanted)[0], 0.1, 3)
 
 
 def teachers_of(folder):
     return [keras.models.load_model(folder / f"teacher-{k}" / "model.keras") for k in (0, 1)]
 
 
-@pytest.mark.parametrize("augment", [OWN, None])
-def test_teachers_are_fitted_by_their_own_settings(dataset, tmp_path, augment, capsys):
-    """By their own augmentation, or the student's where they have none; never to spoilt images."""
-    wanted = distilled(dataset, augment)
-    distill.run(tiny.context(wanted, tmp_path / "found"))
-    said = " ".join(capsys.readouterr().err.split())
-    assert "device: CPU" in said
-    assert "teacher 1 of 2 epoch 2/2: loss" in said
-    assert "teacher 2 of 2 epoch 2/2: loss" in said
-    for number, found in enumerate(teachers_of(tmp_path / "found")):
-        alone = tiny.recipe(
-            dataset, augment=augment or STUDENT, seed=3 + number, train=TEACHERS_TRAINING
-        )
-        batches = inputs.augmented(alone, mixed(wanted), 15, 3 + number)
-        validation = tiny.splits(wanted)[1]
-        folder = tmp_path / "expected" / str(number)
-        folder.mkdir(parents=True)
-        expected, _ = setup.train_model(alone, batches, mixed(wanted), validation, None, folder)
-        for values, others in zip(found.get_weights(), expected.get_weights(), strict=True):
-            np.testing.assert_array_equal(values, others)
-
-
 @pytest.fixture(scope="module")
 def taught(dataset, tmp_path_factory):
     """The recipe, what the stage says of it, and its folder; not to be changed."""
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.register(patch)
-        folder, wanted = tmp_path_factory.mktemp("taught"), distilled(dataset)
-        return wanted, distill.run(tiny.context(wanted, folder)), folder
-
-
-def answers(folder, images):
-    """The mean of both teachers' logits."""
-    first, second = (model(images).numpy() for model in teachers_of(folder))
-    assert not np.allclose(first, second, atol=0.1)
-    return (first + second) / 2
+    folder, wanted = tmp_path_factory.mktemp("taught"), distilled(dataset)
+    return wanted, distill.run(tiny.context(wanted, folder)), folder
 
 
 def test_the_stage_leaves_teachers_and_answers(taught):
@@ -106,11 +67,48 @@ def test_the_stage_leaves_teachers_and_answers(taught):
     }  # fmt: skip
 
 
+def assert_trained_alone(dataset, folder, number, out, augment, outliers):
+    """A teacher has the weights of a model that is trained on labels by the same settings."""
+    alone = tiny.recipe(
+        dataset,
+        augment=augment,
+        seed=3 + number,
+        train=TEACHERS_TRAINING,
+        data={"outliers": outliers},
+    )
+    train.run(tiny.context(alone, out))
+    expected = keras.models.load_model(out / "model.keras").get_weights()
+    for values, others in zip(teachers_of(folder)[number].get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(values, others)
+
+
+def test_a_teacher_is_fitted_by_its_own_settings_and_outliers(dataset, taught, tmp_path):
+    """Never to degraded images."""
+    assert_trained_alone(dataset, taught[2], 0, tmp_path, OWN, outliers=0.1)
+
+
+def test_teachers_without_augmentation_have_the_students(dataset, tmp_path, capsys):
+    distill.run(tiny.context(distilled(dataset, None, outliers=0.0), tmp_path / "found"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "device: CPU" in said
+    assert "teacher 1 of 2 epoch 2/2: loss" in said
+    assert "teacher 2 of 2 epoch 2/2: loss" in said
+    assert_trained_alone(dataset, tmp_path / "found", 1, tmp_path / "alone", STUDENT, outliers=0.0)
+
+
+def answers(folder, images):
+    """The mean of both teachers' logits."""
+    first, second = (model(images).numpy() for model in teachers_of(folder))
+    assert not np.allclose(first, second, atol=0.1)
+    return (first + second) / 2
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_answers_are_mean_logits_of_the_images_as_the_student_sees_them(taught, number):
-    """Warped by the student's augmentation and the round, in order, outliers last, not spoilt."""
+    """Warped by the student's augmentation and the round, in order, outliers last, not degraded."""
     wanted, _, folder = taught
-    seen = loading.warped_in_order(mixed(wanted), STUDENT, size=28, seed=3, epoch=number)
+    mixed = loading.with_outliers(tiny.splits(wanted)[0], 0.1, 3)
+    seen = loading.warped_in_order(mixed, STUDENT, size=28, seed=3, epoch=number)
     images = np.concatenate(list(seen.as_numpy_iterator()))
     found = np.load(folder / f"round-{number:03}.npy")
     assert (found.shape, found.dtype) == ((33, 10), np.float16)
@@ -124,58 +122,47 @@ def test_validation_images_are_answered_as_they_are(taught):
     found = np.load(folder / "validation.npy")
     assert (found.shape, found.dtype) == ((10, 10), np.float16)
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
-    accuracies = [
-        max(tiny.history(folder / f"teacher-{k}"), key=lambda row: row["val_accuracy"])
-        for k in (0, 1)
+    best = [
+        max(row["val_accuracy"] for row in tiny.history(folder / f"teacher-{k}")) for k in (0, 1)
     ]
     assert summary == {
-        "validation_accuracies": [row["val_accuracy"] for row in accuracies],
+        "validation_accuracies": best,
         "validation_accuracy": pytest.approx((expected.argmax(1) == validation.labels).mean()),
         "validation_images": 10,
     }
 
 
-def test_an_interrupted_stage_goes_on(taught, dataset, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_stage_goes_on(taught, tmp_path, capsys, monkeypatch):
     """Teachers and rounds that are there are kept; the others are as they would have been."""
     wanted, summary, whole = taught
-    told = []
-
-    class Bar:
-        def add_task(self, title, **numbers):
-            told.append((title, numbers))
-
-        def update(self, task, **numbers):
-            pass
-
-        def advance(self, task):
-            told.append("advanced")
-
     context = tiny.context(wanted, tmp_path)
     distill.run(context)
     np.save(tmp_path / "round-000.npy", np.zeros(3))
     (tmp_path / "round-001.npy").unlink()
     capsys.readouterr()
-    monkeypatch.setattr(console, "progress", lambda: contextlib.nullcontext(Bar()))
+    bar = tiny.Bar(monkeypatch)
     assert distill.run(context) == summary
     said = capsys.readouterr().err
     assert "teacher 1 of 2: resuming after epoch 2" in said
     assert "teacher 2 of 2: resuming after epoch 2" in said
-    assert told == [("distill", {"total": 2}), "advanced", "advanced"]
+    assert bar.told == [("distill", {"total": 2}), ("task", "advanced"), ("task", "advanced")]
     np.testing.assert_array_equal(np.load(tmp_path / "round-000.npy"), np.zeros(3))
     for name in ("round-001.npy", "validation.npy"):
         np.testing.assert_array_equal(np.load(tmp_path / name), np.load(whole / name))
 
 
-def test_a_recipe_without_teachers_has_nothing_to_teach(dataset, tmp_path):
+def test_a_recipe_without_teachers_has_nothing_to_distill(dataset, tmp_path):
     with pytest.raises(Error, match=r"^no \[distill\] section: nothing to distill$"):
         distill.run(tiny.context(tiny.recipe(dataset), tmp_path))
+    run = pipeline.open_run(recipe.load(SMOKE, [f"data.dataset={dataset}"]), tmp_path, None)
+    with pytest.raises(Error, match=r"has no \[distill\] section, without which .* to distill"):
+        pipeline.execute(run, pipeline.select("distill", "distill"))
 
 
 def test_a_batch_larger_than_the_training_split_is_refused(dataset, tmp_path):
-    wanted = distilled(dataset)
-    large = wanted.distill.model_copy(update={"train": Train(batch_size=31)})
+    wanted = distilled(dataset, training=Train(batch_size=31))
     with pytest.raises(Error, match=r"batch_size = 31: .* has only 30 training images"):
-        distill.run(tiny.context(wanted.model_copy(update={"distill": large}), tmp_path))
+        distill.run(tiny.context(wanted, tmp_path))
 
 
 def load(dataset, *overrides):
@@ -201,15 +188,3 @@ def test_runs_of_other_seeds_share_the_teachers(dataset, tmp_path):
     changed = pipeline.open_run(load(dataset, "distill.rounds=3"), tmp_path, None)
     assert changed.why_stale(stages["distill"]) == pipeline.NOT_RUN
     assert changed.why_stale(stages["train"]) == "the recipe changed"
-
-
-def test_a_stage_of_a_recipe_without_teachers_is_refused(dataset, tmp_path):
-    run = pipeline.open_run(recipe.load(SMOKE, [f"data.dataset={dataset}"]), tmp_path, None)
-    with pytest.raises(Error, match=r"has no \[distill\] section, without which .* to distill"):
-        pipeline.execute(run, pipeline.select("distill", "distill"))
-
-
-def test_an_unknown_key_of_the_teachers_training_is_named():
-    expected = r"unknown key distill.train.epoch; did you mean distill.train.epochs\?"
-    with pytest.raises(Error, match=expected):
-        recipe.load(SMOKE, ["distill.train.epoch=3"])

@@ -2,7 +2,6 @@
 
 import time
 
-import keras
 import numpy as np
 import pytest
 from conftest import SMOKE
@@ -18,7 +17,7 @@ from keras_lenet.evaluation.metrics import Gate, Metrics, Robustness, Robustness
 from keras_lenet.evaluation.scorers import Scorer
 from keras_lenet.recipe import Evaluate, Recipe
 from keras_lenet.reporting import plots
-from keras_lenet.stages import Context, evaluate, quantize
+from keras_lenet.stages import Context, evaluate, quantize, train
 from keras_lenet.tflite import convert, parity
 
 NUMBERED = np.zeros((5, 28, 28), np.uint8)
@@ -271,7 +270,7 @@ def run(tmp_path, monkeypatch):
         return FILES[file.relative_to(tmp_path).as_posix()]
 
     monkeypatch.setattr(loading, "load_test", lambda dataset, data_dir: TEST)
-    monkeypatch.setattr(keras.models, "load_model", lambda path, compile: load(path))
+    monkeypatch.setattr(train, "load", lambda folder: load(folder / train.MODEL))
     monkeypatch.setattr(quantize, "load", load)
     monkeypatch.setattr(quantize, "unquantized", lambda model, settings: f"unquantized {model}")
     monkeypatch.setattr(convert, "convert", lambda model, size: model.encode())

@@ -23,7 +23,6 @@ from keras_lenet.recipe import ExportSettings
 from keras_lenet.stages import Context, export, quantize, train
 from keras_lenet.tflite import convert, inspection, layout, metadata_writer
 from keras_lenet.tflite.contract import SIGNATURE, Manifest
-from keras_lenet.training import setup
 
 IMAGES = draw_digits(5, 1)[0]
 EXPORTED = SMOKE.parents[1] / "exported"
@@ -343,7 +342,7 @@ def context(network, tmp_path_factory):
     write_dataset(folder / "data", 200, 10)
     for path in (folder / "data").glob("t10k*"):
         path.unlink()  # the test set has no say
-    setup.save(network, folder / "train" / train.MODEL)
+    network.save(folder / "train" / train.MODEL)
     plain = quantize.to_tf_keras(untrained(1), recipe.Model())
     fake_quantized = quantize.fake_quantized(plain)
     images = tf.image.resize(IMAGES[..., np.newaxis] / 255, (32, 32))
@@ -415,11 +414,12 @@ def test_summary_has_the_sizes(exported):
     [("float32", "train"), ("int8_ptq", "train"), ("int8", "quantize"), ("uint8", "quantize")],
 )
 def test_each_file_has_the_weights_of_its_stage(variant, stage, exported, network, context):
-    model = network
+    expected = logits(network, IMAGES) / TEMPERATURES["train"]
     if stage == "quantize":
         model = quantize.load(context.inputs["quantize"], context.settings.model)
+        expected = logits(model, IMAGES)
     found = Classifier(exported[0] / f"lenet5_{variant}.tflite").predict(IMAGES)
-    np.testing.assert_allclose(found, tf.nn.softmax(logits(model, IMAGES)), atol=0.06)
+    np.testing.assert_allclose(found, tf.nn.softmax(expected), atol=0.06)
 
 
 def test_thresholds_refuse_a_share_of_the_validation_images(exported, context):

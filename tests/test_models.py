@@ -11,28 +11,41 @@ from keras_lenet.models import lenet5_1998
 from keras_lenet.recipe import Model
 from keras_lenet.stages.quantize import to_tf_keras
 
-TOTALS = {
-    "lenet5": 61_706,
-    "lenet5_batchnorm": 61_706,
-    "lenet5_avgpool": 61_706,
-    "lenet5_tanh": 61_706,
-    "lenet5_1998": 61_816,
-    "mlp": 623_290,
-    "simple_cnn": 592_074,
-    "teacher": 181_818,
-}
+LENET5 = {"conv1": 156, "conv2": 2_416, "conv3": 48_120, "dense1": 10_164, "logits": 850}
+PARAMETERS = {
+    "lenet5": LENET5,
+    "lenet5_batchnorm": {
+        "conv1": 156, "conv2": 2_416, "dense1": 48_120, "dense2": 10_164, "logits": 850,
+    },
+    "lenet5_avgpool": LENET5,
+    "lenet5_tanh": LENET5,
+    "lenet5_1998": {
+        "c1": 156, "s2": 30, "c3": 2_416, "s4": 80, "c5": 48_120, "f6": 10_164, "logits": 850,
+    },
+    "mlp": {"dense1": 615_440, "logits": 7_850},
+    "simple_cnn": {"conv1": 832, "dense1": 589_952, "logits": 1_290},
+    "teacher": {
+        "conv1": 832, "conv2": 13_872, "conv3": 27_712, "conv4": 55_392, "conv5": 83_040,
+        "logits": 970,
+    },
+}  # fmt: skip
+"""Of each deployed form, by layer."""
 TRAINABLE = {"lenet5_batchnorm": 61_728, "teacher": 182_154, "lenet5_1998": 60_000}
 """Of the trained forms that differ: a scale and an offset for every channel, in a bias's place."""
 PUBLISHED = {"c1": 156, "s2": 12, "c3": 1_516, "s4": 32, "c5": 48_120, "f6": 10_164}
 """LeCun et al. 1998, section II.B."""
+EVERY = pytest.mark.parametrize("name", models.MODELS)
+OF_1998 = Model(name="lenet5_1998")
 
 
 def random_images(size, count=4):
     return np.random.default_rng(0).random((count, size, size, 1), np.float32)
 
 
-def unsettled(model):
-    """Give every weight, normalizations' statistics included, a value of its own."""
+def unsettled(settings, *statistics):
+    """A trained form; every weight, normalizations' statistics included, has a value of its own."""
+    keras.utils.set_random_seed(0)
+    model = models.build_trained(keras, settings, *statistics)
     generator = np.random.default_rng(1)
     model.set_weights(
         [value + generator.uniform(0, 0.2, value.shape) for value in model.get_weights()]
@@ -40,31 +53,29 @@ def unsettled(model):
     return model
 
 
-def test_every_model_has_its_total_in_the_table():
-    assert set(TOTALS) == set(models.MODELS)
+def counted(model):
+    return {layer.name: layer.count_params() for layer in model.layers if layer.count_params()}
 
 
 @pytest.mark.parametrize("namespace", [keras, tf_keras], ids=["keras", "tf_keras"])
-@pytest.mark.parametrize("name", models.MODELS)
+@EVERY
 def test_parameters_layer_by_layer(name, namespace):
-    architecture = models.find(name)
     model = models.build(namespace, Model(name=name))
-    counted = {layer.name: layer.count_params() for layer in model.layers if layer.count_params()}
-    assert counted == architecture.parameters
-    assert model.count_params() == TOTALS[name]
-    size = architecture.input_size
+    assert counted(model) == PARAMETERS[name]
+    size = models.find(name).input_size
+    assert size == (28 if name in ("lenet5_tanh", "mlp", "simple_cnn") else 32)
     assert tuple(model.input.shape) == (None, size, size, 1)
     assert tuple(model.output.shape) == (None, 10)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@EVERY
 def test_trainable_parameters(name):
     model = models.build_trained(keras, Model(name=name))
     trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-    assert trainable == TRAINABLE.get(name, TOTALS[name])
+    assert trainable == TRAINABLE.get(name, sum(PARAMETERS[name].values()))
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@EVERY
 def test_both_namespaces_compute_the_same(name):
     """The bridge to tf_keras: the same weights give the same logits."""
     keras.utils.set_random_seed(0)
@@ -74,15 +85,23 @@ def test_both_namespaces_compute_the_same(name):
     np.testing.assert_allclose(copy(images), model(images), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
-def test_the_deployed_form_computes_what_the_trained_one_does(name):
-    keras.utils.set_random_seed(0)
-    trained = unsettled(models.build_trained(keras, Model(name=name)))
-    deployed = models.deploy(trained, Model(name=name))
-    images = random_images(models.find(name).input_size)
-    assert {type(layer).__name__ for layer in deployed.layers}.isdisjoint(
-        {"BatchNormalization", "Rescaling"}
-    )
+def centred(logits):
+    """Without what all classes have in common, which no softmax sees."""
+    return np.array(logits) - np.mean(logits, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "statistics"),
+    [(Model(name=name), None) for name in models.MODELS]
+    + [(Model(name=name), (0.13, 0.31)) for name in ("lenet5", "lenet5_batchnorm", "mlp")]
+    + [(Model(name=name, pad=True), (0.13, 0.31)) for name in ("lenet5", "lenet5_1998")],
+)
+def test_the_deployed_form_computes_what_the_trained_one_does(settings, statistics):
+    trained = unsettled(settings, statistics)
+    deployed = models.deploy(trained, settings)
+    images = random_images(models.input_size(settings))
+    kinds = {type(layer).__name__ for layer in deployed.layers}
+    assert kinds.isdisjoint({"BatchNormalization", "Rescaling"})
     expected = trained(images, training=False)
     np.testing.assert_allclose(
         centred(deployed(images)), centred(expected), rtol=1e-4, atol=1e-4 * np.abs(expected).max()
@@ -105,33 +124,6 @@ def test_lenet5_starts_and_learns_as_its_deployed_form_would():
         np.testing.assert_array_equal(weights, expected)
     for gradient, expected in zip(gradients(trained), gradients(plain), strict=True):
         np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4)
-
-
-def centred(logits):
-    """Without what all classes have in common, which no softmax sees."""
-    return np.array(logits) - np.mean(logits, axis=1, keepdims=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "pad"),
-    [
-        ("lenet5", False),
-        ("lenet5", True),
-        ("lenet5_batchnorm", False),
-        ("lenet5_1998", True),
-        ("mlp", False),
-    ],
-)
-def test_standardization_is_folded_into_the_first_layer(name, pad):
-    settings = Model(name=name, pad=pad)
-    trained = unsettled(models.build_trained(keras, settings, (0.13, 0.31)))
-    deployed = models.deploy(trained, settings)
-    images = random_images(models.input_size(settings))
-    assert "standardize" not in {layer.name for layer in deployed.layers}
-    expected = trained(images, training=False)
-    np.testing.assert_allclose(
-        centred(deployed(images)), centred(expected), rtol=1e-4, atol=1e-4 * np.abs(expected).max()
-    )
 
 
 @pytest.mark.parametrize("name", ["lenet5_tanh", "teacher"])
@@ -157,39 +149,39 @@ def test_padding_what_takes_28_pixels_is_refused(name):
         models.input_size(Model(name=name, pad=True))
 
 
-def test_fan_in_initialization_keeps_its_limits():
-    model = models.build(keras, Model())
-    models.initialize_by_fan_in(model, seed=0)
+def test_an_unknown_model_is_named_with_the_known_ones():
+    with pytest.raises(Error, match="unknown model 'alexnet': expected one of lenet5"):
+        models.find("alexnet")
+
+
+def test_fan_in_initialization_keeps_its_limits_and_goes_by_its_seed():
+    def drawn(seed):
+        model = models.build(keras, Model())
+        models.initialize_by_fan_in(model, seed)
+        return {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
+
+    first = drawn(1)
     for name, inputs in {"conv1": 25, "conv2": 150, "conv3": 400, "dense1": 120}.items():
-        kernel, bias = model.get_layer(name).get_weights()
+        kernel, bias = first[name]
         limit = 2.4 / inputs
         assert 0.95 * limit < np.abs(kernel).max() <= limit
         assert abs(kernel.std() / (limit / np.sqrt(3)) - 1) < 0.1
         assert not bias.any()
+    np.testing.assert_array_equal(first["logits"][0], drawn(1)["logits"][0])
+    assert not np.array_equal(first["logits"][0], drawn(2)["logits"][0])
 
 
-def test_fan_in_initialization_is_decided_by_its_seed():
-    def drawn(seed):
-        model = models.build(keras, Model(name="mlp"))
-        models.initialize_by_fan_in(model, seed)
-        return model.get_layer("logits").get_weights()[0]
-
-    np.testing.assert_array_equal(drawn(1), drawn(1))
-    assert not np.array_equal(drawn(1), drawn(2))
+# The network of 1998.
 
 
 def test_the_network_of_1998_has_the_published_parameters():
-    trained = models.build_trained(keras, Model(name="lenet5_1998"))
-    counted = {layer.name: layer.count_params() for layer in trained.layers if layer.weights}
-    assert counted == PUBLISHED
+    assert counted(models.build_trained(keras, OF_1998)) == PUBLISHED
 
 
 def test_the_third_layer_of_1998_is_connected_by_table_1():
     assert lenet5_1998.CONNECTED.sum(axis=0).tolist() == [3] * 6 + [4] * 9 + [6]
     assert lenet5_1998.CONNECTED.sum(axis=1).tolist() == [10] * 6
-    trained = models.build_trained(keras, Model(name="lenet5_1998"))
-    deployed = models.deploy(unsettled(trained), Model(name="lenet5_1998"))
-    kernel, _ = deployed.get_layer("c3").get_weights()
+    kernel, _ = models.deploy(unsettled(OF_1998), OF_1998).get_layer("c3").get_weights()
     np.testing.assert_array_equal(kernel.any(axis=(0, 1)), lenet5_1998.CONNECTED)
 
 
@@ -205,7 +197,7 @@ def test_the_codes_of_1998_are_ten_pictures_that_differ():
 
 
 def test_the_logits_of_1998_are_distances_from_the_codes():
-    trained = unsettled(models.build_trained(keras, Model(name="lenet5_1998")))
+    trained = unsettled(OF_1998)
     images = random_images(32)
     features = keras.Model(trained.input, trained.get_layer("f6").output)(images)
     distances = ((np.array(features)[:, np.newaxis] - lenet5_1998.CODES) ** 2).sum(axis=2)
@@ -213,12 +205,8 @@ def test_the_logits_of_1998_are_distances_from_the_codes():
 
 
 def test_the_loss_of_1998_is_equation_9():
-    generator = np.random.default_rng(0)
-    penalties, labels = (
-        generator.uniform(0, 60, (6, 10)),
-        np.array([[3], [0], [9], [10], [5], [10]]),
-    )
-    j = lenet5_1998.RUBBISH
+    penalties = np.random.default_rng(0).uniform(0, 60, (6, 10))
+    labels, j = np.array([[3], [0], [9], [NO_CLASS], [5], [NO_CLASS]]), lenet5_1998.RUBBISH
     expected = [
         (j if label == NO_CLASS else y[label]) + np.log(np.exp(-j) + np.exp(-y).sum())
         for y, label in zip(penalties, labels.ravel(), strict=True)
@@ -228,7 +216,7 @@ def test_the_loss_of_1998_is_equation_9():
 
 
 def test_fan_in_initialization_of_1998_counts_each_units_own_inputs():
-    trained = models.build_trained(keras, Model(name="lenet5_1998"))
+    trained = models.build_trained(keras, OF_1998)
     models.initialize_by_fan_in(trained, seed=0)
     kernel, bias = trained.get_layer("c3").get_weights()
     assert not bias.any()
@@ -240,29 +228,18 @@ def test_fan_in_initialization_of_1998_counts_each_units_own_inputs():
     assert 0.3 < np.abs(coefficients).max() <= 2.4 / 4
 
 
-def test_what_is_not_free_in_1998_is_taken_back():
+@pytest.mark.parametrize("name", PARAMETERS["lenet5_1998"])
+def test_what_is_not_free_in_1998_is_taken_back(name):
     """Unconnected kernels, unequal weights under one coefficient, centres that moved."""
-    trained = unsettled(models.build_trained(keras, Model(name="lenet5_1998")))
-    deployed = models.deploy(trained, Model(name="lenet5_1998"))
+    allowed = models.deploy(unsettled(OF_1998), OF_1998).get_layer(name).get_weights()
     generator = np.random.default_rng(2)
-    for layer in deployed.layers:
-        if layer.weights:
-            allowed = layer.get_weights()
-            moved = [w + generator.normal(0, 0.1, w.shape).astype(np.float32) for w in allowed]
-            kernel, bias = lenet5_1998.project(layer.name, moved)
-            free = layer.name in ("c1", "c5", "f6")
-            assert np.array_equal(kernel, moved[0]) == free
-            for first, second in zip(
-                lenet5_1998.project(layer.name, allowed), allowed, strict=True
-            ):
-                np.testing.assert_allclose(first, second, rtol=1e-5)
-            if layer.name == "logits":
-                scale = np.abs(kernel)
-                np.testing.assert_allclose(kernel, scale * lenet5_1998.CODES.T)
-                assert np.ptp(scale) < 1e-5
-                assert not bias.any()
-
-
-def test_an_unknown_model_is_named_with_the_known_ones():
-    with pytest.raises(Error, match="unknown model 'alexnet': expected one of lenet5"):
-        models.find("alexnet")
+    moved = [w + generator.normal(0, 0.1, w.shape).astype(np.float32) for w in allowed]
+    kernel, bias = lenet5_1998.project(name, moved)
+    assert np.array_equal(kernel, moved[0]) == (name in ("c1", "c5", "f6"))
+    for first, second in zip(lenet5_1998.project(name, allowed), allowed, strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-5)
+    if name == "logits":
+        scale = np.abs(kernel)
+        np.testing.assert_allclose(kernel, scale * lenet5_1998.CODES.T)
+        assert np.ptp(scale) < 1e-5
+        assert not bias.any()

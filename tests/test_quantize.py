@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras
 import tiny
 from conftest import write_dataset
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 
 from keras_lenet import models
 from keras_lenet.data import augment, catalogue, loading, reading
@@ -20,7 +20,7 @@ from keras_lenet.recipe import Distill, Model, Quantize, Train
 from keras_lenet.stages import export, quantize, train
 from keras_lenet.tflite import convert
 from keras_lenet.tflite.inspection import inspect
-from keras_lenet.training import inputs
+from keras_lenet.training import setup
 
 pytestmark = pytest.mark.slow
 
@@ -117,8 +117,7 @@ def test_what_a_device_has_no_op_for_is_left_out_and_said(tmp_path, capsys):
 
 # The stage, on two dense layers.
 
-STEPS = 33
-"""Of batches of one image: 30 training images and 3 outliers."""
+STILL = Quantize(epochs=1, batch_size=15, learning_rate=1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -128,58 +127,62 @@ def trained(tmp_path_factory):
     dataset = write_dataset(folder / "images", train=40, test=10)
     with pytest.MonkeyPatch.context() as patch:
         tiny.register(patch)
-        # So long that it is too sure of itself: its temperature is not 1.
+        # So long that it is too sure of itself.
         fit = Train(epochs=20, warmup_epochs=0, learning_rate=0.01, batch_size=5)
         wanted = tiny.recipe(dataset, train=fit)
         summary = train.run(tiny.context(wanted, folder / "train"))
-    tiny.write_record(folder / "train", **summary)
+    assert summary["temperature"] != pytest.approx(1, rel=0.05)
     return dataset, folder / "train"
 
 
-def fine_tuned(trained, out, monkeypatch, architecture=None, **sections):
-    """The recipe, the stage's summary, and the fake-quantized model that it left."""
+@pytest.fixture
+def fine_tuned(trained, tmp_path, monkeypatch):
+    """Fine-tune; returns the recipe, the summary, and the fake-quantized model that is loaded."""
     dataset, folder = trained
-    tiny.register(monkeypatch, **(architecture or {}))
-    sections = {"seed": 2, "data": {"outliers": 0.1}} | sections
-    wanted = tiny.recipe(dataset, **sections)
-    inputs = {"train": folder}
-    if wanted.distill:
-        inputs["distill"] = out / "distill"
-    summary = quantize.run(tiny.context(wanted, out, **inputs))
-    return wanted, summary, quantize.load(out, wanted.model)
+
+    def run(architecture=None, out=tmp_path, **sections):
+        tiny.register(monkeypatch, **(architecture or {}))
+        wanted = tiny.recipe(dataset, **({"seed": 2, "data": {"outliers": 0.1}} | sections))
+        summary = quantize.run(tiny.context(wanted, out, train=folder, distill=out / "distill"))
+        tiny.write_record(out, **summary)
+        return wanted, summary, quantize.load(out, wanted.model)
+
+    return run
 
 
-def undivided(folder):
-    """The trained model, its logits as they were trained: multiplied by the temperature."""
-    model = keras.models.load_model(folder / train.MODEL)
-    confidence.divide(model, 1 / confidence.divided_by(folder))
-    return model
+@pytest.fixture
+def before(trained):
+    return keras.models.load_model(trained[1] / train.MODEL)
 
 
 def unit(examples):
     return examples.images[..., np.newaxis] / np.float32(255)
 
 
-def test_fine_tuning_begins_where_training_ended(trained, tmp_path, monkeypatch):
-    """At no learning rate: the trained weights, their logits divided anew by the temperature."""
-    still = Quantize(epochs=1, batch_size=15, learning_rate=1e-12)
-    wanted, summary, model = fine_tuned(trained, tmp_path, monkeypatch, quantize=still)
-    assert not np.isclose(confidence.divided_by(trained[1]), 1, atol=0.05)
+def test_fine_tuning_begins_where_training_ended(before, fine_tuned):
+    """At no learning rate: the trained weights; loaded, their logits divided by the temperature."""
+    wanted, summary, model = fine_tuned(quantize=STILL)
     found = quantize.unquantized(model, wanted.model).get_weights()
-    expected = undivided(trained[1]).get_weights()
+    expected = before.get_weights()
     for part in (2, 3):
         expected[part] = expected[part] / summary["temperature"]
     for values, others in zip(found, expected, strict=True):
         np.testing.assert_allclose(values, others, rtol=1e-4, atol=1e-6)
+    # Loaded, the fake-quantized model rounds by less than three steps of the logits.
+    images = unit(tiny.splits(wanted)[1])
+    exact = quantize.unquantized(model, wanted.model).predict(images, verbose=0)
+    low, high = ranges(model)[-1]
+    rounding = np.abs(model.predict(images, verbose=0) - exact).max()
+    assert 0 < rounding < 3 * (high - low) / 255
 
 
-def test_the_best_epoch_is_kept_calibrated(trained, tmp_path, monkeypatch, capsys):
-    """Multiplied by its temperature again, the file has the validation loss of its best row."""
+def test_the_best_epoch_is_kept_and_its_temperature_found(fine_tuned, tmp_path, capsys):
     restless = Quantize(epochs=4, batch_size=15, learning_rate=0.03)
-    wanted, summary, model = fine_tuned(trained, tmp_path, monkeypatch, quantize=restless)
+    wanted, summary, model = fine_tuned(quantize=restless)
     rows = tiny.history(tmp_path)
     best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
     temperature = summary.pop("temperature")
+    assert temperature != pytest.approx(1, rel=0.05)
     assert summary == {
         "epochs": 4,
         "best_epoch": int(best["epoch"]),
@@ -187,10 +190,10 @@ def test_the_best_epoch_is_kept_calibrated(trained, tmp_path, monkeypatch, capsy
         "validation_images": 10,
     }
     validation = tiny.splits(wanted)[1]
-    logits = model.predict(unit(validation), verbose=0)
-    losses = -log_softmax(logits * temperature, axis=1)[np.arange(10), validation.labels]
+    logits = model.predict(unit(validation), verbose=0) * temperature
+    losses = -log_softmax(logits, axis=1)[np.arange(10), validation.labels]
     assert losses.mean() == pytest.approx(best["val_loss"], rel=1e-3)
-    refitted = confidence.temperature(logits * temperature, validation.labels)
+    refitted = confidence.temperature(logits, validation.labels)
     assert refitted == pytest.approx(temperature, rel=0.01)
     # Cosine to zero: at steps 1, 3, 5 and 7 of 8.
     rates = [0.03 * (1 + np.cos(np.pi * step / 8)) / 2 for step in (1, 3, 5, 7)]
@@ -207,17 +210,14 @@ def ranges(model):
 
 
 def test_ranges_begin_at_the_mean_of_the_first_batches_and_the_last_epoch_holds_them(
-    trained, tmp_path, monkeypatch
+    before, fine_tuned, tmp_path
 ):
     """With one epoch they stay there; with two, the first moves them."""
     still = {"batch_size": 1, "learning_rate": 1e-12}
-    wanted, summary, model = fine_tuned(
-        trained, tmp_path / "one", monkeypatch, quantize=Quantize(epochs=1, **still)
-    )
+    wanted, summary, model = fine_tuned(quantize=Quantize(epochs=1, **still))
     mixed = loading.with_outliers(tiny.splits(wanted)[0], 0.1, 2)
-    batches = inputs.augmented(wanted, mixed, 1, 3)(range(1))
+    batches = setup.augmented(wanted, mixed, 1, 3)(epochs=range(1))
     images = [images for images, _ in batches.take(20)]
-    before = undivided(trained[1])
     outputs = [before.get_layer(name).output for name in ("dense1", "logits")]
     values = [keras.Model(before.input, outputs)(one) for one in images]
     hidden, logits = (
@@ -226,13 +226,11 @@ def test_ranges_begin_at_the_mean_of_the_first_batches_and_the_last_epoch_holds_
     )
     expected = [(0, 1), hidden, logits / summary["temperature"]]
     np.testing.assert_allclose(ranges(model), expected, rtol=1e-4, atol=1e-6)
-    _, _, moved = fine_tuned(
-        trained, tmp_path / "two", monkeypatch, quantize=Quantize(epochs=2, **still)
-    )
+    _, _, moved = fine_tuned(out=tmp_path / "two", quantize=Quantize(epochs=2, **still))
     assert ranges(moved)[1, 1] != pytest.approx(hidden[1], rel=1e-4)
 
 
-def test_what_is_not_free_is_taken_back_after_every_step(trained, tmp_path, monkeypatch):
+def test_what_is_not_free_is_taken_back_after_every_step(before, fine_tuned):
     mask = (np.arange(80).reshape(8, 10) % 3 > 0).astype(np.float32)
 
     def project(name, weights):
@@ -240,42 +238,26 @@ def test_what_is_not_free_is_taken_back_after_every_step(trained, tmp_path, monk
         return [kernel * mask, np.zeros_like(bias)] if name == "logits" else weights
 
     restless = Quantize(epochs=1, batch_size=15, learning_rate=0.1)
-    wanted, _, model = fine_tuned(
-        trained, tmp_path, monkeypatch, {"project": project}, quantize=restless
-    )
-    before = undivided(trained[1]).get_weights()
+    wanted, _, model = fine_tuned({"project": project}, quantize=restless)
     found = quantize.unquantized(model, wanted.model).get_weights()
-    assert not np.allclose(found[0], before[0], atol=0.01)
+    assert not np.allclose(found[0], before.get_weights()[0], atol=0.01)
     assert np.array_equal(found[2] != 0, mask > 0)
     assert not found[3].any()
 
 
-def test_fine_tuning_learns_from_the_teachers_too(trained, tmp_path, monkeypatch):
+def test_fine_tuning_learns_from_the_teachers_too(fine_tuned, tmp_path):
     generator = np.random.default_rng(0)
     teachers = generator.normal(0, 3, (10, 10)).astype(np.float16)
     tiny.write_lessons(tmp_path / "distill", generator.normal(size=(1, 33, 10)), teachers)
     wanted, summary, model = fine_tuned(
-        trained, tmp_path, monkeypatch,
         quantize=Quantize(epochs=1, batch_size=30, learning_rate=1e-12),
         distill=Distill(model="tiny", rounds=1, seed=5, temperature=2.0),
     )  # fmt: skip
     logits = model.predict(unit(tiny.splits(wanted)[1]), verbose=0) * summary["temperature"]
-    p, q = softmax(teachers.astype(np.float32) / 2, axis=1), softmax(logits / 2, axis=1)
-    divergence = 4 * (p * np.log(p / q)).sum(axis=1).mean()
-    assert tiny.history(tmp_path)[0]["val_loss"] == pytest.approx(divergence, rel=1e-3)
+    expected = tiny.divergence(teachers.astype(np.float32), logits, 2.0).mean()
+    assert tiny.history(tmp_path)[0]["val_loss"] == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_batch_larger_than_the_training_split_is_refused(trained, tmp_path, monkeypatch):
+def test_a_batch_larger_than_the_training_split_is_refused(fine_tuned):
     with pytest.raises(Error, match=r"batch_size = 31: .* has only 30 training images"):
-        fine_tuned(trained, tmp_path, monkeypatch, quantize=Quantize(batch_size=31))
-
-
-def test_a_fake_quantized_model_is_loaded_as_it_was_saved(trained, tmp_path, monkeypatch):
-    still = Quantize(epochs=1, batch_size=15, learning_rate=1e-12)
-    wanted, _, model = fine_tuned(trained, tmp_path, monkeypatch, quantize=still)
-    images = unit(tiny.splits(wanted)[1])
-    plain = quantize.unquantized(model, wanted.model)
-    rounded = model.predict(images, verbose=0)
-    exact = plain.predict(images, verbose=0)
-    low, high = ranges(model)[-1]
-    assert 0 < np.abs(rounded - exact).max() < 3 * (high - low) / 255
+        fine_tuned(quantize=Quantize(batch_size=31))

@@ -1,3 +1,5 @@
+"""A model as a table and as a drawing."""
+
 import json
 
 import keras
@@ -6,31 +8,41 @@ from conftest import keras_lenet
 
 from keras_lenet import models
 from keras_lenet.errors import Error
-from keras_lenet.models import summary
+from keras_lenet.models import diagram, summary
 from keras_lenet.recipe import Model
 from keras_lenet.tflite import inspection
 
-pytestmark = pytest.mark.slow
+EVERY = pytest.mark.parametrize("name", models.MODELS)
+MEMORY = [keras.Input((4, 3)), keras.layers.LSTM(2, name="memory")]
 
 
 def of(name):
     return summary.summarize(models.build(keras, Model(name=name)))
 
 
+def of_layers(*layers):
+    return summary.summarize(keras.Sequential(layers))
+
+
+def rows(found):
+    return {row[0]: row[1:] for row in summary.rows(found)}
+
+
 def test_lenet5_as_the_paper_counts_it():
-    rows = {row[0]: row for row in summary.rows(of("lenet5"))}
-    assert rows["conv2"] == [
-        "conv2", "Conv2D", "16@10×10", "5×5", "1", "relu", "((5×5×6)+1)×16 = 2,416", "240,000",
+    found = rows(of("lenet5"))
+    assert found["conv2"] == [
+        "Conv2D", "16@10×10", "5×5", "1", "relu", "((5×5×6)+1)×16 = 2,416", "240,000",
     ]  # fmt: skip
-    assert rows["pool1"] == ["pool1", "MaxPooling2D", "6@14×14", "2×2", "2", "", "", ""]
-    assert rows["dense1"][-2:] == ["(120+1)×84 = 10,164", "10,080"]
-    assert rows["total"][-2:] == ["61,706", "416,520"]
+    assert found["pool1"] == ["MaxPooling2D", "6@14×14", "2×2", "2", "", "", ""]
+    assert found["dense1"][-2:] == ["(120+1)×84 = 10,164", "10,080"]
+    assert found["total"] == ["", "", "", "", "", "61,706", "416,520"]
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@EVERY
 def test_the_arithmetic_gives_the_count(name):
-    found = of(name)
-    assert found.parameters == sum(models.find(name).parameters.values())
+    model = models.build(keras, Model(name=name))
+    found = summary.summarize(model)
+    assert found.parameters == model.count_params()
     for layer in found.layers:
         if layer.parameters:
             assert eval(layer.arithmetic.replace("×", "*")) == layer.parameters
@@ -44,39 +56,39 @@ def test_multiply_accumulates_are_those_of_the_file(finished):
 
 
 def test_every_window_stride_padding_and_bias():
-    image = keras.Input((9, 9, 2))
-    layers = [
-        keras.layers.DepthwiseConv2D(2, strides=2, name="subsampled"),
-        keras.layers.Conv2D(4, (3, 1), padding="same", use_bias=False, name="same"),
-        keras.layers.BatchNormalization(name="norm"),
-        keras.layers.Activation("tanh", name="tanh"),
-        keras.layers.GlobalAveragePooling2D(name="mean"),
-        keras.layers.Dense(3, use_bias=False, name="out"),
-    ]
-    rows = {
-        row[0]: row[2:]
-        for row in summary.rows(summary.summarize(keras.Sequential([image, *layers])))
-    }
-    assert rows["subsampled"] == ["2@4×4", "2×2", "2", "", "((2×2)+1)×2 = 10", "128"]
-    assert rows["same"] == ["4@4×4", "3×1, padded", "1", "", "3×1×2×4 = 24", "384"]
-    assert rows["norm"][-2:] == ["4×4 = 16", "64"]
-    assert rows["tanh"] == ["4@4×4", "", "", "tanh", "", ""]
-    assert rows["mean"] == ["4", "", "", "", "", ""]
-    assert rows["out"] == ["3", "", "", "", "4×3 = 12", "12"]
+    found = rows(
+        of_layers(
+            keras.Input((9, 9, 2)),
+            keras.layers.DepthwiseConv2D(2, strides=2, name="subsampled"),
+            keras.layers.Conv2D(4, (3, 1), padding="same", use_bias=False, name="same"),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.Activation("tanh", name="tanh"),
+            keras.layers.GlobalAveragePooling2D(name="mean"),
+            keras.layers.Dense(3, use_bias=False, name="out"),
+        )
+    )
+    assert found["input"] == ["InputLayer", "2@9×9", "", "", "", "", ""]
+    assert found["subsampled"][1:] == ["2@4×4", "2×2", "2", "", "((2×2)+1)×2 = 10", "128"]
+    assert found["same"][1:] == ["4@4×4", "3×1, padded", "1", "", "3×1×2×4 = 24", "384"]
+    assert found["norm"][-2:] == ["4×4 = 16", "64"]
+    assert found["tanh"][1:] == ["4@4×4", "", "", "tanh", "", ""]
+    assert found["mean"][1:] == ["4", "", "", "", "", ""]
+    assert found["out"][1:] == ["3", "", "", "", "4×3 = 12", "12"]
 
 
-def test_what_is_not_known_is_said():
-    model = keras.Sequential([keras.Input((4, 3)), keras.layers.LSTM(2, name="memory")])
-    found = summary.summarize(model)
-    assert summary.rows(found)[-1][-2:] == [f"{model.count_params()}", "not known"]
+def test_an_unknown_kind_of_layer_is_counted_but_not_its_arithmetic():
+    found = of_layers(*MEMORY)
     assert found.macs is None
+    assert rows(found)["total"][-2:] == [f"{found.parameters}", "not known"]
+    assert found.parameters == 4 * (3 + 2 + 1) * 2
 
 
 def test_layers_without_a_size_are_refused():
     with pytest.raises(Error, match=r"layer conv .*one output of a fixed size, found \(None, None"):
-        summary.summarize(
-            keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(1, 1, name="conv")])
-        )
+        of_layers(keras.Input((None, None, 1)), keras.layers.Conv2D(1, 1, name="conv"))
+
+
+# The command.
 
 
 def test_the_command_takes_a_name_or_a_file(finished, tmp_path):
@@ -91,20 +103,71 @@ def test_the_command_takes_a_name_or_a_file(finished, tmp_path):
     assert found["layers"][1]["arithmetic"] == "((5×5×1)+1)×6"
 
 
-def test_a_picture_of_another_format_is_refused():
-    result = keras_lenet("summary", "lenet5", "--plot", "lenet5.jpeg")
-    assert "--plot lenet5.jpeg: expected a file name ending in .png" in result.stderr
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "complaint"),
+    ("arguments", "complaint"),
     [
-        ("lenet6", "unknown model 'lenet6': expected one of lenet5"),
-        ("nothing.keras", "nothing.keras: cannot be read as a Keras model"),
+        (("lenet6",), "unknown model 'lenet6': expected one of lenet5"),
+        (("nothing.keras",), "nothing.keras: cannot be read as a Keras model"),
+        (("lenet5", "--plot", "a.jpeg"), "--plot a.jpeg: expected a file name ending in .png"),
     ],
 )
-def test_what_is_neither_is_one_line(model, complaint):
-    result = keras_lenet("summary", model)
+def test_what_cannot_be_summarized_is_told_in_one_line(arguments, complaint):
+    result = keras_lenet("summary", *arguments)
     assert result.returncode == 1
     assert complaint in result.stderr
     assert "Traceback" not in result.stderr
+
+
+# The drawing.
+
+
+def drawn(found):
+    """The diagram, and the words on it, from left to right."""
+    figure = diagram.lenet_style(found)
+    texts = sorted(figure.axes[0].texts, key=lambda text: text.get_position()[0])
+    return figure, texts
+
+
+@EVERY
+def test_every_model_is_drawn_with_no_words_upon_others(name):
+    figure, texts = drawn(of(name))
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in texts]
+    for place, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[place + 1 :]), texts[place]
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert 0 <= box.y0 < box.y1 <= figure.bbox.y1
+
+
+def test_lenet5_reads_as_in_the_paper():
+    words = [text.get_text().replace("\n", " ") for text in drawn(of("lenet5"))[1]]
+    assert [word for word in words if word[0].isupper()] == [
+        "INPUT 32×32", "C1: feature maps 6@28×28", "S2: feature maps 6@14×14",
+        "C3: feature maps 16@10×10", "S4: feature maps 16@5×5", "C5 120@1×1", "F6 84 units",
+        "OUTPUT 10 units",
+    ]  # fmt: skip
+    assert [word for word in words if word[0].islower()] == [
+        "convolution 5×5", "max pooling 2×2", "convolution 5×5", "max pooling 2×2",
+        "convolution 5×5", "full connection", "full connection",
+    ]  # fmt: skip
+
+
+def test_a_depthwise_convolution_subsamples_if_it_skips_pixels():
+    found = of_layers(
+        keras.Input((8, 8, 1)),
+        keras.layers.DepthwiseConv2D(2, strides=2),
+        keras.layers.DepthwiseConv2D(3),
+        keras.layers.Flatten(),
+        keras.layers.Dense(2),
+    )
+    words = [text.get_text().partition("\n")[0] for text in drawn(found)[1]]
+    assert words == [
+        "INPUT", "subsampling", "S1: feature maps", "convolution", "C2: feature maps",
+        "full", "OUTPUT",
+    ]  # fmt: skip
+
+
+def test_a_network_of_unknown_layers_alone_is_not_drawn():
+    with pytest.raises(Error, match="no layers that can be drawn; expected InputLayer, Zero"):
+        drawn(of_layers(*MEMORY))

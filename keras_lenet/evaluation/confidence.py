@@ -27,28 +27,16 @@ STEPS = 256
 """Of probability in an int8 or uint8 file; a threshold between two would be neither's."""
 
 
-def calibrate(model: Any, batches: Any, labels: NDArray[np.uint8]) -> float:
-    """Fit a temperature to a model's logits and divide them by it, in the last layer's weights.
+def divide(model: Any, temperature: float) -> None:
+    """Divide a model's logits by a temperature, in the last layer's weights.
 
-    Temperature scaling: Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural
-    Networks", ICML 2017, section 4.2. In the weights it costs the device nothing, and it changes
-    no answer: of a fake-quantized layer the ranges are divided too, and so its integers stay.
+    In the weights the division costs the device nothing, and it changes no class. The ranges of a
+    fake-quantized layer are divided too, so that its integers stay.
 
     Args:
         model: of Keras 3 or tf_keras, or fake-quantized; its last layer is linear in its weights.
-        batches: of validation images.
-        labels: uint8, (N,): theirs, in order.
-
-    Returns:
-        The temperature.
+        temperature: as `temperature` finds it.
     """
-    fitted = temperature(model.predict(batches, verbose=0), labels)
-    divide(model, fitted)
-    return fitted
-
-
-def divide(model: Any, temperature: float) -> None:
-    """Divide a model's logits by a temperature, in the last layer's weights: see `calibrate`."""
     last = model.layers[-1]
     last.set_weights(
         [
@@ -58,13 +46,17 @@ def divide(model: Any, temperature: float) -> None:
     )
 
 
-def divided_by(folder: Path) -> float:
-    """The temperature by which a finished train or quantize stage divided its logits."""
+def temperature_of(folder: Path) -> float:
+    """Return the temperature that a finished train or quantize stage found for its model."""
     return float(Record.of_finished(folder).summary["temperature"])
 
 
 def temperature(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
-    """What to divide logits (N, 10) by for the least cross-entropy against labels (N,)."""
+    """Return the divisor of logits (N, 10) of the least cross-entropy against labels (N,).
+
+    Temperature scaling: Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural
+    Networks", ICML 2017, section 4.2.
+    """
 
     def cross_entropy(log_temperature: float) -> float:
         scaled = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,24 +30,24 @@ KINDS = {
     "GlobalAveragePooling2D": ("S", "average of\neach map"),
     "Dense": ("F", "full\nconnection"),
 }
-"""The letter of each kind that is drawn, and how it comes about; others change no size."""
+"""The letter and the words of each kind that is drawn; other kinds change no size."""
 INK, LINE = "#333333", "#808080"
 FILLS = {"": "#f4f4f4", "C": "#d5e7f3", "S": "#fbe0cf", "F": "#d3ede4"}
 
 LARGEST, SMALLEST = 2.6, 0.28
 """Sides of the largest map of a network, and of any."""
 DEPTH, STEP, MOST = 1.1, 0.15, 12
-"""How far a stack reaches back at most; from one of its maps to the next; maps drawn of one."""
+"""Of a stack: its largest reach backwards, the step from map to map, and the most maps drawn."""
 BAR, SLANT = 0.14, 0.24
 GAP, APART = 0.55, 1.4
-"""Between two shapes, and between their middles, at least."""
+"""Least distances: between two shapes, and between their middles."""
 LETTER = 0.087
 """Width of a caption's letter."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Shape:
-    """What stands for a layer: a stack of maps or a bar, in the middle of the height.
+    """A layer as drawn: a stack of maps or a bar, in the middle of the height.
 
     Attributes:
         layer: the layer.
@@ -57,6 +56,7 @@ class _Shape:
         count: maps that are drawn; 0 for a bar.
         width: of a map, or the bar's.
         height: of a map, or the bar's.
+        middle: its place across the figure.
     """
 
     layer: Layer
@@ -65,26 +65,34 @@ class _Shape:
     count: int
     width: float
     height: float
+    middle: float = 0.0
 
     @property
     def reach(self) -> float:
-        """From the hindmost map to the foremost, across and down."""
+        """Distance from the hindmost map to the foremost, across and down."""
         return max(self.count - 1, 0) * min(STEP, DEPTH / max(self.count, 1))
 
     @property
     def outer(self) -> float:
-        """Width of all that is drawn, or of the caption."""
+        """Width of the drawing, or of the caption."""
         words = LETTER * max(map(len, self.caption.split("\n")))
         return max(self.width + self.reach, words)
 
     @property
     def top(self) -> float:
-        """Height of its upper edge above the middle."""
+        """Height of the upper edge above the middle."""
         return (self.height + self.reach) / 2
 
-    def front(self, middle: float) -> tuple[float, float]:
+    @property
+    def front(self) -> tuple[float, float]:
         """Lower left corner of the foremost map."""
-        return middle + (self.reach - self.width) / 2, -self.top
+        return self.middle + (self.reach - self.width) / 2, -self.top
+
+    @property
+    def bar(self) -> list[tuple[float, float]]:
+        """Corners of a bar, leaning to the left as in the paper: from the upper left on."""
+        x, y = self.middle - self.width / 2, self.height / 2
+        return [(x, y), (x + BAR, y), (x + BAR + SLANT, -y), (x + SLANT, -y)]
 
 
 def lenet_style(summary: Summary) -> Figure:
@@ -94,11 +102,10 @@ def lenet_style(summary: Summary) -> Figure:
         Error: it has no layer that can be drawn after the image.
     """
     shapes = _shapes(summary)
-    middles = [shapes[0].outer / 2]
+    shapes[0].middle = shapes[0].outer / 2
     for before, after in itertools.pairwise(shapes):
-        distance = max((before.outer + after.outer) / 2 + GAP, APART)
-        middles.append(middles[-1] + distance)
-    right = middles[-1] + shapes[-1].outer / 2
+        after.middle = before.middle + max((before.outer + after.outer) / 2 + GAP, APART)
+    right = shapes[-1].middle + shapes[-1].outer / 2
     top = max(shape.top for shape in shapes) + 0.65
     bottom = -max(shape.top for shape in shapes) - 0.6
     margin = 0.2
@@ -106,16 +113,18 @@ def lenet_style(summary: Summary) -> Figure:
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set(xlim=(-margin, right + margin), ylim=(bottom - margin, top + margin))
     axis.set_axis_off()
-    for shape, middle in zip(shapes, middles, strict=True):
-        _draw(axis, shape, middle)
-    axis.add_patch(_glyph(shapes[0], middles[0]))
-    for (before, left), (after, here) in itertools.pairwise(zip(shapes, middles, strict=True)):
-        _connect(axis, before, left, after, here)
+    for shape in shapes:
+        _draw(axis, shape)
+    axis.add_patch(_glyph(shapes[0]))
+    for before, after in itertools.pairwise(shapes):
+        _connect(axis, before, after)
         _, words = _kind(after.layer)
         if after.layer.filter and "\n" not in words:
-            words += f"\n{times(after.layer.filter)}" + _every(after.layer)
+            stride = max(after.layer.strides or (1,))
+            every = f", every {stride}" if after.layer.kind == "Conv2D" and stride > 1 else ""
+            words += f"\n{times(after.layer.filter)}{every}"
         # Under the space between the two, where the lines run.
-        place = (left + before.outer / 2 + here - after.outer / 2) / 2
+        place = (before.middle + before.outer / 2 + after.middle - after.outer / 2) / 2
         axis.text(place, bottom, words, ha="center", va="bottom", size=10, color=INK)
     return figure
 
@@ -124,19 +133,18 @@ def _shapes(summary: Summary) -> list[_Shape]:
     layers = [layer for layer in summary.layers if layer.kind in KINDS]
     if len(layers) < 2 or layers[0].kind != INPUT:
         raise Error(f"{summary.name}: no layers that can be drawn; expected {', '.join(KINDS)}")
-    largest = max(max(layer.output[:-1], default=0) for layer in layers)
+    scale = LARGEST / max(max(layer.output[:-1], default=1) for layer in layers)
     shapes: list[_Shape] = []
     number = 0
     for layer in layers:
         letter, _ = _kind(layer)
         number += bool(letter)
+        name = f"{letter}{number}" if letter else "PADDED"
         if layer.kind == INPUT:
             name = "INPUT"
         elif layer is layers[-1]:
             name = "OUTPUT"
-        else:
-            name = f"{letter}{number}" if letter else "PADDED"
-        shapes.append(_shape(layer, letter, name, LARGEST / max(largest, 1)))
+        shapes.append(_shape(layer, letter, name, scale))
     return shapes
 
 
@@ -147,52 +155,35 @@ def _shape(layer: Layer, letter: str, name: str, scale: float) -> _Shape:
         height = 0.45 + 0.8 * math.log10(channels)
         return _Shape(layer, letter, f"{name}\n{words}", 0, BAR + SLANT, height)
     height, width = (max(side * scale, SMALLEST) for side in (*sides, sides[0])[:2])
-    if not letter:
-        caption = f"{name}\n{times(sides) if channels == 1 else maps(layer.output)}"
-    else:
-        caption = f"{name}: feature maps\n{maps(layer.output)}"
-    return _Shape(layer, letter, caption, min(channels, MOST), width, height)
+    title = f"{name}: feature maps" if letter else name
+    size = times(sides) if not letter and channels == 1 else maps(layer.output)
+    return _Shape(layer, letter, f"{title}\n{size}", min(channels, MOST), width, height)
 
 
 def _kind(layer: Layer) -> tuple[str, str]:
-    """Letter and words; a depthwise convolution that skips no pixel subsamples nothing."""
+    """Return letter and words; a depthwise convolution that skips no pixel subsamples nothing."""
     moves_by_one = layer.kind == "DepthwiseConv2D" and layer.strides == (1, 1)
     return KINDS["Conv2D" if moves_by_one else layer.kind]
 
 
-def _every(layer: Layer) -> str:
-    """What to say of a stride that the kind of layer doesn't have by itself."""
-    stride = max(layer.strides or (1,))
-    return f", every {stride}" if layer.kind == "Conv2D" and stride > 1 else ""
-
-
-def _draw(axis: Axes, shape: _Shape, middle: float) -> None:
+def _draw(axis: Axes, shape: _Shape) -> None:
     look: dict[str, Any] = {"facecolor": FILLS[shape.letter], "edgecolor": INK, "linewidth": 0.9}
-    x, y = shape.front(middle)
-    if shape.count:
-        for place in range(shape.count):
-            back = shape.reach * (1 - place / max(shape.count - 1, 1))
-            corner = (x - back, y + back)
-            axis.add_patch(Rectangle(corner, shape.width, shape.height, **look, zorder=2))
-    else:
-        axis.add_patch(Polygon(_bar(shape, middle), closed=True, **look, zorder=2))
-    axis.text(
-        middle, shape.top + 0.12, shape.caption, ha="center", va="bottom", size=11, color=INK,
-        linespacing=1.25,
-    )  # fmt: skip
+    x, y = shape.front
+    for place in range(shape.count):
+        back = shape.reach * (1 - place / max(shape.count - 1, 1))
+        corner = (x - back, y + back)
+        axis.add_patch(Rectangle(corner, shape.width, shape.height, **look, zorder=2))
+    if not shape.count:
+        axis.add_patch(Polygon(shape.bar, closed=True, **look, zorder=2))
+    words: dict[str, Any] = {"size": 11, "color": INK, "linespacing": 1.25}
+    axis.text(shape.middle, shape.top + 0.12, shape.caption, ha="center", va="bottom", **words)
 
 
-def _bar(shape: _Shape, middle: float) -> list[tuple[float, float]]:
-    """The corners of a bar, leaning to the left as in the paper: from the upper left on."""
-    x, y = middle - shape.width / 2, shape.height / 2
-    return [(x, y), (x + BAR, y), (x + BAR + SLANT, -y), (x + SLANT, -y)]
-
-
-def _glyph(shape: _Shape, middle: float) -> PathPatch:
-    """Something to read on the image."""
+def _glyph(shape: _Shape) -> PathPatch:
+    """Draw a digit on the image."""
     path = TextPath((0, 0), "3", size=1)
     box = path.get_extents()
-    x, y = shape.front(middle)
+    x, y = shape.front
     move = (
         Affine2D()
         .translate(-(box.x0 + box.x1) / 2, -(box.y0 + box.y1) / 2)
@@ -202,36 +193,28 @@ def _glyph(shape: _Shape, middle: float) -> PathPatch:
     return PathPatch(move.transform_path(path), facecolor="#b8b8b8", edgecolor="none", zorder=3)
 
 
-def _connect(axis: Axes, before: _Shape, left: float, after: _Shape, here: float) -> None:
-    """Lines from what one unit sees to the unit; between bars, from end to end."""
+def _connect(axis: Axes, before: _Shape, after: _Shape) -> None:
+    """Draw lines from what one unit sees to the unit; between bars, from end to end."""
+    x, y = before.front
+    left, bottom = after.front
     if not before.count:
-        starts, target = _bar(before, left)[1:3], _bar(after, here)
-        _lines(axis, itertools.product(starts, (target[0], target[3])))
-        return
-    x, y = before.front(left)
-    if after.layer.filter is None or not after.count:  # every pixel of every map
-        right = x + before.width
-        target = _bar(after, here)
+        ends = list(itertools.product(before.bar[1:3], (after.bar[0], after.bar[3])))
+    elif after.layer.filter is None or not after.count:  # every pixel of every map
+        upper, lower = after.bar[0], after.bar[3]
         if after.count:
-            corner = after.front(here)
-            target = [(corner[0], corner[1] + after.height), *target[1:3], corner]
-        ends = [((right, y + before.height), target[0]), ((right, y), target[3])]
-        _lines(axis, ends)
-        return
-    share = [min(side / size, 1.0) for side, size in zip(
-        after.layer.filter, before.layer.output, strict=False)]  # fmt: skip
-    height, width = share[0] * before.height, share[1] * before.width
-    corner = x + 0.9 * (before.width - width), y + 0.2 * (before.height - height)
-    axis.add_patch(
-        Rectangle(corner, width, height, facecolor="white", edgecolor=INK, linewidth=0.8, zorder=4)
-    )
-    aim = after.front(here)
-    point = aim[0] + 0.3 * after.width, aim[1] + 0.35 * after.height
-    axis.plot(*point, marker="s", markersize=2.5, color=INK, zorder=4)
-    upper, lower = (corner[0] + width, corner[1] + height), (corner[0] + width, corner[1])
-    _lines(axis, [(upper, point), (lower, point)])
-
-
-def _lines(axis: Axes, ends: Iterable[tuple[tuple[float, float], tuple[float, float]]]) -> None:
+            upper, lower = (left, bottom + after.height), (left, bottom)
+        right = x + before.width
+        ends = [((right, y + before.height), upper), ((right, y), lower)]
+    else:
+        window = zip(after.layer.filter, before.layer.output, strict=False)
+        shares = [min(side / size, 1.0) for side, size in window]
+        height, width = shares[0] * before.height, shares[1] * before.width
+        corner = x + 0.9 * (before.width - width), y + 0.2 * (before.height - height)
+        look: dict[str, Any] = {"facecolor": "white", "edgecolor": INK, "linewidth": 0.8}
+        axis.add_patch(Rectangle(corner, width, height, **look, zorder=4))
+        point = left + 0.3 * after.width, bottom + 0.35 * after.height
+        axis.plot(*point, marker="s", markersize=2.5, color=INK, zorder=4)
+        edge = corner[0] + width
+        ends = [((edge, corner[1] + height), point), ((edge, corner[1]), point)]
     for start, end in ends:
         axis.plot(*zip(start, end, strict=True), color=LINE, linewidth=0.8, zorder=5)

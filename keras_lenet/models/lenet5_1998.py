@@ -28,7 +28,7 @@ _SEEN = "012 123 234 345 045 015 0123 1234 2345 0345 0145 0125 0134 1245 0235 01
 CONNECTED: NDArray[np.bool_] = np.array(
     [[str(source) in sources for sources in _SEEN.split()] for source in range(6)]
 )
-"""(6, 16): whether a map of S2 is seen by a map of C3."""
+"""(6, 16): which maps of S2 each map of C3 sees."""
 
 _DRAWN = """
 ..###..   ...##..   .#####.   #######   ....##.   #######   ..####.   #######   .#####.   .#####.
@@ -48,14 +48,14 @@ _ROWS = np.array([list(line.replace(" ", "")) for line in _DRAWN.split("\n")[1:-
 CODES: NDArray[np.float32] = np.where(
     _ROWS.reshape(12, 10, 7).swapaxes(0, 1).reshape(10, 84) == "#", 1, -1
 ).astype(np.float32)
-"""(10, 84): what F6 should show for each digit, 12 rows of 7 pixels, after figure 3; ink is 1."""
+"""(10, 84): the codes that F6 should show, 12 rows of 7 pixels each, after figure 3; ink is 1."""
 
 _PLACES = np.eye(CONNECTED.size, dtype=np.float32)[CONNECTED.ravel()]
-"""(60, 96): where the 60 kernels of C3 belong among the 6 × 16 of a full convolution."""
+"""(60, 96): the place of each of the 60 kernels of C3 among the 6 × 16 of a full convolution."""
 
 
 def network(keras: Any, x: Any) -> Any:
-    """Build what is deployed: 61,816 parameters, 60,000 of which are free.
+    """Build the deployed form: 61,816 parameters, 60,000 of which are free.
 
     Args:
         keras: the namespace to build in.
@@ -72,15 +72,11 @@ def network(keras: Any, x: Any) -> Any:
     x = layers.Conv2D(120, 5, activation="tanh", name="c5")(x)  # (N, 1, 1, 120)
     x = layers.Flatten(name="flatten")(x)  # (N, 120)
     x = layers.Dense(84, activation="tanh", name="f6")(x)  # (N, 84)
-    return layers.Dense(10, dtype="float32", name="logits")(x)  # (N, 10)
+    return layers.Dense(10, name="logits")(x)  # (N, 10)
 
 
 def trained(keras: Any, x: Any) -> Any:
-    """Build what is trained: 60,000 parameters.
-
-    Args:
-        keras: the module `keras`.
-        x: float32, (N, 32, 32, 1).
+    """Build the trained form, 60,000 parameters, from the module `keras` and (N, 32, 32, 1).
 
     Returns:
         float32, (N, 10): minus the squared distance of F6 from the code of each digit.
@@ -90,71 +86,6 @@ def trained(keras: Any, x: Any) -> Any:
     def squash(x: Any) -> Any:
         return AMPLITUDE * keras.ops.tanh(SLOPE * x)
 
-    x = layers.Conv2D(6, 5, activation=squash, name="c1")(x)  # (N, 28, 28, 6)
-    x = _subsampling(keras, squash, "s2")(x)  # (N, 14, 14, 6)
-    x = _partial_convolution(keras, squash, "c3")(x)  # (N, 10, 10, 16)
-    x = _subsampling(keras, squash, "s4")(x)  # (N, 5, 5, 16)
-    x = layers.Conv2D(120, 5, activation=squash, name="c5")(x)  # (N, 1, 1, 120)
-    x = layers.Flatten(name="flatten")(x)  # (N, 120)
-    x = layers.Dense(84, activation=squash, name="f6")(x)  # (N, 84)
-    return _codes(keras, "logits")(x)  # (N, 10)
-
-
-def loss(labels: Any, logits: Any) -> Any:
-    """Equation 9: y_D + log(e^−j + Σ e^−y_i), of penalties y = −`logits`.
-
-    For an image of no class the rubbish takes the place of D. It is the cross-entropy of eleven
-    classes, the last of which has the penalty j whatever the image.
-
-    Args:
-        labels: integers, (N,) or (N, 1): 0 to 9, or 10 for no class.
-        logits: (N, 10).
-
-    Returns:
-        float32, (N,).
-    """
-    from keras import ops
-
-    logits = ops.cast(logits, "float32")
-    rubbish = ops.full_like(logits[:, :1], -RUBBISH)
-    positions = ops.cast(ops.reshape(labels, (-1,)), "int32")
-    eleven = ops.log_softmax(ops.concatenate([logits, rubbish], axis=1), axis=1)
-    return -ops.sum(eleven * ops.one_hot(positions, 11, dtype="float32"), axis=1)
-
-
-def fold(weights: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """The weights of `network`, from kernels and biases of `trained`, by layer name."""
-    folded: dict[str, list[Any]] = {"logits": [2 * AMPLITUDE * CODES.T, np.zeros(10, np.float32)]}
-    for name, (kernel, bias) in weights.items():
-        if name in ("s2", "s4"):
-            kernel = np.broadcast_to(kernel[:, np.newaxis], (2, 2, len(kernel), 1))
-        elif name == "c3":
-            kernel = (kernel @ _PLACES).reshape(5, 5, *CONNECTED.shape)
-        before = 1 if name == "c1" else AMPLITUDE
-        folded[name] = [SLOPE * before * kernel, SLOPE * bias]
-    return folded
-
-
-def project(name: str, weights: list[Any]) -> list[Any]:
-    """The nearest weights of a layer of `network` that the architecture has.
-
-    Fine-tuning changes every weight; this takes back what isn't free.
-
-    Args:
-        name: of the layer.
-        weights: its kernel and bias.
-    """
-    kernel, bias = weights
-    if name in ("s2", "s4"):
-        return [np.broadcast_to(kernel.mean(axis=(0, 1)), kernel.shape), bias]
-    if name == "c3":
-        return [kernel * CONNECTED, bias]
-    if name == "logits":
-        return [CODES.T * (CODES.T * kernel).mean(), np.zeros_like(bias)]
-    return weights
-
-
-def _subsampling(keras: Any, squash: Any, name: str) -> Any:
     class Subsampling(keras.layers.Layer):
         """The sum of 2 × 2 pixels times a coefficient, plus a bias, squashed; both by map."""
 
@@ -168,10 +99,6 @@ def _subsampling(keras: Any, squash: Any, name: str) -> Any:
         def call(self, x: Any) -> Any:
             return squash(4 * keras.ops.average_pool(x, 2) * self.kernel + self.bias)
 
-    return Subsampling(name=name)
-
-
-def _partial_convolution(keras: Any, squash: Any, name: str) -> Any:
     class PartialConvolution(keras.layers.Layer):
         """C3: 5 × 5 kernels for the connected pairs of maps alone."""
 
@@ -182,18 +109,69 @@ def _partial_convolution(keras: Any, squash: Any, name: str) -> Any:
             self.bias = self.add_weight((CONNECTED.shape[1],), "zeros")
 
         def call(self, x: Any) -> Any:
-            places = keras.ops.cast(_PLACES, x.dtype)
-            full = keras.ops.reshape(keras.ops.matmul(self.kernel, places), (5, 5, 6, 16))
+            full = keras.ops.reshape(keras.ops.matmul(self.kernel, _PLACES), (5, 5, 6, 16))
             return squash(keras.ops.conv(x, full) + self.bias)
 
-    return PartialConvolution(name=name)
-
-
-def _codes(keras: Any, name: str) -> Any:
     class Codes(keras.layers.Layer):
         """The Euclidean radial basis functions, negated; their centres are not trained."""
 
         def call(self, x: Any) -> Any:
             return -keras.ops.sum(keras.ops.square(x[:, None] - CODES), axis=-1)
 
-    return Codes(name=name, dtype="float32")
+    x = layers.Conv2D(6, 5, activation=squash, name="c1")(x)  # (N, 28, 28, 6)
+    x = Subsampling(name="s2")(x)  # (N, 14, 14, 6)
+    x = PartialConvolution(name="c3")(x)  # (N, 10, 10, 16)
+    x = Subsampling(name="s4")(x)  # (N, 5, 5, 16)
+    x = layers.Conv2D(120, 5, activation=squash, name="c5")(x)  # (N, 1, 1, 120)
+    x = layers.Flatten(name="flatten")(x)  # (N, 120)
+    x = layers.Dense(84, activation=squash, name="f6")(x)  # (N, 84)
+    return Codes(name="logits")(x)  # (N, 10)
+
+
+def loss(labels: Any, logits: Any) -> Any:
+    """Compute equation 9, y_D + log(e^−j + Σ e^−y_i), of penalties y = −`logits`.
+
+    For an image of no class the rubbish takes the place of D. The equation is the cross-entropy of
+    eleven classes, the last of which has the penalty j for every image.
+
+    Args:
+        labels: integers, (N,) or (N, 1): 0 to 9, or 10 for no class.
+        logits: float32, (N, 10).
+
+    Returns:
+        float32, (N,).
+    """
+    from keras import ops
+
+    rubbish = ops.full_like(logits[:, :1], -RUBBISH)
+    positions = ops.cast(ops.reshape(labels, (-1,)), "int32")
+    eleven = ops.log_softmax(ops.concatenate([logits, rubbish], axis=1), axis=1)
+    return -ops.sum(eleven * ops.one_hot(positions, 11, dtype="float32"), axis=1)
+
+
+def fold(weights: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return the weights of `network` for kernels and biases of `trained`, by layer name."""
+    folded: dict[str, list[Any]] = {"logits": [2 * AMPLITUDE * CODES.T, np.zeros(10, np.float32)]}
+    for name, (kernel, bias) in weights.items():
+        if name in ("s2", "s4"):
+            kernel = np.broadcast_to(kernel[:, np.newaxis], (2, 2, len(kernel), 1))
+        elif name == "c3":
+            kernel = (kernel @ _PLACES).reshape(5, 5, *CONNECTED.shape)
+        before = 1 if name == "c1" else AMPLITUDE
+        folded[name] = [SLOPE * before * kernel, SLOPE * bias]
+    return folded
+
+
+def project(name: str, weights: list[Any]) -> list[Any]:
+    """Return the nearest allowed kernel and bias of a layer of `network`.
+
+    Fine-tuning changes every weight, also those that the architecture doesn't leave free.
+    """
+    kernel, bias = weights
+    if name in ("s2", "s4"):
+        return [np.broadcast_to(kernel.mean(axis=(0, 1)), kernel.shape), bias]
+    if name == "c3":
+        return [kernel * CONNECTED, bias]
+    if name == "logits":
+        return [CODES.T * (CODES.T * kernel).mean(), np.zeros_like(bias)]
+    return weights

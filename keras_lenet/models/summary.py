@@ -10,6 +10,9 @@ from typing import Any
 from keras_lenet.errors import Error
 
 INPUT = "InputLayer"
+HEADER = ("layer", "kind", "feature maps", "filter", "stride", "activation", "parameters",
+          "multiply-accumulates")  # fmt: skip
+RIGHT_ALIGNED = HEADER[-2:]
 
 
 @dataclass(frozen=True)
@@ -19,27 +22,27 @@ class Layer:
     Attributes:
         name: the model's name for it.
         kind: its Keras class, such as "Conv2D".
-        output: the shape of what it gives, without the batch: (height, width, channels) or (n,).
+        output: shape of the output without the batch: (height, width, channels) or (n,).
         filter: height and width of its window; None where it has none.
-        strides: how far the window moves, in pixels down and across; None where it has none.
+        strides: steps of the window, in pixels down and across; None where it has none.
         padding: "same" or "valid"; None where it has no window.
         activation: "relu", "tanh" and so on; None where there is none.
-        parameters: weights and biases.
-        arithmetic: how they are counted, such as "((5×5×6)+1)×16"; empty where there are none.
+        parameters: number of weights and biases.
+        arithmetic: product that counts them, such as "((5×5×6)+1)×16"; empty where there is none.
         macs: multiply-accumulates for one image: every weight, as often as it is used. Padded
-            pixels count; pooling and biases do not. None for a kind that isn't known here.
+            pixels count; pooling and biases do not. None for an unknown kind.
     """
 
     name: str
     kind: str
     output: tuple[int, ...]
-    filter: tuple[int, ...] | None
-    strides: tuple[int, ...] | None
-    padding: str | None
-    activation: str | None
-    parameters: int
-    arithmetic: str
-    macs: int | None
+    filter: tuple[int, ...] | None = None
+    strides: tuple[int, ...] | None = None
+    padding: str | None = None
+    activation: str | None = None
+    parameters: int = 0
+    arithmetic: str = ""
+    macs: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -51,17 +54,17 @@ class Summary:
 
     @property
     def parameters(self) -> int:
-        """Weights and biases."""
+        """Count weights and biases."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def macs(self) -> int | None:
-        """Multiply-accumulates for one image; None where one layer's are not known."""
+        """Count multiply-accumulates for one image; None where one layer's are not known."""
         known = [layer.macs for layer in self.layers if layer.macs is not None]
         return sum(known) if len(known) == len(self.layers) else None
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """Return layers and totals for JSON."""
         return asdict(self) | {"parameters": self.parameters, "macs": self.macs}
 
 
@@ -73,49 +76,45 @@ def summarize(model: Any) -> Summary:
     """
     layers = [_layer(layer) for layer in model.layers]
     if layers[0].kind != INPUT:  # a Sequential keeps its input to itself
-        shape = tuple(int(side) for side in model.input_shape[1:])
-        layers.insert(0, Layer("input", INPUT, shape, None, None, None, None, 0, "", 0))
+        layers.insert(0, Layer("input", INPUT, tuple(int(n) for n in model.input_shape[1:])))
     return Summary(model.name, tuple(layers))
 
 
 def _layer(layer: Any) -> Layer:
-    kind = type(layer).__name__
     output = _output(layer)
     window = getattr(layer, "kernel_size", None) or getattr(layer, "pool_size", None)
     activation = getattr(getattr(layer, "activation", None), "__name__", None)
-    parameters = int(layer.count_params())
-    weights = layer.weights
-    kernel = tuple(weights[0].shape) if weights else ()
-    biased = len(weights) > 1
-    if kind == "Conv2D":
-        *inputs, filters = kernel
-        arithmetic = f"{_of_a_unit(inputs, biased)}×{filters}"
-        macs: int | None = math.prod(output) * math.prod(inputs)
-    elif kind == "DepthwiseConv2D":
-        *inputs, channels, multiplier = kernel
-        arithmetic = f"{_of_a_unit(inputs, biased)}×{channels * multiplier}"
-        macs = math.prod(output) * math.prod(inputs)
-    elif kind == "Dense":
-        *inputs, units = kernel
-        arithmetic = f"{_of_a_unit(inputs, biased)}×{units}"
-        macs = math.prod(output) * inputs[0]
-    elif kind == "BatchNormalization":
-        arithmetic = f"{len(weights)}×{kernel[0]}"
-        macs = math.prod(output)
-    else:
-        arithmetic, macs = "", None if parameters else 0
+    arithmetic, macs = _count(layer, output)
     return Layer(
         name=layer.name,
-        kind=kind,
+        kind=type(layer).__name__,
         output=output,
         filter=tuple(window) if window else None,
         strides=tuple(layer.strides) if window else None,
         padding=layer.padding if window else None,
         activation=None if activation == "linear" else activation,
-        parameters=parameters,
+        parameters=int(layer.count_params()),
         arithmetic=arithmetic,
         macs=macs,
     )
+
+
+def _count(layer: Any, output: tuple[int, ...]) -> tuple[str, int | None]:
+    """Return the arithmetic of a layer's parameters, and its multiply-accumulates."""
+    kind = type(layer).__name__
+    if not layer.weights:
+        return "", 0
+    *inputs, units = layer.weights[0].shape
+    if kind == "BatchNormalization":
+        return f"{len(layer.weights)}×{units}", math.prod(output)
+    if kind not in ("Conv2D", "DepthwiseConv2D", "Dense"):
+        return "", None
+    if kind == "DepthwiseConv2D":
+        units *= inputs.pop()  # outputs of each channel
+    unit = times(inputs)
+    if len(layer.weights) > 1:  # and a bias
+        unit = f"(({unit})+1)" if len(inputs) > 1 else f"({unit}+1)"
+    return f"{unit}×{units}", math.prod(output) * math.prod(inputs)
 
 
 def _output(layer: Any) -> tuple[int, ...]:
@@ -129,68 +128,36 @@ def _output(layer: Any) -> tuple[int, ...]:
     return tuple(int(side) for side in sides)
 
 
-def _of_a_unit(inputs: Any, biased: bool) -> str:
-    """The parameters of one unit: its inputs and, where it has one, its bias."""
-    product = times(inputs)
-    if not biased:
-        return product
-    return f"(({product})+1)" if len(inputs) > 1 else f"({product}+1)"
-
-
 def times(sides: Iterable[int]) -> str:
-    """Sizes as a product: "5×5"."""
+    """Write sizes as a product: "5×5"."""
     return "×".join(map(str, sides))
 
 
 def maps(output: tuple[int, ...]) -> str:
-    """A layer's output as LeCun et al. 1998 write it: "6@28×28" feature maps, or "84" units."""
+    """Write an output as LeCun et al. 1998 do: "6@28×28" feature maps, or "84" units."""
     return f"{output[-1]}@{times(output[:-1])}" if len(output) > 1 else str(output[0])
 
 
-HEADER = (
-    "layer",
-    "kind",
-    "feature maps",
-    "filter",
-    "stride",
-    "activation",
-    "parameters",
-    "multiply-accumulates",
-)
-RIGHT_ALIGNED = HEADER[-2:]
-
-
 def rows(summary: Summary) -> list[list[str]]:
-    """One row of `HEADER` a layer; the totals last."""
+    """Return one row of `HEADER` a layer; the totals last."""
+    total = ["total", "", "", "", "", "", f"{summary.parameters:,}", _macs(summary.macs)]
+    return [*map(_row, summary.layers), total]
+
+
+def _row(layer: Layer) -> list[str]:
+    padded = ", padded" if layer.padding == "same" else ""
+    parameters = f"{layer.parameters:,}" if layer.parameters else ""
     return [
-        *(
-            [
-                layer.name,
-                layer.kind,
-                maps(layer.output),
-                _filter(layer),
-                times(sorted(set(layer.strides))) if layer.strides else "",
-                layer.activation or "",
-                _parameters(layer),
-                _count(layer.macs),
-            ]
-            for layer in summary.layers
-        ),
-        ["total", "", "", "", "", "", f"{summary.parameters:,}", _count(summary.macs)],
+        layer.name,
+        layer.kind,
+        maps(layer.output),
+        times(layer.filter) + padded if layer.filter else "",
+        times(sorted(set(layer.strides))) if layer.strides else "",
+        layer.activation or "",
+        f"{layer.arithmetic} = {parameters}" if layer.arithmetic else parameters,
+        _macs(layer.macs),
     ]
 
 
-def _filter(layer: Layer) -> str:
-    if layer.filter is None:
-        return ""
-    return times(layer.filter) + (", padded" if layer.padding == "same" else "")
-
-
-def _parameters(layer: Layer) -> str:
-    if not layer.arithmetic:
-        return f"{layer.parameters:,}" if layer.parameters else ""
-    return f"{layer.arithmetic} = {layer.parameters:,}"
-
-
-def _count(macs: int | None) -> str:
-    return "not known" if macs is None else f"{macs:,}" if macs else ""
+def _macs(count: int | None) -> str:
+    return "not known" if count is None else f"{count:,}" if count else ""

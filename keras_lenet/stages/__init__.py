@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context(Generic[S]):
-    """What a stage is given.
+    """Settings, inputs and folder of a stage.
 
     Attributes:
-        settings: those of the recipe that decide the stage's result; there are no others to read,
-            since any other may change without the stage running again.
+        settings: those of the recipe that decide the stage's result; any other may change without
+            the stage running again.
         dataset: the dataset really used: the recipe's, or its fallback.
-        data_dir: where to look for datasets before the user's cache.
+        data_dir: folder of datasets, which comes before the user's cache.
         inputs: the finished folder of each earlier stage, by its name.
-        out: the folder to write into; what an interrupted attempt left is still in it.
+        out: folder to write into; the files of an interrupted attempt are still in it.
         cluster: the hosts that train together, if there are several.
     """
 
@@ -55,7 +55,7 @@ class Context(Generic[S]):
         return training, validation
 
     def lessons(self) -> Lessons | None:
-        """Read what the distill stage left, where the recipe has one."""
+        """Read the teachers' logits, where the recipe has a distill stage."""
         from keras_lenet.data import loading
 
         distill = self.settings.distill

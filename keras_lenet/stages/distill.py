@@ -1,7 +1,7 @@
-"""Train teachers, and write down what they answer to the very images that a model will be shown.
+"""Train teachers, and write their logits for the very images that a model will be trained on.
 
-A teacher answers each image once, whatever the number of models and epochs that learn from it:
-which is most of the time that distillation would take.
+Each image is answered once, for all models and epochs that learn from it: answering would take most
+of the time of distillation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from keras_lenet.data import loading
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Distill, DistillSettings, Model, TrainSettings
 from keras_lenet.stages import Context, train
-from keras_lenet.training import devices, inputs, setup
+from keras_lenet.training import devices, setup
+from keras_lenet.training.fit import Plan, fit
+from keras_lenet.training.optimizer import Schedule
 
 
 def run(context: Context[DistillSettings]) -> dict[str, Any]:
@@ -31,27 +33,33 @@ def run(context: Context[DistillSettings]) -> dict[str, Any]:
     Raises:
         Error: as `train.run`.
     """
-    recipe, settings = context.settings, _settings(context)
+    recipe, settings = context.settings, context.settings.distill
+    if settings is None:
+        raise Error("no [distill] section: nothing to distill")
     devices.prepare_devices()
     console.say(f"device: {devices.device()}")
     training, validation = context.splits(settings.train.batch_size)
     mixed = loading.with_outliers(training, recipe.data.outliers, settings.seed)
+    size = models.find(settings.model).input_size
+    plain = loading.plain_batches(validation, size)
     teachers, accuracies = [], []
     for number in range(settings.teachers):
-        out = context.out / f"teacher-{number}"
         own = _settings_of(recipe, settings, number)
-        title = f"teacher {number + 1} of {settings.teachers}"
-        batches = inputs.augmented(own, mixed, own.train.batch_size, own.seed)
-        # A teacher that is trained already resumes after its last epoch.
-        teacher, state = setup.train_model(
-            own, batches, mixed, validation, None, out, title, context.cluster
+        batches = setup.augmented(own, mixed, own.train.batch_size, own.seed)
+        steps = loading.steps_per_epoch(mixed, own.train.batch_size)
+        title, out = (
+            f"teacher {number + 1} of {settings.teachers}",
+            context.out / f"teacher-{number}",
         )
-        setup.save(teacher, out / train.MODEL)
-        teachers.append(teacher)
+        plan = Plan(title, out, own.train.epochs, steps, Schedule(own.train, steps))
+        model = setup.build(own, mixed, context.cluster)
+        # A teacher that is trained already resumes after its last epoch.
+        state = fit(keras, model, batches, plain, plan)
+        teachers.append(models.deploy(model, own.model))
+        with artifacts.replacing(out / train.MODEL) as temporary:
+            teachers[-1].save(temporary)
         accuracies.append(state.summary()["validation_accuracy"])
-    size = models.find(settings.model).input_size
-    plain = loading.plain_batches(validation, size).map(lambda images, _: images)
-    logits = _answers(teachers, plain)
+    logits = _answers(teachers, plain.map(lambda images, _: images))
     _write(context.out / loading.VALIDATION, logits)
     with console.progress() as bar:
         task = bar.add_task("distill", total=settings.rounds)
@@ -70,12 +78,6 @@ def run(context: Context[DistillSettings]) -> dict[str, Any]:
     }
 
 
-def _settings(context: Context[DistillSettings]) -> Distill:
-    if context.settings.distill is None:
-        raise Error("no [distill] section: nothing to distill")
-    return context.settings.distill
-
-
 def _settings_of(recipe: DistillSettings, settings: Distill, number: int) -> TrainSettings:
     """Return the settings that a teacher is trained by."""
     return TrainSettings(
@@ -89,7 +91,7 @@ def _settings_of(recipe: DistillSettings, settings: Distill, number: int) -> Tra
 
 
 def _answers(teachers: list[keras.Model], batches: tf.data.Dataset) -> NDArray[np.float16]:
-    """The teachers' mean logits for every image of the batches: (N, 10)."""
+    """Return the teachers' mean logits for every image of the batches: (N, 10)."""
     answers = [teacher.predict(batches, verbose=0) for teacher in teachers]
     return (sum(answers) / len(answers)).astype(np.float16)
 

@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
@@ -308,7 +307,7 @@ def _write(out: Path, metrics: Metrics, found: Measured, settings: Evaluate) -> 
 def _open_run(context: Context[EvaluateSettings]) -> dict[str, Scorer]:
     inputs, name = context.inputs, context.settings.model.name
     keras_path = inputs["train"] / train.MODEL
-    trained = keras.models.load_model(keras_path, compile=False)
+    trained = train.load(inputs["train"])
     fake_quantized = quantize.load(inputs["quantize"], context.settings.model)
     opened = {
         FLOAT: scorers.of_keras(trained, keras_path, "Keras float32"),

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from keras_lenet import __version__, artifacts, console, models
@@ -32,10 +31,10 @@ DEPLOYED = ("int8", "uint8")
 LAYOUT_IMAGES = 300
 """Validation images on which the optimized layout must answer as the plain one does."""
 TEMPERATURE = (
-    "Calibration has divided the logits by the temperature, in the weights of the last layer. "
+    "Export has divided the logits by the temperature, in the weights of the last layer. "
     "Every file has these weights: use its probabilities as they are. The float32 and int8_ptq "
     "files and saved_model have the temperature of train; the int8 and uint8 files, "
-    "microcontroller and c have the temperature of quantize."
+    "microcontroller and c have the temperature of quantize. model.keras has the logits as trained."
 )
 
 
@@ -49,7 +48,7 @@ def run(context: Context[ExportSettings]) -> dict[str, Any]:
     devices.prepare_devices()
     recipe = context.settings
     name, size = recipe.model.name, models.input_size(recipe.model)
-    trained = keras.models.load_model(context.inputs["train"] / train.MODEL, compile=False)
+    trained = train.load(context.inputs["train"])
     fake_quantized = quantize.load(context.inputs["quantize"], recipe.model)
     training, validation = context.splits(1)
     calibration = loading.calibration_examples(
@@ -87,7 +86,7 @@ def run(context: Context[ExportSettings]) -> dict[str, Any]:
     used = {"indices": calibration.indices.tolist(), "sha256": hashes}
     artifacts.write_json(context.out / CALIBRATION, used)
     temperatures = {
-        stage: confidence.divided_by(context.inputs[stage]) for stage in ("train", "quantize")
+        stage: confidence.temperature_of(context.inputs[stage]) for stage in ("train", "quantize")
     }
     described = manifest(context.out, context.dataset, recipe, thresholds, temperatures)
     artifacts.write_json(context.out / MANIFEST, described.as_json())
@@ -158,7 +157,7 @@ def manifest(
         dataset: the dataset really used.
         settings: the recipe's, that decided the files.
         thresholds: the confidence threshold of each variant.
-        temperatures: the divisors of the logits, by stage: train and quantize.
+        temperatures: those that the train and the quantize stage found.
     """
 
     def tflite(path: Path, variant: str) -> File:

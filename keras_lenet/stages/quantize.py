@@ -16,7 +16,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras
+from tensorflow_model_optimization.python.core.quantization.keras import quantizers
 from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
+    default_8bit_quantize_configs,
     default_8bit_quantize_registry,
 )
 
@@ -24,35 +26,36 @@ from keras_lenet import console, models
 from keras_lenet.artifacts import replacing
 from keras_lenet.data import loading
 from keras_lenet.evaluation import confidence
-from keras_lenet.recipe import QuantizeSettings
+from keras_lenet.recipe import Model, QuantizeSettings
 from keras_lenet.stages import Context, train
-from keras_lenet.training import devices, inputs, losses
-from keras_lenet.training.fit import fit
+from keras_lenet.training import devices, losses, setup
+from keras_lenet.training.fit import Plan, fit
 
 WEIGHTS = "qat.h5"  # the legacy format, by its suffix: one file, the same bytes every time
 CALIBRATION_BATCHES = 20
+TANH_RANGE = -1.0, 127 / 128
+"""The range of TFLite's int8 tanh: its scale is 1/128, its zero point 0."""
+TANH_ENDS = float(np.arctanh(-127.5 / 128)), float(np.arctanh(126.5 / 128))
+"""The inputs beyond which its output is -128 or 127."""
+_DEFAULTS = default_8bit_quantize_registry.Default8BitQuantizeRegistry()
 
 
 def run(context: Context[QuantizeSettings]) -> dict[str, Any]:
     """Write `qat.h5`, the fake-quantized model's weights and ranges, and `history.csv`."""
     recipe, settings = context.settings, context.settings.quantize
-    size = models.input_size(recipe.model)
     devices.prepare_devices()
     console.say(f"device: {devices.device()}")
     training, validation = context.splits(settings.batch_size)
-    mixed = loading.with_outliers(training, recipe.data.outliers, inputs.outlier_seed(recipe))
+    mixed = loading.with_outliers(training, recipe.data.outliers, setup.outlier_seed(recipe))
     lessons = context.lessons()
     # Its own order, and without teachers its own warps, not those of training's first epochs again.
-    batches = inputs.augmented(recipe, mixed, settings.batch_size, recipe.seed + 1, lessons)
+    batches = setup.augmented(recipe, mixed, settings.batch_size, recipe.seed + 1, lessons)
     steps = loading.steps_per_epoch(mixed, settings.batch_size)
     tf_keras.utils.set_random_seed(recipe.seed)
     trained = keras.models.load_model(context.inputs["train"] / train.MODEL, compile=False)
-    # The loss is of logits as they were trained: were they still divided, its one or two epochs
-    # would go into their growing back.
-    confidence.divide(trained, 1 / confidence.divided_by(context.inputs["train"]))
     float_model = to_tf_keras(trained, recipe.model)
     model = fake_quantized(float_model)
-    set_ranges(model, float_model, batches(range(1)).take(CALIBRATION_BATCHES))
+    set_ranges(model, float_model, batches(epochs=range(1)).take(CALIBRATION_BATCHES))
     schedule = tf_keras.optimizers.schedules.CosineDecay(
         settings.learning_rate, settings.epochs * steps
     )
@@ -62,45 +65,42 @@ def run(context: Context[QuantizeSettings]) -> dict[str, Any]:
         metrics=[losses.accuracy(tf_keras)],
     )
     model.optimizer.build(model.trainable_variables)
-    plain = loading.plain_batches(validation, size, lessons=lessons)
-    state = fit(
-        tf_keras,
-        model,
-        batches,
-        plain,
-        epochs=settings.epochs,
-        steps=steps,
-        out=context.out,
-        title="quantize",
-        schedule=schedule,
-        callbacks=(
-            _still_ranges(model, settings.epochs - 1),
-            *_projection(model, float_model, models.find(recipe.model.name).project),
-        ),
-    )
-    temperature = confidence.calibrate(model, plain, validation.labels)
+    plain = loading.plain_batches(validation, models.input_size(recipe.model), lessons=lessons)
+    callbacks = [_still_ranges(model, settings.epochs - 1)]
+    if project := models.find(recipe.model.name).project:
+        callbacks.append(_projection(model, float_model, project))
+    plan = Plan("quantize", context.out, settings.epochs, steps, schedule)
+    state = fit(tf_keras, model, batches, plain, plan, callbacks)
     with replacing(context.out / WEIGHTS) as temporary:
         model.save_weights(temporary)
-    return state.summary() | {"validation_images": len(validation), "temperature": temperature}
+    return state.summary() | {
+        "validation_images": len(validation),
+        "temperature": confidence.temperature(model.predict(plain, verbose=0), validation.labels),
+    }
 
 
-def to_tf_keras(model: keras.Model, settings: models.Settings) -> Any:
-    """The same architecture in tf_keras, with the weights of a Keras 3 model."""
+def to_tf_keras(model: keras.Model, settings: Model) -> Any:
+    """Build the same architecture in tf_keras, with the weights of a Keras 3 model."""
     copy = models.build(tf_keras, settings)
     for layer in copy.layers:
         layer.set_weights(model.get_layer(layer.name).get_weights())
     return copy
 
 
-def load(folder: Path, settings: models.Settings) -> Any:
-    """The fake-quantized model that a finished quantize stage left in `folder`: tf_keras."""
+def load(folder: Path, settings: Model) -> Any:
+    """Load the fake-quantized model that a finished quantize stage left in `folder`, calibrated.
+
+    Returns:
+        A tf_keras model; its logits are divided by the temperature that the stage found.
+    """
     model = fake_quantized(models.build(tf_keras, settings))
     model.load_weights(folder / WEIGHTS)
+    confidence.divide(model, confidence.temperature_of(folder))
     return model
 
 
-def unquantized(model: Any, settings: models.Settings) -> Any:
-    """A fake-quantized model's own weights without the rounding: tf_keras."""
+def unquantized(model: Any, settings: Model) -> Any:
+    """Build the float model, of tf_keras, with the weights of a fake-quantized one, not rounded."""
     plain = models.build(tf_keras, settings)
     for layer in plain.layers:
         if layer.weights:
@@ -109,13 +109,13 @@ def unquantized(model: Any, settings: models.Settings) -> Any:
 
 
 def _own_weights(model: Any, layer: Any) -> list[tf.Variable]:
-    """Those of a fake-quantized model's layer that the same layer has without quantization."""
+    """Return those weights of a fake-quantized model's layer that the float `layer` has too."""
     wrapped = {weight.name: weight for weight in model.get_layer(f"quant_{layer.name}").weights}
     return [wrapped[weight.name] for weight in layer.weights]
 
 
 def _still_ranges(model: Any, last: int) -> Any:
-    """A callback that holds the activations' ranges where they are when epoch `last` begins.
+    """Return a callback that holds the activations' ranges as they are when epoch `last` begins.
 
     The weights then settle on the steps that the file will have.
     """
@@ -135,125 +135,81 @@ def _still_ranges(model: Any, last: int) -> Any:
 
 
 def _projection(
-    model: Any, float_model: Any, project: Callable[[str, list[Any]], list[Any]] | None
-) -> tuple[Any, ...]:
-    """What keeps the weights those of the architecture, if not all of them are free: callbacks."""
-    if project is None:
-        return ()
+    model: Any, float_model: Any, project: Callable[[str, list[Any]], list[Any]]
+) -> Any:
+    """Return a callback that keeps the weights within those that the architecture allows."""
     weighted = {
         layer.name: _own_weights(model, layer) for layer in float_model.layers if layer.weights
     }
 
-    def take_back(batch: int, logs: dict[str, float]) -> None:
+    def take_back(batch: int, logs: Any) -> None:
         for name, weights in weighted.items():
-            for weight, value in zip(
-                weights, project(name, [weight.numpy() for weight in weights]), strict=True
-            ):
+            allowed = project(name, [weight.numpy() for weight in weights])
+            for weight, value in zip(weights, allowed, strict=True):
                 weight.assign(value)
 
-    return (tf_keras.callbacks.LambdaCallback(on_train_batch_end=take_back),)
+    return tf_keras.callbacks.LambdaCallback(on_train_batch_end=take_back)
 
 
-TANH_RANGE = -1.0, 127 / 128
-"""What TFLite's int8 tanh gives: its scale is 1/128, its zero point 0."""
-TANH_ENDS = float(np.arctanh(-127.5 / 128)), float(np.arctanh(126.5 / 128))
-"""Beyond these its output is -128 or 127, however far."""
-_REGISTRY = default_8bit_quantize_registry.Default8BitQuantizeRegistry()
-
-
-class _BeforeTanh(tfmot.quantization.keras.quantizers.MovingAverageQuantizer):
-    """Spends no step on what lies beyond `TANH_ENDS`."""
+class _BeforeTanh(quantizers.MovingAverageQuantizer):
+    """Quantizer that spends no step on what lies beyond `TANH_ENDS`."""
 
     def __init__(self) -> None:
         super().__init__(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
 
     def __call__(self, inputs: Any, training: bool, weights: Any, **kwargs: Any) -> Any:
-        # Without training the range alone does it, and the converter sees no clipping.
+        # Without training the range alone clips, and the converter sees no clipping.
         inputs = tf.clip_by_value(inputs, *TANH_ENDS) if training else inputs
         return super().__call__(inputs, training, weights, **kwargs)
 
-    def get_config(self) -> dict[str, Any]:
-        return {}
 
-
-class _AsInput(tfmot.quantization.keras.quantizers.Quantizer):
-    """Quantizes as what comes into the layer was; `fake_quantized` says how.
-
-    Attributes:
-        range: the least and the greatest value.
-    """
+class _AsInput(quantizers.NoQuantizer):
+    """Quantizer with the range of the layer's input, which `fake_quantized` sets."""
 
     range: tuple[Any, Any] | None = None
-
-    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
-        return {}
 
     def __call__(self, inputs: Any, training: bool, weights: Any, **kwargs: Any) -> Any:
         if self.range is None:
             return inputs
         return tf.quantization.fake_quant_with_min_max_vars(inputs, *self.range)
 
-    def get_config(self) -> dict[str, Any]:
-        return {}
 
-
-class _Tanh(tfmot.quantization.keras.QuantizeConfig):
-    """A layer with weights and tanh, as tfmot has it, but with the output that TFLite's has."""
+class _Tanh(default_8bit_quantize_configs.NoOpQuantizeConfig):
+    """Configuration of a layer with weights and tanh: tfmot's, but with TFLite's output range."""
 
     def get_weights_and_quantizers(self, layer: Any) -> Any:
-        return _REGISTRY.get_quantize_config(layer).get_weights_and_quantizers(layer)
+        return _DEFAULTS.get_quantize_config(layer).get_weights_and_quantizers(layer)
 
     def get_activations_and_quantizers(self, layer: Any) -> Any:
         return [(layer.activation, _BeforeTanh())]
 
     def set_quantize_weights(self, layer: Any, quantize_weights: Any) -> None:
-        _REGISTRY.get_quantize_config(layer).set_quantize_weights(layer, quantize_weights)
+        _DEFAULTS.get_quantize_config(layer).set_quantize_weights(layer, quantize_weights)
 
     def set_quantize_activations(self, layer: Any, quantize_activations: Any) -> None:
         (layer.activation,) = quantize_activations
 
     def get_output_quantizers(self, layer: Any) -> Any:
-        low, high = TANH_RANGE
-        return [tfmot.quantization.keras.quantizers.FixedQuantizer(8, low, high, False)]
-
-    def get_config(self) -> dict[str, Any]:
-        return {}
+        return [quantizers.FixedQuantizer(8, *TANH_RANGE, False)]
 
 
-class _Pooled(tfmot.quantization.keras.QuantizeConfig):
-    """Average pooling: TFLite's has one scale for what goes in and what comes out."""
-
-    def get_weights_and_quantizers(self, layer: Any) -> Any:
-        return []
-
-    def get_activations_and_quantizers(self, layer: Any) -> Any:
-        return []
-
-    def set_quantize_weights(self, layer: Any, quantize_weights: Any) -> None:
-        pass
-
-    def set_quantize_activations(self, layer: Any, quantize_activations: Any) -> None:
-        pass
+class _Pooled(default_8bit_quantize_configs.NoOpQuantizeConfig):
+    """Configuration of average pooling, whose input and output have one scale in TFLite."""
 
     def get_output_quantizers(self, layer: Any) -> Any:
         return [_AsInput()]
 
-    def get_config(self) -> dict[str, Any]:
-        return {}
-
 
 def fake_quantized(float_model: Any) -> Any:
-    """A float model's layers, each wrapped so that it rounds as its int8 kernel will.
+    """Wrap each layer of a float model so that it rounds as its int8 kernel will.
 
     As `tfmot.quantization.keras.quantize_model`, except for tanh and average pooling, whose ranges
     are the kernels' own: others would cost an extra QUANTIZE op before or after each.
     """
-    configs: dict[str, Any] = {
-        layer.name: _Pooled() for layer in float_model.layers if _is_average(layer)
-    } | {layer.name: _Tanh() for layer in float_model.layers if _is_tanh(layer)}
 
     def annotated(layer: Any) -> Any:
-        return tfmot.quantization.keras.quantize_annotate_layer(layer, configs.get(layer.name))
+        config = _Pooled() if _is_average(layer) else _Tanh() if _is_tanh(layer) else None
+        return tfmot.quantization.keras.quantize_annotate_layer(layer, config)
 
     with tfmot.quantization.keras.quantize_scope({"_Tanh": _Tanh, "_Pooled": _Pooled}):
         model = tfmot.quantization.keras.quantize_apply(
@@ -282,8 +238,8 @@ def set_ranges(model: Any, float_model: Any, batches: tf.data.Dataset) -> None:
 
     tensorflow-model-optimization starts at [-6, 6] and moves by a thousandth a batch, so that a
     short fine-tuning would end with ranges still too wide, and steps too coarse. Each range starts
-    at the mean over batches of the least and the greatest value, which is where the moving average
-    would settle. The input's is fixed at [0, 1], which makes its int8 scale 1/255.
+    at the mean over batches of the least and the greatest value, where the moving average would
+    settle. The input's is fixed at [0, 1], which makes its int8 scale 1/255.
     """
     by_name = {layer.name: layer for layer in float_model.layers}
     watched = [
@@ -307,6 +263,6 @@ def set_ranges(model: Any, float_model: Any, batches: tf.data.Dataset) -> None:
 
 
 def _activation_range(wrapper: Any) -> list[Any]:
-    """The minimum and maximum variables of a wrapped layer's output, or of its tanh's input."""
+    """Return the minimum and maximum variables of a wrapped layer's output, or its tanh's input."""
     ends = ("activation_min:0", "activation_max:0", "output_min:0", "output_max:0")
     return [variable for variable in wrapper.weights if variable.name.endswith(ends)]

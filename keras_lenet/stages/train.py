@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
+import keras
 from PIL import Image
 
 from keras_lenet import artifacts, console, models
@@ -13,7 +14,9 @@ from keras_lenet.evaluation import confidence
 from keras_lenet.recipe import TrainSettings
 from keras_lenet.reporting import plots
 from keras_lenet.stages import Context
-from keras_lenet.training import devices, inputs, setup
+from keras_lenet.training import devices, setup
+from keras_lenet.training.fit import Batches, Plan, fit
+from keras_lenet.training.optimizer import Schedule
 
 MODEL = "model.keras"
 CONTACT_SHEET = "augmentation.png"
@@ -26,34 +29,45 @@ def run(context: Context[TrainSettings]) -> dict[str, Any]:
 
     Raises:
         Error: the data can't be had, a batch is larger than the training split or doesn't divide
-            among the devices, tensorboard is asked for but not installed, or the loss is no longer
-            finite.
+            among the devices, or the loss is no longer finite.
     """
-    recipe = context.settings
+    recipe, settings = context.settings, context.settings.train
     devices.prepare_devices()
     console.say(f"device: {devices.device()}")
-    training, validation = context.splits(recipe.train.batch_size)
-    mixed = loading.with_outliers(training, recipe.data.outliers, inputs.outlier_seed(recipe))
+    training, validation = context.splits(settings.batch_size)
+    mixed = loading.with_outliers(training, recipe.data.outliers, setup.outlier_seed(recipe))
     lessons = context.lessons()
-    batches = inputs.augmented(recipe, mixed, recipe.train.batch_size, recipe.seed, lessons)
-    sheet = plots.contact_sheet(_first_images(batches(range(1))))
-    plots.save(sheet, context.out / CONTACT_SHEET)
-    with artifacts.replacing(context.out / EXAMPLE) as temporary:
-        Image.fromarray(validation.images[0]).save(temporary)
-    kept, state = setup.train_model(
-        recipe, batches, mixed, validation, lessons, context.out, cluster=context.cluster
-    )
-    plain = loading.plain_batches(validation, models.input_size(recipe.model))
-    temperature = confidence.calibrate(kept, plain, validation.labels)
-    setup.save(kept, context.out / MODEL)
+    batches = setup.augmented(recipe, mixed, settings.batch_size, recipe.seed, lessons)
+    _write_pictures(context.out, batches, validation)
+    plain = loading.plain_batches(validation, models.input_size(recipe.model), lessons=lessons)
+    steps = loading.steps_per_epoch(mixed, settings.batch_size)
+    model = setup.build(recipe, mixed, context.cluster)
+    schedule, by_loss = Schedule(settings, steps), lessons is not None
+    plan = Plan("train", context.out, settings.epochs, steps, schedule, by_loss)
+    state = fit(keras, model, batches, plain, plan)
+    kept = models.deploy(model, recipe.model)
+    with artifacts.replacing(context.out / MODEL) as temporary:
+        kept.save(temporary)
     return state.summary() | {
         "validation_images": len(validation),
-        "temperature": temperature,
+        "temperature": confidence.temperature(kept.predict(plain, verbose=0), validation.labels),
         "training_images": len(training),
         "outliers": len(mixed) - len(training),
     }
 
 
-def _first_images(batches: tf.data.Dataset) -> Any:
-    images, _ = next(iter(batches))
-    return images[:64, ..., 0].numpy()
+def load(folder: Path) -> keras.Model:
+    """Load the model that a finished train stage left in `folder`, calibrated.
+
+    Its logits are divided by the temperature that the stage found.
+    """
+    model = keras.models.load_model(folder / MODEL, compile=False)
+    confidence.divide(model, confidence.temperature_of(folder))
+    return model
+
+
+def _write_pictures(out: Path, batches: Batches, validation: loading.Examples) -> None:
+    images, _ = next(iter(batches(epochs=range(1))))
+    plots.save(plots.contact_sheet(images[:64, ..., 0].numpy()), out / CONTACT_SHEET)
+    with artifacts.replacing(out / EXAMPLE) as temporary:
+        Image.fromarray(validation.images[0]).save(temporary)

@@ -1,1 +1,1 @@
-"""How any of the networks is fitted."""
+"""Fitting of any of the networks."""

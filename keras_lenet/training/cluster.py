@@ -30,12 +30,7 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Cluster:
-    """The hosts, and which of them this is.
-
-    Attributes:
-        hosts: "HOST:PORT" of each, the chief's first.
-        index: this host's among them.
-    """
+    """The hosts, "HOST:PORT" of each, the chief's first; and the index of this one."""
 
     hosts: tuple[str, ...]
     index: int
@@ -47,9 +42,9 @@ class Cluster:
 
     @functools.cached_property
     def strategy(self) -> tf.distribute.Strategy:
-        """Every GPU of every host, mirrored; waits until all hosts are there.
+        """Mirror every GPU of every host; wait until all hosts are there.
 
-        TensorFlow has to make it before it computes anything.
+        TensorFlow makes no such strategy once it has computed anything.
         """
         import tensorflow as tf
 
@@ -61,14 +56,11 @@ class Cluster:
             return tf.distribute.MultiWorkerMirroredStrategy()
 
     def agree(self, number: int = 0) -> int:
-        """Return the chief's number, of 24 bits at most, on every host.
-
-        All hosts have to call it, and each waits for the rest.
-        """
+        """Return the chief's number, of 24 bits at most, on every host; each waits for the rest."""
         import tensorflow as tf
 
         def value(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
-            # As a sum of floats, which whatever the devices communicate by has.
+            # As a sum of floats, which every way of communication has.
             first = context.replica_id_in_sync_group == 0
             return tf.constant(float(number) if first else 0.0)
 
@@ -77,9 +69,9 @@ class Cluster:
             return int(self.strategy.reduce("SUM", spread, axis=None).numpy())
 
     def part(self) -> None:
-        """Let go of the others, having no more to train, or of the chief, having heard that.
+        """Tell the others that nothing is left to train, and end together with them.
 
-        All end together: those that still listen would take a chief that ends first for gone.
+        A host that still listens would take a chief that ends first for gone.
         """
         with contextlib.suppress(Error), self.watched():
             if self.is_chief:
@@ -88,23 +80,14 @@ class Cluster:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Turn what TensorFlow raises where a host is gone into one line.
-
-        Raises:
-            Error: a host is gone; TensorFlow notices after ten seconds at most.
-        """
+        """Raise `Error` in place of what TensorFlow raises within ten seconds of a host's end."""
         with console.without_information():
             import tensorflow as tf
 
-        gone = (
-            tf.errors.AbortedError,
-            tf.errors.CancelledError,
-            tf.errors.DeadlineExceededError,
-            tf.errors.UnavailableError,
-        )
+        gone = (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
         try:
             yield
-        except gone as error:
+        except (*gone, tf.errors.UnavailableError) as error:
             raise Error(
                 f"one of the {len(self.hosts)} hosts of {VARIABLE} is gone: start the same command "
                 "on all of them again, and training goes on from the last finished epoch"
@@ -112,7 +95,7 @@ class Cluster:
 
 
 def of_environment() -> Cluster | None:
-    """The hosts that TF_CONFIG names; None where it isn't set, or names one host alone.
+    """Return the hosts that TF_CONFIG names; None where it isn't set, or names one host alone.
 
     Raises:
         Error: it is set to something else.
@@ -122,24 +105,22 @@ def of_environment() -> Cluster | None:
         return None
     try:
         config = json.loads(text)
-        tasks = [
-            (kind, number, str(host))
+        hosts = {
+            (kind, number): str(host)
             for kind in ("chief", "worker")
             for number, host in enumerate(config["cluster"].get(kind, ()))
-        ]
-        wanted = config["task"]["type"], int(config["task"]["index"])
-        index = [task[:2] for task in tasks].index(wanted)
+        }
+        index = list(hosts).index((config["task"]["type"], int(config["task"]["index"])))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Error(f"{VARIABLE} = {text:.200}: {_EXPECTED}") from error
-    return Cluster(tuple(host for *_, host in tasks), index) if len(tasks) > 1 else None
+    return Cluster(tuple(hosts.values()), index) if len(hosts) > 1 else None
 
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
     """Let a signal end the process while TensorFlow waits, where no handler of ours would run."""
-    before = {
-        number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    numbers = signal.SIGINT, signal.SIGTERM
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
     try:
         yield
     finally:

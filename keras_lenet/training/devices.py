@@ -1,4 +1,4 @@
-"""What training runs on: the CPU, one GPU or several, on this host or on several."""
+"""Devices that training runs on: the CPU, one GPU or several, on one host or on several."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keras_lenet.training.cluster import Cluster
 
 
 def device() -> str:
-    """What Keras' backend computes on, in words."""
+    """Return what Keras' backend computes on, in words."""
     if keras.backend.backend() != "tensorflow":
         return keras.backend.backend()
     gpus = tf.config.list_physical_devices("GPU")
@@ -24,8 +24,8 @@ def device() -> str:
 def prepare_devices() -> None:
     """Take GPU memory as needed, so that several processes can share a card.
 
-    Has to come before anything is computed: TensorFlow refuses to change it later. Under another
-    of Keras' backends the GPUs are that one's, and TensorFlow, which makes the batches, sees none.
+    Call this before anything is computed: TensorFlow refuses to change it later. Under another
+    backend of Keras, TensorFlow makes the batches alone, and sees no GPU.
     """
     if keras.backend.backend() != "tensorflow":
         tf.config.set_visible_devices([], "GPU")
@@ -35,12 +35,7 @@ def prepare_devices() -> None:
 
 
 def strategy(devices: Literal["all", "one"], cluster: Cluster | None) -> tf.distribute.Strategy:
-    """What the recipe's `devices` comes to here: mirrored on several, or TensorFlow's default.
-
-    Args:
-        devices: "all" or "one".
-        cluster: the hosts that train together, if there are several.
-    """
+    """Return the strategy of a recipe's `devices`: mirrored on several, else TensorFlow's own."""
     if keras.backend.backend() == "tensorflow" and devices == "all":
         if cluster:
             return cluster.strategy

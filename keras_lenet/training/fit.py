@@ -1,13 +1,11 @@
-"""Epochs that show, keep and resume, for training and quantization-aware fine-tuning alike.
+"""The loop of training and of quantization-aware fine-tuning: epochs, the best one, checkpoints.
 
-Works on models of Keras 3 and of tf_keras; the namespace is an argument.
+It fits models of Keras 3 and of tf_keras; the namespace is an argument.
 """
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import json
 import math
 import zipfile
@@ -26,19 +24,44 @@ from keras_lenet import artifacts, console
 from keras_lenet.errors import Error
 
 Row = dict[str, float]
+Batches = Callable[..., tf.data.Dataset]
+"""Makes the training batches of `epochs`, a range, one epoch after the other; where several devices
+share each batch, the shares of the host that `context` names, for one device after the other."""
 AT_A_TIME = 32
-"""Steps between two looks at them: each look costs about a sixth of a step of 64 images."""
+"""Steps between two looks at the loss: each look costs about a sixth of a step of 64 images."""
 _ADVICE = "lower the learning rate or lengthen the warm-up"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A fit: its name on screen, its folder and its length.
+
+    Attributes:
+        title: name on screen.
+        out: folder for the checkpoint and the history.
+        epochs: how many in all.
+        steps: batches in an epoch.
+        schedule: the learning rate by step, for the history.
+        by_loss: keep the epoch of lowest validation loss, instead of highest accuracy: the
+            divergence from teachers tells more of two models than the few images that only one of
+            them gets right.
+    """
+
+    title: str
+    out: Path
+    epochs: int
+    steps: int
+    schedule: Callable[[int], Any]
+    by_loss: bool = False
 
 
 @dataclass
 class State:
-    """Where a fit stands after a whole number of epochs.
+    """The state of a fit after a whole number of epochs.
 
     Attributes:
+        by_loss: rank epochs by validation loss alone.
         history: one row an epoch.
-        by_loss: rank epochs by validation loss alone: the divergence from teachers tells more of
-            two models than the few images that only one of them gets right.
         best: index of the best row: highest validation accuracy, then lowest validation loss, or
             the latter alone. A row whose figures are not finite ranks below every other.
         best_weights: the weights of that epoch, as `get_weights` gives them.
@@ -50,7 +73,7 @@ class State:
     best_weights: list[NDArray[Any]] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """How long it took, and how good the epoch is that is kept: for the stage's record."""
+        """Describe the fit and its best epoch for the stage's record."""
         return {
             "epochs": len(self.history),
             "best_epoch": self.best + 1,
@@ -69,7 +92,7 @@ class State:
         return True, 0.0 if self.by_loss else row["val_accuracy"], -row["val_loss"]
 
     def save(self, path: Path, running: list[NDArray[Any]]) -> None:
-        """Write everything a resumed fit needs; `running` are the weights it goes on from."""
+        """Write what a resumed fit needs; `running` are the weights that it starts from."""
         arrays = {f"best_{i}": value for i, value in enumerate(self.best_weights)}
         arrays |= {f"running_{i}": value for i, value in enumerate(running)}
         progress = json.dumps({"history": self.history, "best": self.best})
@@ -78,7 +101,7 @@ class State:
 
     @classmethod
     def load(cls, path: Path, by_loss: bool) -> tuple[State, list[NDArray[Any]]]:
-        """What `save` wrote."""
+        """Read what `save` wrote."""
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             progress = json.loads(str(arrays["progress"]))
 
@@ -93,161 +116,67 @@ class State:
 def fit(
     namespace: Any,
     model: Any,
-    batches: Callable[..., Any],
-    validation: Any,
-    *,
-    epochs: int,
-    steps: int,
-    out: Path,
-    title: str,
-    schedule: Callable[[int], Any],
-    averaged: bool = False,
-    callbacks: tuple[Any, ...] = (),
-    by_loss: bool = False,
+    batches: Batches,
+    validation: tf.data.Dataset,
+    plan: Plan,
+    callbacks: Sequence[Any] = (),
 ) -> State:
-    """Fit a compiled model, resuming from `out` where an interrupted fit left a checkpoint.
+    """Fit a compiled model, resuming where an interrupted fit left a checkpoint.
 
-    Leaves the best epoch's weights in the model, the history as CSV in `out`, and the checkpoint
-    there: it is dropped once the stage's result is in its place.
+    Leaves the best epoch's weights in the model, and in the plan's folder the history as CSV and
+    the checkpoint, which goes once the stage's result is in place. Where the optimizer averages
+    the weights, validates and keeps the averages.
 
     Args:
         namespace: the model's, `keras` or `tf_keras`.
         model: compiled, with the metric "accuracy"; its optimizer built.
-        batches: gives the training batches of a range of epochs, one epoch after the other; for a
-            model of Keras 3 on TensorFlow as `take_steps` takes it.
+        batches: makes the training batches of a range of epochs.
         validation: batches of the validation split.
-        epochs: how many in all.
-        steps: batches in an epoch.
-        out: folder for the checkpoint and the history.
-        title: what to call this work on screen.
-        schedule: the learning rate by step, for the history.
-        averaged: validate and keep the optimizer's moving average of the weights.
-        callbacks: more of them, called last.
-        by_loss: keep the epoch of lowest validation loss, instead of highest accuracy.
+        plan: length, name and folder.
+        callbacks: called last.
 
     Raises:
         Error: the loss is no longer a finite number, or the validation loss never was.
     """
-    state = _resume(model, out, title, by_loss)
-    start = len(state.history)
-    if start < epochs:
+    state, steps = _resume(model, plan), plan.steps
+    left = range(len(state.history), plan.epochs)
+    if left:
         with console.progress() as bar:
-            task = bar.add_task(title, total=epochs * steps, completed=start * steps)
-            watch = _Watch(model, state, out, title, schedule, epochs, steps, bar, task)
-            hooks = [
-                namespace.callbacks.LambdaCallback(
-                    on_train_batch_end=watch.batch_end, on_epoch_end=watch.save_running
-                ),
-                *([namespace.callbacks.SwapEMAWeights(swap_on_epoch=True)] if averaged else []),
-                namespace.callbacks.LambdaCallback(on_epoch_end=watch.epoch_end),
-                *callbacks,
-            ]
+            completed = left.start * steps
+            task = bar.add_task(plan.title, total=plan.epochs * steps, completed=completed)
+            watch = _Watch(model, state, plan, functools.partial(bar.update, task))
+            hooks = namespace.callbacks
+            own = hooks.LambdaCallback(
+                on_train_batch_end=watch.batch_end, on_epoch_end=watch.save_running
+            )
+            called = [own, hooks.LambdaCallback(on_epoch_end=watch.epoch_end), *callbacks]
+            if model.optimizer.use_ema:
+                called.insert(1, hooks.SwapEMAWeights(swap_on_epoch=True))
             if namespace is keras and keras.backend.backend() == "tensorflow":
-                take_steps(
-                    model,
-                    batches,
-                    validation,
-                    epochs=range(start, epochs),
-                    steps=steps,
-                    callbacks=hooks,
-                )
+                take_steps(model, batches, validation, epochs=left, steps=steps, callbacks=called)
             else:
                 model.fit(
-                    batches(range(start, epochs)),
-                    initial_epoch=start,
-                    epochs=epochs,
+                    batches(epochs=left),
+                    initial_epoch=left.start,
+                    epochs=plan.epochs,
                     steps_per_epoch=steps,
                     validation_data=validation,
-                    callbacks=hooks,
+                    callbacks=called,
                     shuffle=False,  # the batches come shuffled
                     verbose=0,
                 )
     if not _is_finite(state.history[state.best]):
         raise Error(
-            f"{title}: the validation loss was not finite after any of {epochs} epochs; {_ADVICE}"
+            f"{plan.title}: the validation loss was not finite after any of {plan.epochs} epochs; "
+            f"{_ADVICE}"
         )
     model.set_weights(state.best_weights)
     return state
 
 
-def _is_finite(row: Row) -> bool:
-    return math.isfinite(row["val_accuracy"]) and math.isfinite(row["val_loss"])
-
-
-def _resume(model: Any, out: Path, title: str, by_loss: bool) -> State:
-    path = out / artifacts.CHECKPOINT
-    if not path.exists():
-        return State(by_loss)
-    try:
-        state, running = State.load(path, by_loss)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
-        console.say(f"{title}: {path} is damaged; starting again from the first epoch")
-        return State(by_loss)
-    _set_running(model, running)
-    console.say(f"{title}: resuming after epoch {len(state.history)}")
-    return state
-
-
-def _get_running(model: Any) -> list[NDArray[Any]]:
-    return model.get_weights() + [variable.numpy() for variable in model.optimizer.variables]
-
-
-def _set_running(model: Any, values: list[NDArray[Any]]) -> None:
-    count = len(model.weights)
-    model.set_weights(values[:count])
-    for variable, value in zip(model.optimizer.variables, values[count:], strict=True):
-        variable.assign(value)
-
-
-@dataclass
-class _Watch:
-    """Follows one fit through Keras' callbacks."""
-
-    model: Any
-    state: State
-    out: Path
-    title: str
-    schedule: Callable[[int], Any]
-    epochs: int
-    steps: int
-    bar: Any
-    task: Any
-    running: list[NDArray[Any]] = field(default_factory=list)
-
-    def batch_end(self, batch: int, logs: dict[str, float]) -> None:
-        if not math.isfinite(logs["loss"]):
-            where = f"epoch {len(self.state.history) + 1}, batch {batch + 1}"
-            raise Error(f"{self.title}: the loss became {logs['loss']} in {where}; {_ADVICE}")
-        self.bar.update(self.task, completed=len(self.state.history) * self.steps + batch + 1)
-
-    def save_running(self, epoch: int, logs: dict[str, float]) -> None:
-        """Before averaged weights are swapped in: a resumed fit goes on from the raw ones."""
-        self.running = _get_running(self.model)
-
-    def epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        row = {key: float(logs[key]) for key in ("loss", "accuracy", "val_loss", "val_accuracy")}
-        row["learning_rate"] = float(self.schedule((epoch + 1) * self.steps - 1))
-        self.state.add(row, self.model.get_weights())
-        self.state.save(self.out / artifacts.CHECKPOINT, self.running)
-        _write_history(self.out / artifacts.HISTORY, self.state.history)
-        best = " (best so far)" if self.state.best == epoch else ""
-        console.say(
-            f"{self.title} epoch {epoch + 1}/{self.epochs}: loss {row['loss']:.4f}, validation "
-            f"loss {row['val_loss']:.4f}, validation accuracy {row['val_accuracy']:.2%}{best}"
-        )
-
-
-def _write_history(path: Path, history: list[Row]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["epoch", *history[0]], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({"epoch": number, **row} for number, row in enumerate(history, 1))
-    artifacts.write_bytes(path, text.getvalue().encode())
-
-
 def take_steps(
     model: keras.Model,
-    batches: Callable[[range, tf.distribute.InputContext], tf.data.Dataset],
+    batches: Batches,
     validation: tf.data.Dataset,
     *,
     epochs: range,
@@ -257,24 +186,13 @@ def take_steps(
     """Fit as `keras.Model.fit` does, and call the same callbacks with the same logs.
 
     Losses and metrics are those of whole batches, and the same on every host. Every device
-    validates on all of `validation`: no share of it comes out uneven.
-
-    Args:
-        model: compiled, in the scope of the strategy whose devices are to hold it.
-        batches: gives this host's shares of the batches of a range of epochs, one for each of its
-            devices in turn.
-        validation: batches of the validation split.
-        epochs: which to train, counted from 0.
-        steps: batches in an epoch.
-        callbacks: called as Keras calls them.
+    validates on all of `validation`: no share of it comes out uneven. The model is compiled in the
+    scope of the strategy whose devices are to hold it. Epochs are counted from 0.
     """
     train, validate = _compiled(model)
     hooks = keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs.stop, steps=steps)
-    shares = iter(
-        model.distribute_strategy.distribute_datasets_from_function(
-            lambda context: batches(epochs, context)
-        )
-    )
+    distribute = model.distribute_strategy.distribute_datasets_from_function
+    shares = iter(distribute(lambda context: batches(epochs=epochs, context=context)))
     hooks.on_train_begin()
     for epoch in epochs:
         hooks.on_epoch_begin(epoch)
@@ -294,7 +212,7 @@ def take_steps(
 
 @functools.lru_cache(maxsize=4)  # models that are fitted in turns are not compiled again
 def _compiled(model: keras.Model) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """What takes some steps, and what goes through a dataset; both return the metrics."""
+    """Return functions that take some steps, and that validate; both return the metrics."""
     strategy = model.distribute_strategy
     train_step, test_step = model.train_step, model.test_step
     if model.jit_compile:
@@ -318,3 +236,63 @@ def _compiled(model: keras.Model) -> tuple[Callable[..., Any], Callable[..., Any
 
 def _numbers(logs: dict[str, tf.Tensor]) -> dict[str, float]:
     return {name: float(value) for name, value in logs.items()}
+
+
+def _is_finite(row: Row) -> bool:
+    return math.isfinite(row["val_accuracy"]) and math.isfinite(row["val_loss"])
+
+
+def _resume(model: Any, plan: Plan) -> State:
+    """Return the state of the checkpoint, and set the model to it; or a new state."""
+    path = plan.out / artifacts.CHECKPOINT
+    if not path.exists():
+        return State(plan.by_loss)
+    try:
+        state, running = State.load(path, plan.by_loss)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        console.say(f"{plan.title}: {path} is damaged; starting again from the first epoch")
+        return State(plan.by_loss)
+    count = len(model.weights)
+    model.set_weights(running[:count])
+    for variable, value in zip(model.optimizer.variables, running[count:], strict=True):
+        variable.assign(value)
+    console.say(f"{plan.title}: resuming after epoch {len(state.history)}")
+    return state
+
+
+@dataclass
+class _Watch:
+    """A follower of one fit, through Keras' callbacks."""
+
+    model: Any
+    state: State
+    plan: Plan
+    show: Callable[..., None]
+    running: list[NDArray[Any]] = field(default_factory=list)
+
+    def batch_end(self, batch: int, logs: dict[str, float]) -> None:
+        if not math.isfinite(logs["loss"]):
+            where = f"epoch {len(self.state.history) + 1}, batch {batch + 1}"
+            raise Error(f"{self.plan.title}: the loss became {logs['loss']} in {where}; {_ADVICE}")
+        self.show(completed=len(self.state.history) * self.plan.steps + batch + 1)
+
+    def save_running(self, epoch: int, logs: dict[str, float]) -> None:
+        """Save the weights that a resumed fit starts from, before their averages replace them."""
+        optimizer = [variable.numpy() for variable in self.model.optimizer.variables]
+        self.running = self.model.get_weights() + optimizer
+
+    def epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        plan = self.plan
+        row = {key: float(logs[key]) for key in ("loss", "accuracy", "val_loss", "val_accuracy")}
+        row["learning_rate"] = float(plan.schedule((epoch + 1) * plan.steps - 1))
+        self.state.add(row, self.model.get_weights())
+        self.state.save(plan.out / artifacts.CHECKPOINT, self.running)
+        lines = [",".join(["epoch", *row])]
+        for number, figures in enumerate(self.state.history, 1):
+            lines.append(",".join(map(str, [number, *figures.values()])))
+        artifacts.write_bytes(plan.out / artifacts.HISTORY, "\n".join([*lines, ""]).encode())
+        best = " (best so far)" if self.state.best == epoch else ""
+        console.say(
+            f"{plan.title} epoch {epoch + 1}/{plan.epochs}: loss {row['loss']:.4f}, validation "
+            f"loss {row['val_loss']:.4f}, validation accuracy {row['val_accuracy']:.2%}{best}"
+        )

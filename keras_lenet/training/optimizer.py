@@ -29,14 +29,13 @@ def optimizer(settings: Train, steps: int) -> keras.optimizers.Optimizer:
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """The learning rate as a function of the step: linear warm-up, then the recipe's schedule."""
+    """The learning rate by step: linear warm-up, then the schedule of a `train` section."""
 
     def __init__(self, settings: Train, steps: int) -> None:
-        """Take the `train` section of a recipe, and the steps in an epoch."""
         self.settings, self.steps = settings, steps
 
     def __call__(self, step: Any) -> Any:
-        """The learning rate at `step`, counted from 0."""
+        """Return the learning rate at `step`, counted from 0."""
         settings = self.settings
         epoch = ops.cast(step, "float32") / self.steps
         warming = (epoch + 1 / self.steps) / max(settings.warmup_epochs, 1)
@@ -52,13 +51,13 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class Muon(keras.optimizers.Muon):
-    """Keras' Muon, which leaves convolutions to Adam, with their kernels as matrices.
+    """Keras' Muon, for the kernels of convolutions too, which Keras leaves to Adam.
 
-    Every kernel, (..., outputs), is seen as (inputs, outputs), and its momentum is replaced by the
-    nearest orthogonal matrix before each step: Jordan, "Muon: An optimizer for hidden layers in
-    neural networks", 2024. Steps are scaled as in Liu et al., "Muon is scalable for LLM training",
-    2025, section 2.2, so that one learning rate serves both these and Adam, which is left with
-    biases and what else has one dimension.
+    A kernel, (..., outputs), is taken as a matrix, (inputs, outputs), and its momentum is replaced
+    by the nearest orthogonal matrix before each step: Jordan, "Muon: An optimizer for hidden layers
+    in neural networks", 2024. Steps are scaled as in Liu et al., "Muon is scalable for LLM
+    training", 2025, section 2.2, so that one learning rate serves these and Adam, which takes the
+    biases.
     """
 
     def _should_use_adamw(self, variable: Any) -> bool:

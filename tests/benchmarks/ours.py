@@ -18,8 +18,8 @@ from keras_lenet import console, models
 from keras_lenet.data import loading
 from keras_lenet.recipe import Augment, Recipe, Train
 from keras_lenet.recipe import load as load_recipe
-from keras_lenet.training import inputs, losses, optimizer, setup
-from keras_lenet.training.fit import fit
+from keras_lenet.training import losses, optimizer, setup
+from keras_lenet.training.fit import Plan, fit
 
 console.console.quiet = True
 
@@ -50,8 +50,7 @@ def epoch_of(batches: Callable[..., Any], batch: int, steps: int) -> measure.Rep
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            options = {"epochs": 1, "steps": steps, "out": Path(folder), "title": "bench"}
-            fit(keras, model, batches, validation, schedule=schedule, **options)
+            fit(keras, model, batches, validation, Plan("bench", Path(folder), 1, steps, schedule))
 
     return lambda: measure.wall(run)
 
@@ -141,9 +140,15 @@ def to_goal(goal: float, settings: list[str]) -> measure.Repetition:
 
     def attempt(seed: int, deadline: float) -> bool:
         seeded = recipe.model_copy(update={"seed": seed})
-        batches = inputs.augmented(seeded, training, recipe.train.batch_size, seed)
+        settings = seeded.train
+        batches = setup.augmented(seeded, training, settings.batch_size, seed)
+        plain = loading.plain_batches(validation, models.input_size(seeded.model))
+        steps = loading.steps_per_epoch(training, settings.batch_size)
+        model = setup.build(seeded, training)
         with tempfile.TemporaryDirectory() as out:
-            _, state = setup.train_model(seeded, batches, training, validation, None, Path(out))
+            schedule = optimizer.Schedule(settings, steps)
+            plan = Plan("train", Path(out), settings.epochs, steps, schedule)
+            state = fit(keras, model, batches, plain, plan)
         return state.summary()["validation_accuracy"] >= goal
 
     return repeated(attempt)
