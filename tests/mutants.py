@@ -49,12 +49,12 @@ class Room:
 
 
 ROOMS = {
-    "idx": Room(("data/idx.py",), ("idx",)),
+    "reading": Room(("data/reading.py",), ("reading", "download")),
     "loading": Room(("data/loading.py",), ("loading",)),
     "augment": Room(("data/augment.py",), ("augment",)),
     "outliers": Room(("data/outliers.py",), ("outliers",)),
     "catalogue": Room(
-        ("data/catalogue.py", "data/reading.py", "data/download.py"), ("catalogue", "download")
+        ("data/catalogue.py", "data/download.py"), ("catalogue", "reading", "download")
     ),
     "corruptions": Room(("data/corruptions.py",), ("corruptions",)),
     "fit": Room(("training/fit.py", "training/losses.py"), ("fitting", "loop")),

@@ -17,7 +17,7 @@ import measure
 import numpy as np
 from measure import Peer, Row
 
-from keras_lenet.data import catalogue, idx
+from keras_lenet.data import catalogue
 
 COUNTS, QUICK = (600_000, 2_000_000), (24_000, 80_000)
 """Training images."""
@@ -83,7 +83,10 @@ def write(folder: Path, count: int) -> None:
         file.write(bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (count, 28, 28)))
         for _ in range(0, count, 2_000):
             file.write(generator.bytes(2_000 * 28 * 28))
-    idx.write(folder / labels.name, generator.integers(0, 10, count, np.uint8))
+    header = bytes([0, 0, 8, 1]) + count.to_bytes(4, "big")
+    (folder / labels.name).write_bytes(
+        header + generator.integers(0, 10, count, np.uint8).tobytes()
+    )
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import pooch
 from common import ROOT, arguments, row
 
 from keras_lenet import console
-from keras_lenet.data import catalogue, download, idx
+from keras_lenet.data import catalogue, download, reading
 from keras_lenet.errors import Error
 
 sys.path.insert(0, str(ROOT / "tests"))
@@ -37,7 +37,7 @@ def verify(path):
 def fetch(cache, url, start):
     """Have a data set of four files of one content from one mirror, in a process of its own."""
     os.environ["XDG_CACHE_HOME"] = cache
-    digest = hashlib.sha256(idx.read_bytes(Path(cache) / "published.gz")).hexdigest()
+    digest = hashlib.sha256(reading.read_bytes(Path(cache) / "published.gz")).hexdigest()
     mnist = catalogue.DATASETS["mnist"]
     images, labels = (
         {split: replace(file, sha256=digest) for split, file in files.items()}
@@ -95,7 +95,7 @@ def main() -> None:
                 assert not path.exists()
                 refused += 1
             for server in servers:
-                faults += sum(fault is not None for fault, _ in server.log)
+                faults += sum(fault is not None for fault in server.log)
                 requests += len(server.log)
                 assert len(server.log) < 100, server.log
                 server.close()

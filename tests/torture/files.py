@@ -31,7 +31,7 @@ from pathlib import Path
 from common import ROOT, arguments, row
 
 from keras_lenet import artifacts, recipe
-from keras_lenet.data import idx
+from keras_lenet.data import reading
 from keras_lenet.edge import decoding, metadata, prepare
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
@@ -225,8 +225,8 @@ ZIP = [TFLITE[0][-600:], bombs()]
 
 # By name: the function, what is changed, and the share of the inputs that IDX gets.
 TARGETS = {
-    "IDX": (lambda content: idx.parse(content, 3 if content[3:4] == b"\3" else 1), IDX, 1),
-    "IDX files, gzip": (lambda content: idx.read(file_of(content, "x"), 3), GZIP, 0.001),
+    "IDX": (lambda content: reading.parse(content, 3 if content[3:4] == b"\3" else 1), IDX, 1),
+    "IDX files, gzip": (lambda content: reading.read(file_of(content, "x"), 3), GZIP, 0.001),
     "recipes": (read_recipe, TOML, 0.001),
     "--set": (set_recipe, [b"train.epochs=3", b"a=" + b"[" * 5000, b"name='x'"], 0.005),
     "TFLite metadata": (read_metadata, [DESCRIPTION, shared_offsets()], 0.001),
@@ -308,7 +308,7 @@ def declared_is_not_allocated():
     """The bytes that a header of 2^31 images makes the parser allocate."""
     tracemalloc.start()
     with contextlib.suppress(Error):
-        idx.parse(header(2**31, 28, 28) + bytes(1000), 3)
+        reading.parse(header(2**31, 28, 28) + bytes(1000), 3)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
@@ -336,7 +336,7 @@ def by_coverage(seconds):
                 if problem := attempt(name, function, content):
                     raise AssertionError(problem)
 
-            modules = (idx, recipe, metadata, metadata_writer, artifacts, results)
+            modules = (reading, recipe, metadata, metadata_writer, artifacts, results)
             for module in modules:
                 for value in vars(module).values():
                     if getattr(value, "__module__", "") == module.__name__ and hasattr(
