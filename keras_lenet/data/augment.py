@@ -61,7 +61,11 @@ def augmenter(
 
     @tf.function(jit_compile=True)
     def warp(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        x, y = coordinates(affine(draws[:, :AFFINE], warps, size, output_size), output_size)
+        maps = affine(draws[:, :AFFINE], warps, size, output_size)
+        a, b, x0, c, d, y0 = tf.split(maps[..., tf.newaxis], 6, axis=1)  # (N, 1, 1) each
+        column = tf.range(output_size, dtype=tf.float32)
+        row = column[:, tf.newaxis]
+        x, y = a * column + b * row + x0, c * column + d * row + y0
         if warps.elastic:
             across, down = displacement(draws[:, DRAWS.index("seed")], output_size, size)
             x, y = x + warps.elastic * across, y + warps.elastic * down
@@ -124,14 +128,6 @@ def affine(draws: tf.Tensor, warps: Augment, size: int, output_size: int) -> tf.
     x0 = centre - right * warps.shift - (a + b) * output_centre
     y0 = centre - down * warps.shift - (c + d) * output_centre
     return tf.stack([a, b, x0, c, d, y0], axis=1)
-
-
-def coordinates(transforms: tf.Tensor, output_size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Apply the maps of `affine`, (N, 6), to all output pixels: x and y, (N, side, side) each."""
-    a, b, x0, c, d, y0 = tf.split(transforms[..., tf.newaxis], 6, axis=1)  # (N, 1, 1) each
-    column = tf.range(output_size, dtype=tf.float32)
-    row = column[:, tf.newaxis]
-    return a * column + b * row + x0, c * column + d * row + y0
 
 
 def displacement(seeds: tf.Tensor, output_size: int, size: int) -> tuple[tf.Tensor, tf.Tensor]:

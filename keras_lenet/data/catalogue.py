@@ -100,8 +100,7 @@ _KMNIST_GZ = (
     "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
     "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
 )
-_TOPS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat")
-_REST = ("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+_CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 
 DATASETS: dict[str, Dataset] = {
     "mnist": Dataset(
@@ -115,7 +114,7 @@ DATASETS: dict[str, Dataset] = {
     "fashion_mnist": Dataset(
         "Fashion-MNIST, clothing: 60,000 + 10,000",
         *_by_split(*map(File, MNIST_NAMES, _FASHION_MNIST)),
-        classes=_TOPS + _REST,
+        classes=tuple(_CLOTHES.split(",")),
         shows="clothing",
         mirrors=(
             "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",

@@ -25,8 +25,7 @@ from scipy import sparse
 SIZE = 28
 SEVERITIES = (1, 2, 3, 4, 5)
 
-Images = NDArray[np.uint8]
-"""(N, 28, 28), 0 = background, 255 = ink."""
+Images = NDArray[np.uint8]  # (N, 28, 28), 0 = background, 255 = ink
 Floats = NDArray[np.floating[Any]]
 Random = np.random.Generator
 

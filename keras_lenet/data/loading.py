@@ -58,13 +58,13 @@ Pixels: TypeAlias = NDArray[np.uint8] | Rows
 
 @dataclass(frozen=True)
 class Examples:
-    """Images and labels that know which split they belong to.
+    """Images and labels of one split.
 
     Attributes:
         images: uint8, (N, 28, 28), in memory or in a mapped file.
         labels: uint8, (N,): 0 to 9, or `NO_CLASS`.
-        indices: int64, (N,): the position of each in the dataset's file; -1 for outliers.
-        split: their origin; only "test" may be scored, only the others may decide a choice.
+        indices: int64, (N,): positions in the dataset's file; -1 for outliers.
+        split: only "test" may be scored, only the others may decide a choice.
     """
 
     images: Pixels
@@ -148,10 +148,7 @@ def load_test(dataset: str, data_dir: Path | None) -> Examples:
 
 
 def stratified_mask(labels: NDArray[np.uint8], share: float, seed: int) -> NDArray[np.bool_]:
-    """Choose `share` of each class at random: bool, (N,).
-
-    Rounded per class, but at least one example is chosen and one is left where a class has two.
-    """
+    """Choose `share` of each class at random, at least one and not all: bool, (N,)."""
     generator = np.random.default_rng(seed)
     chosen = np.zeros(len(labels), bool)
     for label in np.unique(labels):
@@ -176,6 +173,8 @@ def training_batches(
     """Make shuffled, augmented batches, one epoch after the other.
 
     Every epoch has `steps_per_epoch` full batches; the few images left over differ each epoch.
+    Batches are images, float32 (batch, size, size, 1) in [0, 1], and labels, int32 (batch,); with
+    lessons, labels and teacher logits, float32 (batch, 1 + 10).
 
     Args:
         examples: training examples; test examples are refused.
@@ -188,10 +187,6 @@ def training_batches(
         lessons: teacher logits; their seed and round then decide the change.
         context: this host. Each batch is cut into one share for each device of all hosts; the
             shares of this host's devices are yielded, one after the other.
-
-    Returns:
-        Dataset of images, float32 (batch, size, size, 1) in [0, 1], and labels, int32 (batch,), or
-        with lessons float32 (batch, 1 + 10), labels first.
     """
     _refuse_test(examples)
     count, steps = len(examples), steps_per_epoch(examples, batch_size)
@@ -221,10 +216,8 @@ def training_batches(
             targets = _targets(targets, tf.gather(answers[turn], batch))
         return change(images_at(batch), draws), targets
 
-    numbers = tf.data.Dataset.range(epochs.start, epochs.stop)
-    batches = numbers.flat_map(epoch_batches).map(
-        load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
+    batches = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(epoch_batches)
+    batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return batches.prefetch(tf.data.AUTOTUNE).with_options(UNTUNED)
 
 
@@ -237,10 +230,9 @@ def warped_in_order(
     epoch: int,
     batch_size: int = 256,
 ) -> tf.data.Dataset:
-    """Yield every training example once, in order, warped as `training_batches` does in this epoch.
+    """Warp every training example once, in order, as `training_batches` does in this epoch.
 
-    Returns:
-        Dataset of float32 (batch, size, size, 1) in [0, 1]; the last batch may be smaller.
+    Batches are float32 (batch, size, size, 1) in [0, 1]; the last may be smaller.
     """
     _refuse_test(examples)
     change = augment.augmenter(warps, None, SIZE, size)
@@ -321,10 +313,7 @@ def plain_batches(
 
 
 def calibration_examples(examples: Examples, count: int, seed: int) -> Examples:
-    """Choose training examples, as many of each class, for a representative dataset.
-
-    `count` is rounded down to a multiple of the number of classes. Test examples are refused.
-    """
+    """Choose equally many training examples of each class, at most `count`, for calibration."""
     _refuse_test(examples)
     generator = np.random.default_rng(seed)
     classes = np.unique(examples.labels)

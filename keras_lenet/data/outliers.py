@@ -21,8 +21,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from keras_lenet.edge.prepare import prepare
 
-Page = NDArray[np.uint8]
-"""(72, 72) or (28, 28), 0 = background, 255 = ink."""
+Page = NDArray[np.uint8]  # (72, 72) or (28, 28), 0 = background, 255 = ink
 
 SIZE = 28
 LETTERS = "AEFHKLMNPRTUVWXYadefhkmnprtuvwxy"

@@ -34,12 +34,9 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class Images:
-    """Images with their labels.
+    """Images, (N, 28, 28), 0 = background, 255 = ink, and labels, (N,), 0 to 9.
 
-    Attributes:
-        images: uint8, (N, 28, 28), 0 = background, 255 = ink; mapped where the file is neither
-            compressed nor published.
-        labels: uint8, (N,), 0 to 9.
+    Images are mapped where the file is neither compressed nor published.
     """
 
     images: NDArray[np.uint8]
@@ -50,8 +47,7 @@ def load(name: str, split: Split, data_dir: Path | None = None) -> Images:
     """Read one split of a dataset that is on this machine.
 
     Args:
-        name: a key of `catalogue.DATASETS`, "digits", or a folder with files named as MNIST's;
-            uncompressed ones may have any size.
+        name: a key of `catalogue.DATASETS`, "digits", or a folder with files named as MNIST's.
         split: "train" or "test".
         data_dir: folder that holds `<dataset>/<file>[.gz]`; it comes before the user's cache.
 
