@@ -87,37 +87,16 @@ def test_rotate_takes_a_mark_to_its_place_either_way():
     assert len(np.unique(np.sign(y))) == 2
 
 
-def test_scale_shear_and_strokes_change_a_bar_by_their_strength():
-    bar = np.zeros((20, 28, 28), np.uint8)
+def test_scale_and_strokes_change_a_bar_by_their_strength():
+    bar = np.zeros((1, 28, 28), np.uint8)
     bar[:, 4:24, 12:16] = 255
-    expected = np.zeros_like(bar[0])
-    expected[9:19, 13:15] = 255
-    np.testing.assert_array_equal(corrupt(bar, "scale", 5, 0), np.stack([expected] * 20))
-    middle = corrupt(bar, "shear", 2, 0)[:, 4:24].astype(float) @ np.arange(28) / (4 * 255)
-    slope = (middle[:, -1] - middle[:, 0]) / 19
-    np.testing.assert_allclose(np.abs(slope), 0.3, atol=0.01)
-    assert len(np.unique(np.sign(slope))) == 2
+    halved = np.zeros_like(bar)
+    halved[:, 9:19, 13:15] = 255
+    np.testing.assert_array_equal(corrupt(bar, "scale", 5, 0), halved)
     mean_width = 80 / 24  # by area and outline; hard edges cost up to an eighth on either side
     for name, severity, share in (("thicken", 5, 1), ("thicken", 2, 0.4), ("thin", 5, -0.7)):
         width = corrupt(bar, name, severity, 0)[0, 14].sum() / 255
         assert width == pytest.approx(4 + share * mean_width, abs=0.25)
-
-
-def test_noise_and_blur_have_their_strength():
-    grey = np.full((50, 28, 28), 128, np.uint8)
-    noise = corrupt(grey, "gaussian_noise", 2, 0).astype(float) - 128
-    assert noise.std() == pytest.approx(0.12 * 255, rel=0.02)
-    assert noise.mean() == pytest.approx(0, abs=0.5)
-    values = corrupt(grey, "impulse_noise", 5, 0)
-    for value in (0, 255):
-        assert (values == value).mean() == pytest.approx(0.135, abs=0.01)
-    assert set(np.unique(values)) == {0, 128, 255}
-    dot = np.zeros((1, 28, 28), np.uint8)
-    dot[0, 14, 14] = 255
-    spread = corrupt(dot, "gaussian_blur", 3, 0)[0]
-    peak, beside = 255 / (2 * np.pi * 1.2**2), np.exp(-0.5 / 1.2**2)
-    assert spread[14, 14] == pytest.approx(peak, abs=1)
-    assert spread[14, 15] == spread[13, 14] == pytest.approx(peak * beside, abs=1)
 
 
 def test_light_and_page_change_pixels_exactly():

@@ -28,7 +28,6 @@ DRAWS = (
     "spoilt",
 )  # fmt: skip
 """Names of the numbers drawn for one image; the first `AFFINE` are those of the affine warp."""
-PARAMETERS = len(DRAWS)
 AFFINE = 5
 STREAMS = (AFFINE, 12, 1)
 """Sizes of the random streams. Append only, so that existing draws do not change."""
@@ -54,8 +53,8 @@ def augmenter(
         output_size: side of the result, in pixels.
 
     Returns:
-        A function of images, uint8 (N, size, size, 1), and draws, float32 (N, PARAMETERS) in
-        [-1, 1], to float32 (N, output_size, output_size, 1) in [0, 1]. All draws at 0 give the
+        A function of images, uint8 (N, size, size, 1), and draws, float32 (N, 18) in [-1, 1], by
+        `DRAWS`, to float32 (N, output_size, output_size, 1) in [0, 1]. All draws at 0 give the
         plain resize, apart from the fields hashed from the draw "seed".
     """
 

@@ -266,7 +266,7 @@ def _reader(images: Pixels) -> Callable[[tf.Tensor], tf.Tensor]:
 def _drawer(count: int, seed: int, epoch: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
     """Draw what decides each image's change; return a function from positions (n,) to its draws.
 
-    The draws are float32, (n, PARAMETERS). The streams are joined for a batch alone: joined for all
+    The draws are float32, (n, 18). The streams are joined for a batch alone: joined for all
     images, they would be in memory twice.
     """
     _, first = _seeds(seed, epoch)
