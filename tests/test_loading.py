@@ -284,8 +284,8 @@ def anonymous():
 
 
 @pytest.mark.slow
-def test_an_epoch_of_a_mapped_file_takes_less_than_150_bytes_an_image(tmp_path):
-    """With the first batch an epoch's order and draws are made."""
+def test_an_epoch_of_a_mapped_file_takes_less_than_115_bytes_an_image(tmp_path):
+    """The first batch needs the whole epoch's order and draws: some 85 bytes here."""
 
     def draw():
         examples, _ = loading.load_training(str(tmp_path), None, 0.1, seed=0)
@@ -308,7 +308,7 @@ def test_an_epoch_of_a_mapped_file_takes_less_than_150_bytes_an_image(tmp_path):
                 seen.append(anonymous() - before)
         job.result()
         peaks.append(max(seen))
-    assert peaks[1] - peaks[0] < 150 * 1_000_000
+    assert peaks[1] - peaks[0] < 115 * 1_000_000
 
 
 def lessons_for(examples, rounds=2, seed=7):
