@@ -227,6 +227,8 @@ def test_a_zip_file_is_verified_and_unpacked_as_far_as_files_are_missing(publish
     lost.unlink()
     download.download("emnist_digits")
     assert (kept.read_bytes(), lost.read_bytes()) == (b"kept", content)
+    (published / "gzip.zip").unlink()
+    download.download("emnist_digits")  # nothing is missing
     assert {path.name for path in folder.iterdir()} == {*names, ".lock"}
 
 
