@@ -1,6 +1,6 @@
 # `make run`: from MNIST to a measured int8 TFLite. `make check`: style, types and the fast tests.
 # `make test`: everything that is checked. `make tables`: the READMEs' tables, from their records.
-# `make mutants [ROOMS="idx fit"]`: how many deliberate faults the tests notice.
+# `make mutants [ROOMS="reading fit"]`: how many deliberate faults the tests notice.
 # `make bench`: every speed, beside its peers. `make torture`: kills, full disks, bad networks,
 # strangers' files.
 

@@ -1,6 +1,7 @@
 """Synthetic digits as IDX files, and one run of every stage that many tests look at."""
 
 import contextlib
+import gzip
 import importlib.util
 import json
 import os
@@ -8,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw, ImageFont
 from waitress import wasyncore
 
-from keras_lenet.data import catalogue, idx
+from keras_lenet.data import catalogue, reading
 from keras_lenet.draw.server import listen
 from keras_lenet.edge.classifier import Classifier
 
@@ -89,12 +90,34 @@ def draw_digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
+def write_idx(path: Path, array: np.ndarray, level: int = 9) -> None:
+    """Write a uint8 array as IDX, compressed when the name ends in `.gz`."""
+    content = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    content += array.tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(content, level, mtime=0) if path.suffix == ".gz" else content)
+
+
+def write_emnist(folder: Path, monkeypatch, count: int = 20) -> np.ndarray:
+    """Write `count` images as EMNIST is published, and expect so many; return them upright."""
+    dataset = catalogue.DATASETS["emnist_digits"]
+    images, labels = draw_digits(count, 0)
+    known = {}
+    for kind, array in (("images", images.transpose(0, 2, 1)), ("labels", labels)):
+        files = getattr(dataset, kind)
+        for file in files.values():
+            write_idx(folder / f"{file.name}.gz", array)
+        known[kind] = {split: replace(file, count=count) for split, file in files.items()}
+    monkeypatch.setitem(catalogue.DATASETS, "emnist_digits", replace(dataset, **known))
+    return images
+
+
 def write_dataset(folder: Path, train: int = 400, test: int = 100) -> Path:
     """Write synthetic digits as the four files that MNIST has."""
     for prefix, count, seed in (("train", train, 1), ("t10k", test, 2)):
         images, labels = draw_digits(count, seed)
-        idx.write(folder / f"{prefix}-images-idx3-ubyte.gz", images)
-        idx.write(folder / f"{prefix}-labels-idx1-ubyte", labels)
+        write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", images)
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte", labels)
     return folder
 
 
@@ -116,7 +139,7 @@ def mapped(tmp_path_factory, synthetic) -> Path:
     """The images of `synthetic` in uncompressed files, which are mapped; not to be changed."""
     folder = tmp_path_factory.mktemp("mapped")
     for path in synthetic.iterdir():
-        (folder / path.name.removesuffix(".gz")).write_bytes(idx.read_bytes(path))
+        (folder / path.name.removesuffix(".gz")).write_bytes(reading.read_bytes(path))
     return folder
 
 

@@ -49,11 +49,11 @@ class Room:
 
 
 ROOMS = {
-    "idx": Room("data/idx", "idx"),
+    "reading": Room("data/reading", "reading download"),
     "loading": Room("data/loading", "loading"),
     "augment": Room("data/augment", "augment"),
     "outliers": Room("data/outliers", "outliers"),
-    "catalogue": Room("data/catalogue data/reading data/download", "catalogue download"),
+    "catalogue": Room("data/catalogue data/download", "catalogue reading download"),
     "corruptions": Room("data/corruptions", "corruptions"),
     "fit": Room("training/fit training/losses", "fitting loop optimizer"),
     "train": Room(

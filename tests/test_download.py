@@ -2,13 +2,19 @@
 
 import hashlib
 import time
+import zipfile
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pooch
 import pytest
+from conftest import write_dataset, write_emnist, write_idx
 from faulty import FAULTS, Faulty
 
-from keras_lenet.data import download
+from keras_lenet import artifacts
+from keras_lenet.data import catalogue, download, reading
 from keras_lenet.errors import Error
 
 CONTENT = hashlib.sha512(b"content").digest() * 2000  # 128 kB
@@ -21,7 +27,8 @@ def verify(path):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(pooch.core.time, "sleep", lambda seconds: None)
+    # Not `time.sleep` itself: the server stalls with it.
+    monkeypatch.setattr(pooch.core, "time", SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setattr(download, "TIMEOUT", (0.3, 0.3))
 
 
@@ -38,26 +45,27 @@ def path(tmp_path):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_after_each_fault_the_next_mirror_has_it(server, path, fault):
-    """Where the same mirror, tried again, does not help."""
-    bad = Faulty(CONTENT)
+def test_after_a_lasting_fault_the_next_mirror_is_tried(server, path, fault):
+    bad = Faulty(CONTENT, stall=30)
     bad.faults = [fault] * 100
+    start = time.monotonic()
     download.fetch([bad.url, server.url], path, verify)
     bad.close()
+    assert time.monotonic() - start < 15
     assert path.read_bytes() == CONTENT
     assert [file.name for file in path.parent.iterdir()] == ["file.gz"]
     assert 1 <= len(bad.log) <= 100
 
 
 @pytest.mark.parametrize("fault", ["truncates", "stalls", "is busy", "hangs up", "declares more"])
-def test_what_may_pass_is_tried_again(server, path, fault):
+def test_after_a_passing_fault_the_same_mirror_is_tried_again(server, path, fault):
     server.faults = [fault]
     download.fetch([server.url], path, verify)
     assert path.read_bytes() == CONTENT
-    assert len(server.log) == 2
+    assert server.log == [fault, None]
 
 
-def test_where_no_mirror_has_it_each_is_named_and_what_was_there_stays(server, path):
+def test_a_failed_download_names_each_mirror_and_keeps_the_old_file(server, path):
     path.write_bytes(b"before")
     server.faults = ["is busy"] * download.ATTEMPTS + ["serves other bytes"]
     with pytest.raises(Error) as caught:
@@ -68,32 +76,19 @@ def test_where_no_mirror_has_it_each_is_named_and_what_was_there_stays(server, p
     assert [file.name for file in path.parent.iterdir()] == ["file.gz"]
 
 
-def test_an_unreachable_mirror_is_given_up_within_seconds(server, path):
+def test_an_unreachable_mirror_is_named(server, path):
     server.close()
     with pytest.raises(Error, match=r"could not be downloaded: .*Connection refused"):
         download.fetch([server.url], path, verify)
 
 
-def test_a_mirror_that_stalls_is_left(server, path):
-    bad = Faulty(CONTENT, stall=30)
-    bad.faults = ["stalls"] * download.ATTEMPTS
-    start = time.monotonic()
-    download.fetch([bad.url, server.url], path, verify)
-    bad.close()
-    assert time.monotonic() - start < 15
-
-
-def test_what_comes_in_is_put_beside_its_place(server, path, monkeypatch):
-    """A file can be renamed on one file system alone."""
+def test_the_temporary_file_is_on_the_file_system_of_the_target(server, path, monkeypatch):
     create, folders = pooch.create, []
-
-    def seen(folder, *args, **settings):
-        folders.append(Path(folder).parent)
-        return create(folder, *args, **settings)
-
-    monkeypatch.setattr(pooch, "create", seen)
+    monkeypatch.setattr(
+        pooch, "create", lambda folder, *a, **k: folders.append(folder) or create(folder, *a, **k)
+    )
     download.fetch([server.url], path, verify)
-    assert folders == [path.parent]
+    assert [Path(folder).parent for folder in folders] == [path.parent]
 
 
 def test_a_full_disk_is_not_blamed_on_the_mirror(server, path, monkeypatch):
@@ -106,8 +101,146 @@ def test_a_full_disk_is_not_blamed_on_the_mirror(server, path, monkeypatch):
     assert list(path.parent.iterdir()) == []
 
 
-def test_progress_shows_the_bytes_that_have_come(server, path, monkeypatch):
+def test_progress_shows_received_and_expected_bytes(server, path, monkeypatch):
     seen = []
-    monkeypatch.setattr(download._Bar, "update", lambda bar, count: seen.append(count))
+    original = download._Bar.update
+
+    def update(bar, count):
+        original(bar, count)
+        task = bar._progress.tasks[bar._task]
+        seen.append((task.completed, task.total))
+
+    monkeypatch.setattr(download._Bar, "update", update)
     download.fetch([server.url], path, verify)
-    assert sum(seen) >= len(CONTENT)
+    assert len(seen) > 2
+    assert seen[0] == (1 << 16, len(CONTENT))
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """The folder of the second mirror of the dataset `tiny`; the first has nothing."""
+    folder = tmp_path / "published"
+    write_dataset(folder, 20, 20)
+    for path in folder.glob("*-ubyte"):
+        write_idx(path.with_name(f"{path.name}.gz"), reading.read(path, 1))
+        path.unlink()
+    server = Faulty(folder)
+    mirror = f"{server.url.rpartition('/')[0]}/"
+    mirrors = (f"{mirror}nothing-here/", mirror)
+    know(monkeypatch, folder, lambda content, path: {"sha256": content}, mirrors=mirrors)
+    yield folder
+    server.close()
+
+
+def know(monkeypatch, folder, digests, **changes):
+    """Make the files in `folder` the dataset `tiny`, with digests of content and file."""
+
+    def known(file):
+        path = folder / f"{file.name}.gz"
+        content = hashlib.sha256(reading.read_bytes(path)).hexdigest()
+        return catalogue.File(file.name, **digests(content, artifacts.sha256(path)))
+
+    tiny = catalogue.DATASETS.get("tiny", catalogue.DATASETS["mnist"])
+    for kind in ("images", "labels"):
+        files = getattr(tiny, kind).items()
+        changes[kind] = {split: known(file) for split, file in files}
+    monkeypatch.setitem(catalogue.DATASETS, "tiny", replace(tiny, **changes))
+
+
+def cached(name):
+    return catalogue.cache_dir() / "tiny" / name
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+
+
+def test_a_download_fills_the_cache_and_clears_leftovers(published):
+    cached(f"{artifacts.TEMPORARY}x").mkdir(parents=True)
+    cached(f"{artifacts.TEMPORARY}x/part").touch()
+    assert not catalogue.is_here("tiny", "train", None)
+    download.download("tiny")
+    assert catalogue.is_here("tiny", "train", None)
+    assert catalogue.is_here("tiny", "test", None)
+    assert len(reading.load("tiny", "train").images) == 20
+    names = {path.name for path in published.iterdir()}
+    assert {path.name for path in cached("").iterdir()} == {*names, ".lock"}
+
+
+def test_a_bad_download_replaces_nothing(published):
+    download.download("tiny")
+    content = cached(IMAGES).read_bytes()
+    cached(LABELS).unlink()
+    write_idx(published / LABELS, np.zeros(20, np.uint8))
+    with pytest.raises(Error, match=f"{LABELS} could not be .*checksum mismatch"):
+        download.download("tiny")
+    assert cached(IMAGES).read_bytes() == content
+    assert not cached(LABELS).exists()
+    assert not list(cached("").glob(f"{artifacts.TEMPORARY}*"))
+
+
+def test_labels_and_uncompressed_copies_are_verified(published):
+    for path in published.iterdir():
+        cached("").mkdir(parents=True, exist_ok=True)
+        cached(path.stem).write_bytes(reading.read_bytes(path))
+    assert len(reading.load("tiny", "train").images) == 20
+    path = cached(LABELS).with_suffix("")
+    write_idx(path, np.zeros(20, np.uint8))
+    with pytest.raises(Error, match=f"{path}: checksum mismatch"):
+        reading.load("tiny", "train")
+
+
+def test_a_dataset_known_by_its_gz_is_read_from_the_published_gz_alone(published, monkeypatch):
+    know(monkeypatch, published, lambda content, gz: {"gz_sha256": gz})
+    download.download("tiny")
+    path, plain = cached(IMAGES), cached(IMAGES).with_suffix("")
+    plain.write_bytes(b"not looked at")
+    assert len(reading.load("tiny", "train").images) == 20
+    content = reading.read_bytes(path)
+    write_idx(path, reading.read(path, 3), level=1)
+    with pytest.raises(Error, match=f"{path}: checksum mismatch"):
+        reading.load("tiny", "train")
+    path.unlink()
+    plain.write_bytes(content)
+    assert not catalogue.is_here("tiny", "train", None)
+
+
+def test_a_zip_file_is_verified_and_unpacked_as_far_as_files_are_missing(published, monkeypatch):
+    upright = write_emnist(published, monkeypatch)
+    names = {path.name for path in published.glob("emnist*")}
+    with zipfile.ZipFile(published / "gzip.zip", "w") as archive:
+        for name in names:
+            archive.write(published / name, f"gzip/{name}")
+    mirrors = tuple(f"{mirror}gzip.zip" for mirror in catalogue.DATASETS["tiny"].mirrors)
+    zipped = replace(catalogue.DATASETS["emnist_digits"], mirrors=mirrors)
+    monkeypatch.setitem(catalogue.DATASETS, "emnist_digits", zipped)
+    with pytest.raises(Error, match="its checksum is not the published one"):
+        download.download("emnist_digits")
+    assert not catalogue.is_here("emnist_digits", "train", None)
+    known = replace(zipped, zip_sha256=artifacts.sha256(published / "gzip.zip"))
+    monkeypatch.setitem(catalogue.DATASETS, "emnist_digits", known)
+    download.download("emnist_digits")
+    for split in ("train", "test"):
+        np.testing.assert_array_equal(reading.load("emnist_digits", split).images, upright)
+    folder = catalogue.cache_dir() / "emnist_digits"
+    kept, lost = (folder / name for name in sorted(names)[:2])
+    content = lost.read_bytes()
+    kept.write_bytes(b"kept")
+    lost.unlink()
+    download.download("emnist_digits")
+    assert (kept.read_bytes(), lost.read_bytes()) == (b"kept", content)
+    (published / "gzip.zip").unlink()
+    download.download("emnist_digits")  # nothing is missing
+    assert {path.name for path in folder.iterdir()} == {*names, ".lock"}
+
+
+def test_only_known_and_missing_datasets_are_downloaded(tmp_path, monkeypatch):
+    downloaded = []
+    monkeypatch.setattr(download, "download", downloaded.append)
+    write_dataset(tmp_path / "mnist", 20, 20)
+    (tmp_path / "mnist" / "t10k-labels-idx1-ubyte").unlink()
+    for name in ("mnist", "digits", str(tmp_path / "elsewhere")):
+        download.obtain(name, "train", tmp_path)
+    assert downloaded == []
+    download.obtain("mnist", "test", tmp_path)
+    assert downloaded == ["mnist"]

@@ -7,12 +7,12 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from conftest import PIPELINES, SMOKE, draw_digits
+from conftest import PIPELINES, SMOKE, draw_digits, write_idx
 from typer.testing import CliRunner
 
 from keras_lenet import artifacts, cli, pipeline, recipe
 from keras_lenet.artifacts import Record
-from keras_lenet.data import catalogue, idx
+from keras_lenet.data import catalogue
 from keras_lenet.errors import Error, GateError
 from keras_lenet.evaluation import results
 from keras_lenet.reporting.card import card
@@ -205,8 +205,8 @@ def clothing(tmp_path, monkeypatch):
     monkeypatch.setitem(catalogue.DATASETS, "fashion_mnist", replace(known, **unverified))
     for part, count in (("train", 200), ("t10k", 60)):
         images, labels = draw_digits(count, count)
-        idx.write(tmp_path / "fashion_mnist" / f"{part}-images-idx3-ubyte", images)
-        idx.write(tmp_path / "fashion_mnist" / f"{part}-labels-idx1-ubyte", labels)
+        write_idx(tmp_path / "fashion_mnist" / f"{part}-images-idx3-ubyte", images)
+        write_idx(tmp_path / "fashion_mnist" / f"{part}-labels-idx1-ubyte", labels)
     return tmp_path
 
 

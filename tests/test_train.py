@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
-from conftest import SMOKE, keras_lenet, write_dataset
+from conftest import SMOKE, keras_lenet, write_dataset, write_idx
 from PIL import Image
 
 from keras_lenet import models
-from keras_lenet.data import idx, loading
+from keras_lenet.data import loading, reading
 from keras_lenet.errors import Error
 from keras_lenet.evaluation import confidence
 from keras_lenet.recipe import Augment, Degrade, Distill, Model, Recipe, Train
@@ -80,7 +80,7 @@ def test_standardization_by_the_digits_alone_is_folded_into_the_first_layer(data
 def test_images_that_are_all_alike_cannot_be_standardized(tmp_path):
     folder = write_dataset(tmp_path / "alike", train=40, test=10)
     for path in folder.glob("*images*"):
-        idx.write(path, np.full_like(idx.read(path, 3), 7))
+        write_idx(path, np.full_like(reading.read(path, 3), 7))
     wanted = tiny.recipe(folder, data={"standardize": True}, train=Train(batch_size=15))
     complaint = (
         r"^data.standardize = true: every pixel of the 30 training images is 7, so their "

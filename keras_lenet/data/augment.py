@@ -1,22 +1,25 @@
-"""Training images, warped and written and lit otherwise, a batch at a time.
+"""Augmentation and degradation of training images, a batch at a time.
 
 Rotation, shift, zoom, shear, elastic distortion and the resize to the model's input are one
-sampling of the original pixels. Chaining one layer for each of them interpolates as often, and
-blurs. What changes the strokes, the light and the page follows, where a recipe asks for it.
+sampling of the original pixels; a chain of layers would interpolate several times, and blur.
+Changes of strokes, light and page follow where a recipe asks for them.
 
-An image's change is a function of the numbers drawn for it, whatever batch it comes in. What takes
-many numbers, a displacement or noise, is hashed from one of them.
+The numbers drawn for an image decide its change, whatever batch it comes in. Displacements, clouds
+and noise take many numbers: they are hashed from one of the draws.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable
-from typing import Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from keras_lenet.recipe import Augment, Degrade
 
 DRAWS = (
     "turn", "zoom", "shear", "right", "down",
@@ -24,12 +27,10 @@ DRAWS = (
     "covered_x", "covered_y", "covered_width", "covered_height", "covered_level",
     "spoilt",
 )  # fmt: skip
-"""What the numbers that are drawn for one image are for."""
-PARAMETERS = len(DRAWS)
+"""Names of the numbers drawn for one image; the first `AFFINE` are those of the affine warp."""
 AFFINE = 5
-"""The first of them, which the affine warp takes."""
 STREAMS = (AFFINE, 12, 1)
-"""How many of them are drawn together: what was added later changed none that was drawn before."""
+"""Sizes of the random streams. Append only, so that existing draws do not change."""
 
 SMOOTHNESS = 4.0
 """Standard deviation of the bell that smooths a displacement, in pixels: Simard et al.'s sigma."""
@@ -37,51 +38,33 @@ _NODES = 7  # a side of the grid of bells: a little more than one standard devia
 _LEAST_CONTRAST = 0.1
 
 
-class Warps(Hashable, Protocol):
-    """How far each image may be warped; the `augment` section of a recipe, which explains them."""
-
-    rotate: float
-    shift: float
-    zoom: float
-    shear: float
-    elastic: float
-    thickness: float
-
-
-class Harms(Hashable, Protocol):
-    """How far light and page may be spoilt; the `degrade` section of a recipe."""
-
-    share: float
-    light: float
-    clouds: float
-    noise: float
-    occlusion: float
-
-
 @functools.lru_cache(maxsize=2)  # compiled once, for the batch that is shown and those that train
 def augmenter(
-    warps: Warps, harms: Harms | None, size: int, output_size: int
+    warps: Augment, harms: Degrade | None, size: int, output_size: int
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Make the function that changes a batch of images.
+    """Make the function that augments, and with `harms` degrades, a batch of images.
 
-    Written out and compiled by XLA, which makes one loop of the warp: it takes a third of the time
-    of TensorFlow's own ImageProjectiveTransformV3.
+    XLA compiles the warp to one loop: a third of the time of ImageProjectiveTransformV3.
 
     Args:
-        warps: how far images may be warped.
-        harms: how far light and page may be spoilt after that; None for not at all.
+        warps: limits of the augmentation.
+        harms: limits of the degradation after it, or None.
         size: side of the input images, in pixels.
         output_size: side of the result, in pixels.
 
     Returns:
-        A function of images, uint8 (N, size, size, 1), and draws, float32 (N, PARAMETERS) in
-        [-1, 1]; it gives float32 (N, output_size, output_size, 1) in [0, 1]. Where every draw is 0
-        it is the plain resize, but for what is hashed from the draw "seed".
+        A function of images, uint8 (N, size, size, 1), and draws, float32 (N, 18) in [-1, 1], by
+        `DRAWS`, to float32 (N, output_size, output_size, 1) in [0, 1]. All draws at 0 give the
+        plain resize, apart from the fields hashed from the draw "seed".
     """
 
     @tf.function(jit_compile=True)
     def warp(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        x, y = coordinates(affine(draws[:, :AFFINE], warps, size, output_size), output_size)
+        maps = affine(draws[:, :AFFINE], warps, size, output_size)
+        a, b, x0, c, d, y0 = tf.split(maps[..., tf.newaxis], 6, axis=1)  # (N, 1, 1) each
+        column = tf.range(output_size, dtype=tf.float32)
+        row = column[:, tf.newaxis]
+        x, y = a * column + b * row + x0, c * column + d * row + y0
         if warps.elastic:
             across, down = displacement(draws[:, DRAWS.index("seed")], output_size, size)
             x, y = x + warps.elastic * across, y + warps.elastic * down
@@ -95,36 +78,34 @@ def augmenter(
         if harms is None:
             return pixels
         clean, spoilt = pixels, drawn(named["spoilt"], harms.share)
-        # Squared: mostly mild, since these come on top of one another.
+        # Squared draws are mostly mild: clouds and noise come on top of one another.
         if harms.clouds:
             pixels = cloud(pixels, harms.clouds * named["clouds"] ** 2, named["seed"])
         if harms.occlusion:
             pixels = cover(pixels, harms.occlusion * output_size / size, named)
         if harms.noise:
             pixels = add_noise(pixels, harms.noise * named["noise"] ** 2, named["seed"])
-        # Last: a page of little contrast dims what lies on it too, and stays readable.
+        # Last: low contrast then dims clouds, cover and noise too, and the digit stays readable.
         if harms.light:
             pixels = relight(pixels, harms.light, named)
         return tf.where(spoilt[:, tf.newaxis, tf.newaxis], pixels, clean)
 
     def augment(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        # Apart: compiled as one, every neighbour that `thicken` looks at would be sampled anew.
+        # Compiled as one, XLA would sample anew every neighbour that `thicken` looks at.
         return finish(warp(images, draws), draws)[..., tf.newaxis]
 
     return augment
 
 
-def affine(draws: tf.Tensor, warps: Warps, size: int, output_size: int) -> tf.Tensor:
+def affine(draws: tf.Tensor, warps: Augment, size: int, output_size: int) -> tf.Tensor:
     """Compose each image's affine warp and the resize from `size` to `output_size` pixels a side.
 
-    Rotation, zoom and shear are about the image's centre. Everything drawn at 0 gives the plain
-    resize with half-pixel centres.
+    Rotation, counter-clockwise, zoom and shear are about the image's centre; shifts are in input
+    pixels, right and down. All draws at 0 give the plain resize with half-pixel centres.
 
     Args:
-        draws: float32, (N, 5), in [-1, 1]: where between its two extremes each image's rotation,
-            zoom, shear, shift in x and shift in y lie.
-        warps: the extremes: rotate in degrees, counter-clockwise; zoom as a fraction, above 0
-            to enlarge; shear as the tangent of its angle; shift in input pixels, right and down.
+        draws: float32, (N, 5), in [-1, 1]: the first of `DRAWS`.
+        warps: the amounts at a draw of 1.
         size: side of the input images, in pixels.
         output_size: side of the warped images, in pixels.
 
@@ -148,33 +129,13 @@ def affine(draws: tf.Tensor, warps: Warps, size: int, output_size: int) -> tf.Te
     return tf.stack([a, b, x0, c, d, y0], axis=1)
 
 
-def coordinates(transforms: tf.Tensor, output_size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where each output pixel comes from: x and y, float32, (N, output_size, output_size) each.
-
-    Args:
-        transforms: float32, (N, 6), from `affine`.
-        output_size: side of the output, in pixels.
-    """
-    a, b, x0, c, d, y0 = tf.split(transforms[..., tf.newaxis], 6, axis=1)  # (N, 1, 1) each
-    column = tf.range(output_size, dtype=tf.float32)
-    row = column[:, tf.newaxis]
-    return a * column + b * row + x0, c * column + d * row + y0
-
-
 def displacement(seeds: tf.Tensor, output_size: int, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Random smooth fields of unit variance: elastic distortion, in x and in y.
+    """Make random smooth fields of unit variance for elastic distortion, in x and in y.
 
-    Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural Networks Applied to
-    Visual Document Analysis", ICDAR 2003, section 2: white noise smoothed by a bell. Their best
-    strength, alpha = 34 at sigma = 4, is a standard deviation of 1.4 pixels.
-
-    Args:
-        seeds: float32, (N,): decide the fields.
-        output_size: side of the fields, in pixels.
-        size: what that is in pixels of the input images, which the smoothness is measured in.
-
-    Returns:
-        float32, (N, output_size, output_size) each.
+    The fields of seeds (N,) are (N, output_size, output_size) each, over an input of `size` pixels
+    a side. White noise smoothed by a bell: Simard, Steinkraus and Platt, "Best Practices for
+    Convolutional Neural Networks Applied to Visual Document Analysis", ICDAR 2003, section 2. Their
+    best strength, alpha = 34 at sigma = 4, is a standard deviation of 1.4 pixels.
     """
     bells = tf.constant(_bells(output_size, size))
     white = tf.reshape(_white(seeds, 0, 2 * _NODES**2), [-1, 2, _NODES**2])
@@ -183,15 +144,10 @@ def displacement(seeds: tf.Tensor, output_size: int, size: int) -> tuple[tf.Tens
 
 
 def sample(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Read each image at the places x, y, bilinearly; beyond the edge the edge pixel goes on.
+    """Sample images bilinearly at columns x and rows y; edge pixels continue beyond the edge.
 
-    Args:
-        images: uint8, (N, size, size, 1).
-        x: float32, (N, output_size, output_size): column, in pixels.
-        y: likewise, row.
-
-    Returns:
-        float32, (N, output_size, output_size), in [0, 1].
+    Images are uint8, (N, size, size, 1); x, y and the result, in [0, 1], are float32,
+    (N, output_size, output_size).
     """
     count, size = tf.shape(images)[0], images.shape[1]
     x, y = tf.clip_by_value(x, 0, size - 1), tf.clip_by_value(y, 0, size - 1)
@@ -215,10 +171,8 @@ def sample(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 def thicken(pixels: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
     """Widen strokes by up to a pixel to either side, or narrow them.
 
-    Args:
-        pixels: float32, (N, side, side).
-        amount: float32, (N,), in [-1, 1]: which share of the way to the brightest of each pixel's
-            3×3 neighbours, or, below 0, to the darkest.
+    Pixels, (N, side, side), go the share `amount`, (N,), of the way to the brightest of their 3×3
+    neighbours, or, below 0, to the darkest.
     """
     side = pixels.shape[1]
 
@@ -234,12 +188,9 @@ def thicken(pixels: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
 
 
 def relight(pixels: tf.Tensor, share: float, draws: dict[str, tf.Tensor]) -> tf.Tensor:
-    """Give `share` of the images ink and paper of other greys: dim, bright, pale or inverted.
+    """Give `share` of the images other greys for ink (1) and paper (0), which may be inverted.
 
-    Args:
-        pixels: float32, (N, side, side): 0 paper, 1 ink.
-        share: how many of the images.
-        draws: by name; "lit", "ink" and "paper", (N,) each.
+    Pixels are (N, side, side), the draws "lit", "ink" and "paper" (N,) each.
     """
     ink, paper = (draws["ink"] + 1) / 2, (draws["paper"] + 1) / 2
     contrast = ink - paper
@@ -248,7 +199,7 @@ def relight(pixels: tf.Tensor, share: float, draws: dict[str, tf.Tensor]) -> tf.
     lit = tf.cast(drawn(draws["lit"], share), tf.float32)
     paper, contrast = lit * paper, 1 + lit * (contrast - 1)
     greys = paper[:, tf.newaxis, tf.newaxis] + contrast[:, tf.newaxis, tf.newaxis] * pixels
-    return tf.clip_by_value(greys, 0, 1)  # of what rounding adds
+    return tf.clip_by_value(greys, 0, 1)  # rounding may exceed them
 
 
 def drawn(draws: tf.Tensor, share: float) -> tf.Tensor:
@@ -257,12 +208,9 @@ def drawn(draws: tf.Tensor, share: float) -> tf.Tensor:
 
 
 def cloud(pixels: tf.Tensor, amount: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-    """Add clouds `amount` times as bright as full ink, and scale the sum back to full ink.
+    """Add clouds `amount`, (N,), times as bright as full ink, and scale the sum back to full ink.
 
-    Args:
-        pixels: float32, (N, side, side), in [0, 1].
-        amount: float32, (N,), from 0.
-        seeds: float32, (N,): decide the clouds.
+    Pixels are (N, side, side) in [0, 1]; seeds, (N,), decide the clouds.
     """
     side = pixels.shape[1]
     coarse = _white(seeds, 1 << 10, _NODES**2) @ tf.constant(_bells(side, 28))
@@ -274,14 +222,9 @@ def cloud(pixels: tf.Tensor, amount: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
 
 
 def cover(pixels: tf.Tensor, side: float, draws: dict[str, tf.Tensor]) -> tf.Tensor:
-    """Cover a rectangle of up to `side` pixels a side with any grey.
+    """Cover a rectangle of up to `side` pixels a side of each image, (N, size, size), in any grey.
 
     Random erasing: Zhong, Zheng, Kang, Li and Yang, AAAI 2020.
-
-    Args:
-        pixels: float32, (N, size, size).
-        side: of the largest rectangle, in pixels.
-        draws: by name; those that begin with "covered", (N,) each.
     """
     places = tf.range(pixels.shape[1], dtype=tf.float32)
 
@@ -296,41 +239,30 @@ def cover(pixels: tf.Tensor, side: float, draws: dict[str, tf.Tensor]) -> tf.Ten
 
 
 def add_noise(pixels: tf.Tensor, deviation: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-    """Add nearly normal noise, and clip.
+    """Add nearly normal noise of standard deviation `deviation`, (N,), and clip to [0, 1].
 
-    Args:
-        pixels: float32, (N, side, side), in [0, 1].
-        deviation: float32, (N,): the noise's standard deviation, as a share of full ink.
-        seeds: float32, (N,): decide the noise.
+    Pixels are (N, side, side) in [0, 1]; seeds, (N,), decide the noise.
     """
     white = tf.reshape(_white(seeds, 1 << 12, pixels.shape[1] ** 2), tf.shape(pixels))
     return tf.clip_by_value(pixels + deviation[:, tf.newaxis, tf.newaxis] * white, 0, 1)
 
 
 def resize(images: tf.Tensor, output_size: int) -> tf.Tensor:
-    """Plain bilinear resize with half-pixel centres, as the deployed models do it inside.
-
-    Args:
-        images: float32, (N, size, size, 1), in [0, 1].
-        output_size: side of the result, in pixels.
-
-    Returns:
-        float32, (N, output_size, output_size, 1), in [0, 1].
-    """
+    """Resize float32 (N, size, size, 1) bilinearly, half-pixel centres, as deployed models do."""
     if images.shape[1] == output_size:
         return images  # and no op in the deployed graph
     return tf.image.resize(images, [output_size, output_size])
 
 
 def to_unit(images: tf.Tensor) -> tf.Tensor:
-    """Pixels of 0 to 255 as float32 in [0, 1]."""
+    """Scale pixels of 0 to 255 to float32 in [0, 1]."""
     return tf.cast(images, tf.float32) / 255
 
 
 def _bells(output_size: int, size: int) -> NDArray[np.float32]:
-    """Bells about the nodes of a grid over the image, (nodes², output_size²).
+    """Make bells about the nodes of a grid over the image: (nodes², output_size²).
 
-    Scaled so that white noise in the nodes makes a field of unit variance at every pixel.
+    White noise in the nodes then gives a field of unit variance at every pixel.
     """
     nodes = np.linspace(0, size - 1, _NODES)
     pixels = (np.arange(output_size) + 0.5) * size / output_size - 0.5
@@ -340,22 +272,20 @@ def _bells(output_size: int, size: int) -> NDArray[np.float32]:
 
 
 def _white(seeds: tf.Tensor, offset: int, count: int) -> tf.Tensor:
-    """Nearly normal noise of unit variance, hashed from a seed and a position: (N, count).
+    """Hash nearly normal noise of unit variance from seeds and positions: (N, count).
 
-    The sum of the four bytes of a 32-bit hash. The hash is the finalizer of MurmurHash3.
+    A value is the sum of the four bytes of a 32-bit hash. The hash is the finalizer of MurmurHash3.
     """
-    # Bits of floats that are drawn evenly, turned over: the low ones are random, the high hardly.
+    # The low bits of the seeds, which are drawn evenly, are random; the high ones hardly are.
     state = tf.bitcast(seeds + 3, tf.uint32)[:, tf.newaxis] * np.uint32(0x9E3779B1)
     state += tf.bitcast(tf.range(offset, offset + count), tf.uint32) * np.uint32(0x85EBCA77)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         state = tf.bitwise.bitwise_xor(state, tf.bitwise.right_shift(state, np.uint32(shift)))
         state *= np.uint32(factor)
     state = tf.bitwise.bitwise_xor(state, tf.bitwise.right_shift(state, np.uint32(16)))
-    total = sum(
-        tf.cast(
-            tf.bitwise.bitwise_and(tf.bitwise.right_shift(state, np.uint32(shift)), np.uint32(255)),
-            tf.float32,
-        )
+    bytes_of_hash = [
+        tf.bitwise.bitwise_and(tf.bitwise.right_shift(state, np.uint32(shift)), np.uint32(255))
         for shift in (0, 8, 16, 24)
-    )
+    ]
+    total = sum(tf.cast(one, tf.float32) for one in bytes_of_hash)
     return (total - 4 * 127.5) / np.float32(np.sqrt(4 * (256**2 - 1) / 12))

@@ -1,15 +1,14 @@
-"""Fifteen corruptions of digit images in five severities, to measure how robust a classifier is.
+"""Fifteen corruptions of digit images in five severities, to measure a classifier's robustness.
 
 Names are those of MNIST-C (Mu and Gilmer, "MNIST-C: A Robustness Benchmark for Computer Vision",
 arXiv:1906.02337, and its `corruptions.py`), and so are strengths where severity 1 is mild and a
 person can still read severity 5. Thickening and thinning follow Castro, Tan, Kainz, Konukoglu and
 Glocker, "Morpho-MNIST", JMLR 20(178), 2019; occlusion is added. All strengths were chosen by eye
-on training images, none by what a classifier makes of it.
+on training images, without a classifier.
 
-The seed and the corruption's name decide everything random, such as the direction of a shift or
-where a noisy pixel lies. The severity decides the strength alone, so that each image goes the same
-way, and farther, from one severity to the next. An image's numbers depend on its position, not on
-how many images follow: corrupting the first ten of twenty gives what those ten alone would give.
+The seed and the corruption's name decide everything random, the severity the strength alone: from
+one severity to the next each image goes farther in the same direction. An image's random numbers
+depend on its position, not on the images after it.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ from scipy import sparse
 SIZE = 28
 SEVERITIES = (1, 2, 3, 4, 5)
 
-Images = NDArray[np.uint8]
-"""(N, 28, 28), 0 = background, 255 = ink."""
+Images = NDArray[np.uint8]  # (N, 28, 28), 0 = background, 255 = ink
 Floats = NDArray[np.floating[Any]]
 Random = np.random.Generator
 
@@ -40,9 +38,9 @@ class Corruption(NamedTuple):
     """A way to corrupt images.
 
     Attributes:
-        apply: takes images, a strength and a generator, from which it draws at most once, an
-            image's numbers after those of the image before it; gives new images.
-        strengths: its strength at each severity.
+        apply: a function from images, strength and generator to new images. It draws at most once,
+            image after image.
+        strengths: the strength at each severity.
     """
 
     apply: Callable[[Images, float, Random], Images]
@@ -50,17 +48,7 @@ class Corruption(NamedTuple):
 
 
 def corrupt(images: Images, name: str, severity: int, seed: int) -> Images:
-    """Corrupt images.
-
-    Args:
-        images: uint8, (N, 28, 28), 0 = background, 255 = ink; they stay as they are.
-        name: one of `CORRUPTIONS`.
-        severity: 1 to 5.
-        seed: decides, with the name, what is random.
-
-    Returns:
-        uint8, (N, 28, 28).
-    """
+    """Corrupt images, uint8 (N, 28, 28), by one of `CORRUPTIONS`; severity is 1 to 5."""
     corruption = CORRUPTIONS[name]
     strength = corruption.strengths[SEVERITIES.index(severity)]
     generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
@@ -109,7 +97,7 @@ def gaussian_noise(images: Images, strength: float, generator: Random) -> Images
 
 
 def impulse_noise(images: Images, strength: float, generator: Random) -> Images:
-    """Turn the share `strength` of all pixels to black or white, as many to each."""
+    """Turn the share `strength` of all pixels black or white, half of them each."""
     chance = generator.random(images.shape, np.float32)
     salted = np.where(chance < strength / 2, np.uint8(255), images)
     return np.where(chance > 1 - strength / 2, np.uint8(0), salted)
@@ -165,7 +153,7 @@ def stripe(images: Images, strength: float, generator: Random) -> Images:
 def occlusion(images: Images, strength: float, generator: Random) -> Images:
     """Cover a square of `strength` pixels a side in grey, centred anywhere in the middle.
 
-    As Zeiler and Fergus do it in "Visualizing and Understanding Convolutional Networks", ECCV 2014.
+    Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
     """
     centres = generator.integers(8, 20, (len(images), 2, 1))
     near = np.abs(np.arange(SIZE) - centres) <= strength // 2  # (N, 2, 28)
@@ -174,10 +162,7 @@ def occlusion(images: Images, strength: float, generator: Random) -> Images:
 
 
 def inverse(images: Images, strength: float, generator: Random) -> Images:
-    """Dark ink on a page whose brightness is `strength`: at 1, 255 minus the image.
-
-    Inversion itself has no severities. All five are inverted, and the page gets lighter.
-    """
+    """Invert images, on a page of brightness `strength`; at 1 the result is 255 minus the image."""
     return _to_pixels(np.float32(strength) * ~images)
 
 
@@ -223,14 +208,14 @@ def _warp_either_way(images: Images, transform: tuple[float, ...], generator: Ra
 
 
 def _warp(images: Images, transform: tuple[float, ...]) -> Images:
-    """Apply one affine map to all images, bilinearly; what comes from outside is background."""
+    """Apply one affine map to all images, bilinearly; outside of the image is background."""
     flat = images.reshape(len(images), -1).T.astype(np.float32)
     return _to_pixels((_bilinear(*transform) @ flat).T).reshape(images.shape)
 
 
 @cache
 def _bilinear(a: float, b: float, c: float, d: float, down: float, right: float) -> Any:
-    """The weight of each input pixel in each output pixel: a sparse matrix, (784, 784).
+    """Return the weight of each input pixel in each output pixel: a sparse matrix, (784, 784).
 
     An output pixel (y, x), counted from the centre, comes from (a y + b x + down,
     c y + d x + right).
@@ -243,15 +228,16 @@ def _bilinear(a: float, b: float, c: float, d: float, down: float, right: float)
 
 
 def _interpolation(nodes: int, points: Floats) -> Floats:
-    """Linear interpolation of `nodes` values at `points`, from 0 to nodes - 1, as a matrix."""
+    """Return the matrix that interpolates `nodes` values linearly at `points` in 0…nodes - 1."""
     distance = np.abs(np.clip(points, 0, nodes - 1)[:, np.newaxis] - np.arange(nodes))
     return np.maximum(1 - distance, 0).astype(np.float32)
 
 
 def _stroke_width(images: Images) -> Floats:
-    """Mean width of the strokes in pixels, (N,): a line of length L has area L·w and outline 2·L.
+    """Measure the mean width of strokes in pixels, (N,).
 
-    The outline is the total variation, which needs no threshold.
+    A line of length L and width w has the area L·w and the outline 2·L. The outline is the total
+    variation, which needs no threshold.
     """
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1))).astype(np.float32)
     variation = np.hypot(np.diff(padded, axis=1)[:, :, :-1], np.diff(padded, axis=2)[:, :-1])
@@ -262,8 +248,8 @@ def _stroke_width(images: Images) -> Floats:
 def _grow(images: Images, radius: Floats) -> Images:
     """Dilate each image by a `radius` of its own, (N,), in pixels.
 
-    In steps of half a pixel, and linearly between two steps. Cross and square by turns make an
-    octagon, which is nearly round.
+    Steps are half a pixel, with linear interpolation between them. Cross and square by turns make
+    an octagon, which is nearly round.
     """
     to_fine = _interpolation(SIZE, np.arange(2 * SIZE) / 2 - 0.25)
     fine = _to_pixels(to_fine @ images.astype(np.float32) @ to_fine.T)
@@ -279,7 +265,7 @@ def _grow(images: Images, radius: Floats) -> Images:
 
 
 def _dilate(images: Images, square: bool) -> Images:
-    """The largest value in each pixel's 3×3 square, or in the cross of its four neighbours."""
+    """Take the maximum of each pixel's 3×3 square, or of the cross of its four neighbours."""
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1)), mode="edge")
     down = np.maximum(np.maximum(padded[:, :-2], padded[:, 2:]), padded[:, 1:-1])
     beside = down if square else padded[:, 1:-1]

@@ -1,4 +1,4 @@
-"""Datasets that are not on this machine: downloaded from the first mirror that serves them."""
+"""Download of datasets that are not on this machine, from the first mirror that serves them."""
 
 from __future__ import annotations
 
@@ -19,61 +19,55 @@ from keras_lenet.data import catalogue, reading
 from keras_lenet.errors import Error
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
 TIMEOUT = 5.0, 20.0
-"""Seconds until a mirror answers, and between two pieces of what it sends."""
+"""Seconds until a mirror answers, and between two pieces of its answer."""
 ATTEMPTS = 3
-"""Of each mirror."""
+"""Attempts at each mirror."""
 
 pooch.get_logger().setLevel(logging.WARNING)
 
 
 def obtain(name: str, split: catalogue.Split, data_dir: Path | None = None) -> None:
-    """Download a dataset, unless it is here, or none of the known ones.
-
-    Raises:
-        Error: as `download`.
-    """
+    """Download a known dataset unless it is here; raises what `download` raises."""
     if name in catalogue.DATASETS and not catalogue.is_here(name, split, data_dir):
         download(name)
 
 
 def download(name: str) -> None:
-    """Fetch the files of a dataset that the cache lacks, each verified before it counts.
+    """Fetch the files of a dataset that the cache lacks; verify each before it counts.
 
     Raises:
-        Error: no mirror can be reached, or none serves the published bytes. What the cache held
-            before is untouched.
+        Error: no mirror can be reached, or none serves the published bytes. The cache's files are
+            then untouched.
     """
     dataset, folder = catalogue.find(name), catalogue.cache_dir() / name
     files = [*dataset.images.values(), *dataset.labels.values()]
     with artifacts.lock(folder, wait=True):  # another process may be fetching the same
-        for left in folder.glob(f"{artifacts.TEMPORARY}*"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for leftover in folder.glob(f"{artifacts.TEMPORARY}*"):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
         missing = [file for file in files if catalogue.locate(name, file, None) is None]
-        if missing and dataset.archive:
-            _download_archive(dataset.archive, missing, folder)
+        if missing and dataset.zip_sha256:
+            _download_zip(dataset, missing, folder)
             return
         for file in missing:
             urls = [f"{mirror}{file.name}.gz" for mirror in dataset.mirrors]
             fetch(urls, folder / f"{file.name}.gz", functools.partial(reading.verified, file=file))
 
 
-def _download_archive(
-    archive: catalogue.Archive, files: list[catalogue.File], folder: Path
-) -> None:
+def _download_zip(dataset: catalogue.Dataset, missing: list[catalogue.File], folder: Path) -> None:
     def verify(path: Path) -> None:
-        if artifacts.sha256(path) != archive.sha256:
+        if artifacts.sha256(path) != dataset.zip_sha256:
             raise Error("its checksum is not the published one")
 
     with tempfile.TemporaryDirectory(dir=folder, prefix=artifacts.TEMPORARY) as scratch:
         whole = Path(scratch) / "archive.zip"
-        fetch(archive.urls, whole, verify)
+        fetch(dataset.mirrors, whole, verify)
         with zipfile.ZipFile(whole) as members:
-            for file in files:
+            for file in missing:
                 with (
-                    members.open(f"{archive.folder}{file.name}.gz") as source,
+                    members.open(f"gzip/{file.name}.gz") as source,
                     artifacts.replacing(folder / f"{file.name}.gz") as temporary,
                     temporary.open("wb") as target,
                 ):
@@ -84,8 +78,8 @@ def fetch(urls: Iterable[str], path: Path, verify: Callable[[Path], object]) -> 
     """Download `path` from the first of `urls` whose bytes pass `verify`.
 
     Raises:
-        Error: there is none. What `path` held before is untouched.
-        OSError: the disk is full, or not to be written to.
+        Error: there is none; `path` is then untouched.
+        OSError: the disk is full or read-only.
     """
     problems = []
     for url in urls:
@@ -93,7 +87,7 @@ def fetch(urls: Iterable[str], path: Path, verify: Callable[[Path], object]) -> 
             tempfile.TemporaryDirectory(dir=path.parent, prefix=artifacts.TEMPORARY) as scratch,
             console.progress(of_bytes=True) as progress,
         ):
-            bar = _Bar(progress, progress.add_task(f"Downloading {path.name}", total=None))
+            bar = _Bar(progress, path.name)
             try:
                 found = pooch.create(
                     scratch,
@@ -114,21 +108,14 @@ def fetch(urls: Iterable[str], path: Path, verify: Callable[[Path], object]) -> 
 
 
 class _Bar:
-    """What pooch reports to, as Rich shows it."""
+    """A Rich progress bar with the interface of tqdm, which pooch expects."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress, self._task = progress, task
-
-    @property
-    def total(self) -> float | None:
-        return self._progress.tasks[self._task].total
-
-    @total.setter
-    def total(self, value: int) -> None:
-        self._progress.update(self._task, total=value or None)
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress, self._task = progress, progress.add_task(f"Downloading {name}", total=None)
+        self.total = 0
 
     def update(self, count: int) -> None:
-        self._progress.advance(self._task, count)
+        self._progress.update(self._task, total=self.total or None, advance=count)
 
     def reset(self) -> None:
         self._progress.reset(self._task)

@@ -1,10 +1,10 @@
-"""From uint8 images to batches: split, shuffle, gather, augment, prefetch.
+"""The tf.data pipeline from uint8 images to batches: split, shuffle, gather, augment, prefetch.
 
-Nothing random is hidden: (seed, epoch, index) decides how an image is warped and when it comes,
-whatever the batch size, the number of threads, or the epoch a run resumes at.
+(seed, epoch, index) alone decides an image's augmentation and its place in the epoch, whatever the
+batch size, the number of threads, or the epoch at which a run resumes.
 
-Of an uncompressed file of images nothing stays in memory. What grows with their number: labels,
-positions, an epoch's order and draws, some 110 bytes an image, where its pixels are 784.
+The pixels of an uncompressed file stay on disk. Labels, positions, an epoch's order and its draws
+are in memory: some 110 bytes an image, where the pixels have 784.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -22,37 +22,34 @@ from numpy.typing import NDArray
 from keras_lenet.data import augment, outliers, reading
 from keras_lenet.errors import Error
 
+if TYPE_CHECKING:
+    from keras_lenet.recipe import Augment, Degrade
+
 SIZE = 28
 """Side of a dataset's images, in pixels."""
 CLASSES = 10
 NO_CLASS = CLASSES
 """The label of an image that shows none of the classes."""
 ROUND, VALIDATION = "round-{:03}.npy", "validation.npy"
-"""Files of teachers' logits: for the training images as a round augments them, and for the rest."""
+"""Files of teachers' logits: for the training images as augmented in a round, for the held-out
+validation split."""
 UNTUNED = tf.data.Options()
-"""Without the tuner, which sleeps for up to a minute: an iterator that ends may have to wait for
-it. AUTOTUNE still means a batch for each core, and of those made ahead as many as are asked for."""
+"""Disable autotune: its thread can delay an iterator's end by up to a minute. AUTOTUNE still
+means one batch for each core, and as many ahead as are asked for."""
 UNTUNED.autotune.enabled = False
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Some images of a mapped file, read each time that they are indexed.
-
-    Attributes:
-        images: uint8, (N, 28, 28).
-        positions: int64, (M,): which of them.
-    """
+    """Images of a mapped file, uint8 (N, 28, 28), at positions, int64 (M,); read on indexing."""
 
     images: NDArray[np.uint8]
     positions: NDArray[np.int64]
 
     def __len__(self) -> int:
-        """Return how many there are."""
         return len(self.positions)
 
     def __getitem__(self, key: int | slice | NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Read images: uint8, (28, 28) or (n, 28, 28)."""
         return self.images[self.positions[key]]
 
 
@@ -61,13 +58,13 @@ Pixels: TypeAlias = NDArray[np.uint8] | Rows
 
 @dataclass(frozen=True)
 class Examples:
-    """Images and labels that know which split they belong to.
+    """Images and labels of one split.
 
     Attributes:
         images: uint8, (N, 28, 28), in memory or in a mapped file.
         labels: uint8, (N,): 0 to 9, or `NO_CLASS`.
-        indices: int64, (N,): the position of each in the dataset's file; -1 for outliers.
-        split: where they come from; only "test" may be scored, only the others chosen by.
+        indices: int64, (N,): positions in the dataset's file; -1 for outliers.
+        split: only "test" may be scored, only the others may decide a choice.
     """
 
     images: Pixels
@@ -79,7 +76,7 @@ class Examples:
         return len(self.images)
 
     def take(self, positions: NDArray[np.int64]) -> Examples:
-        """The examples at `positions`, in that order, in memory."""
+        """Return the examples at `positions`, in that order, in memory."""
         return Examples(
             self.images[positions], self.labels[positions], self.indices[positions], self.split
         )
@@ -87,12 +84,12 @@ class Examples:
 
 @dataclass(frozen=True)
 class Lessons:
-    """What teachers answer to augmented training images, and to plain validation images.
+    """Teacher logits for augmented training images and for plain validation images.
 
     Attributes:
-        seed: decides how the training images are augmented.
-        training: float16, (rounds, N, 10): logits for every training image, round by round.
-        validation: float16, (M, 10): for every validation image.
+        seed: decides the training images' augmentation.
+        training: float16, (rounds, N, 10).
+        validation: float16, (M, 10).
     """
 
     seed: int
@@ -101,7 +98,7 @@ class Lessons:
 
     @classmethod
     def read(cls, folder: Path, seed: int, rounds: int) -> Lessons:
-        """What a finished distill stage left in `folder`."""
+        """Read the files of a finished distill stage in `folder`."""
         training = [np.load(folder / ROUND.format(number)) for number in range(rounds)]
         return cls(seed, np.stack(training), np.load(folder / VALIDATION))
 
@@ -109,16 +106,10 @@ class Lessons:
 def load_training(
     dataset: str, data_dir: Path | None, validation_split: float, seed: int
 ) -> tuple[Examples, Examples]:
-    """Training and validation examples; the files of the test set are not opened.
+    """Load training and validation examples; the files of the test set are not opened.
 
-    Args:
-        dataset: as `reading.load` takes it.
-        data_dir: as `reading.load` takes it.
-        validation_split: share of every class that is held out of the training set.
-        seed: decides which ones.
-
-    Raises:
-        Error: as `reading.load`, or there are too few images to hold any out.
+    The seed decides which `validation_split` of every class is held out. `dataset`, `data_dir` and
+    errors are those of `reading.load`; too few images to hold any out are an Error too.
     """
     data = reading.load(dataset, "train", data_dir)
     held_out = stratified_mask(data.labels, validation_split, seed)
@@ -138,13 +129,7 @@ def load_training(
 
 
 def with_outliers(examples: Examples, share: float, seed: int) -> Examples:
-    """Training examples and, after them, drawn pictures that show none of the classes.
-
-    Args:
-        examples: training examples.
-        share: how many outliers, as a fraction of the examples.
-        seed: decides what is drawn.
-    """
+    """Append drawn outliers, `share` times as many as the training examples, to them."""
     count = round(share * len(examples))
     if not count:
         return examples
@@ -157,22 +142,13 @@ def with_outliers(examples: Examples, share: float, seed: int) -> Examples:
 
 
 def load_test(dataset: str, data_dir: Path | None) -> Examples:
-    """The test examples, for the final score alone.
-
-    Raises:
-        Error: as `reading.load`, or there are none.
-    """
+    """Load the test examples, for the final score alone; raises Error as `reading.load` does."""
     data = reading.load(dataset, "test", data_dir)
-    if not len(data.labels):
-        raise Error(f"{dataset}: its test set is empty; expected at least one image to score")
     return Examples(data.images, data.labels, np.arange(len(data.labels)), "test")
 
 
 def stratified_mask(labels: NDArray[np.uint8], share: float, seed: int) -> NDArray[np.bool_]:
-    """Choose `share` of each class at random: bool, (N,).
-
-    Rounded per class, but at least one example is chosen and one is left where a class has two.
-    """
+    """Choose `share` of each class at random, at least one and not all: bool, (N,)."""
     generator = np.random.default_rng(seed)
     chosen = np.zeros(len(labels), bool)
     for label in np.unique(labels):
@@ -184,8 +160,8 @@ def stratified_mask(labels: NDArray[np.uint8], share: float, seed: int) -> NDArr
 
 def training_batches(
     examples: Examples,
-    warps: augment.Warps,
-    harms: augment.Harms | None = None,
+    warps: Augment,
+    harms: Degrade | None = None,
     *,
     size: int,
     batch_size: int,
@@ -194,31 +170,30 @@ def training_batches(
     lessons: Lessons | None = None,
     context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
-    """Shuffled, augmented batches, one epoch after the other.
+    """Make shuffled, augmented batches, one epoch after the other.
 
     Every epoch has `steps_per_epoch` full batches; the few images left over differ each epoch.
+    Batches are images, float32 (batch, size, size, 1) in [0, 1], and labels, int32 (batch,); with
+    lessons, labels and teacher logits, float32 (batch, 1 + 10).
 
     Args:
         examples: training examples; test examples are refused.
-        warps: the recipe's `augment` section.
-        harms: the recipe's `degrade` section.
+        warps: limits of the augmentation.
+        harms: limits of the degradation.
         size: side of the model's input, in pixels.
         batch_size: images in a batch.
-        seed: with the epoch, decides the order and each image's change.
-        epochs: which epochs to yield, so that a resumed run sees what it would have seen.
-        lessons: then their seed and round decide the change, and targets are labels and logits.
-        context: which host this is. Each batch is then cut into as many equal shares as there are
-            devices on all hosts, and those of this host's devices are yielded, one after the other.
-
-    Returns:
-        Dataset of images, float32 (batch, size, size, 1) in [0, 1], and labels, int32 (batch,), or
-        with lessons float32 (batch, 1 + 10), labels first.
+        seed: decides, with the epoch, the order and each image's change.
+        epochs: numbers of the epochs; a resumed run continues with the same batches.
+        lessons: teacher logits; their seed and round then decide the change.
+        context: this host. Each batch is cut into one share for each device of all hosts; the
+            shares of this host's devices are yielded, one after the other.
     """
     _refuse_test(examples)
     count, steps = len(examples), steps_per_epoch(examples, batch_size)
     devices = context.num_replicas_in_sync if context else 1
     local = devices // context.num_input_pipelines if context else 1
     first = context.input_pipeline_id * local if context else 0
+    share = batch_size // devices
     images_at = _reader(examples.images)
     with tf.device("CPU"):  # tf.data runs there, whatever the model runs on
         labels = tf.constant(examples.labels)
@@ -228,13 +203,12 @@ def training_batches(
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         order_seed, _ = _seeds(seed, epoch)
         order = tf.random.experimental.stateless_shuffle(tf.range(count), order_seed, alg="philox")
-        share = batch_size // devices
         shares = tf.reshape(order[: steps * batch_size], [steps, devices, share])
         batches = tf.reshape(shares[:, first : first + local], [steps * local, share])
         turn = epoch % len(lessons.training) if lessons else epoch
-        draws = _draws(count, lessons.seed if lessons else seed, turn)
+        draws_at = _drawer(count, lessons.seed if lessons else seed, turn)
         chosen = tf.data.Dataset.from_tensor_slices(batches)
-        return chosen.map(lambda batch: (batch, tf.gather(draws, batch), turn))
+        return chosen.map(lambda batch: (batch, draws_at(batch), turn))
 
     def load(batch: tf.Tensor, draws: tf.Tensor, turn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         targets = tf.cast(tf.gather(labels, batch), tf.int32)
@@ -242,40 +216,35 @@ def training_batches(
             targets = _targets(targets, tf.gather(answers[turn], batch))
         return change(images_at(batch), draws), targets
 
-    numbers = tf.data.Dataset.range(epochs.start, epochs.stop)
-    return (
-        numbers.flat_map(epoch_batches)
-        .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .prefetch(tf.data.AUTOTUNE)
-        .with_options(UNTUNED)
-    )
+    batches = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(epoch_batches)
+    batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(UNTUNED)
 
 
 def warped_in_order(
     examples: Examples,
-    warps: augment.Warps,
+    warps: Augment,
     *,
     size: int,
     seed: int,
     epoch: int,
     batch_size: int = 256,
 ) -> tf.data.Dataset:
-    """Every training example once, in order, warped as `training_batches` does in this epoch.
+    """Warp every training example once, in order, as `training_batches` does in this epoch.
 
-    Returns:
-        Dataset of float32 (batch, size, size, 1) in [0, 1]; the last batch may be smaller.
+    Batches are float32 (batch, size, size, 1) in [0, 1]; the last may be smaller.
     """
     _refuse_test(examples)
     change = augment.augmenter(warps, None, SIZE, size)
     images_at = _reader(examples.images)
-    draws = _draws(len(examples), seed, tf.constant(epoch, tf.int64))
+    draws_at = _drawer(len(examples), seed, tf.constant(epoch, tf.int64))
     batches = tf.data.Dataset.range(len(examples)).batch(batch_size)
-    changed = batches.map(lambda batch: change(images_at(batch), tf.gather(draws, batch)))
+    changed = batches.map(lambda batch: change(images_at(batch), draws_at(batch)))
     return changed.prefetch(tf.data.AUTOTUNE).with_options(UNTUNED)
 
 
 def _seeds(seed: int, epoch: tf.Tensor) -> list[tf.Tensor]:
-    """One for the order, one for the draws."""
+    """Return a seed for the order and one for the draws."""
     stream = tf.stack([tf.constant(seed, tf.int64), epoch])
     return tf.unstack(tf.random.split(stream, 2, alg="philox"))
 
@@ -294,41 +263,38 @@ def _reader(images: Pixels) -> Callable[[tf.Tensor], tf.Tensor]:
     return read
 
 
-def _draws(count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """Return what decides each image's change, by its index: float32, (count, PARAMETERS)."""
+def _drawer(count: int, seed: int, epoch: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Draw what decides each image's change; return a function from positions (n,) to its draws.
+
+    The draws are float32, (n, 18). The streams are joined for a batch alone: joined for all
+    images, they would be in memory twice.
+    """
     _, first = _seeds(seed, epoch)
-    parts = [
+    streams = [
         tf.random.stateless_uniform([count, numbers], first + stream, -1, 1, alg="philox")
         for stream, numbers in enumerate(augment.STREAMS)
     ]
-    return tf.concat(parts, axis=1)
+    return lambda batch: tf.concat([tf.gather(stream, batch) for stream in streams], axis=1)
 
 
 def _targets(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Labels (N,) and teachers' logits (N, 10) as float32 (N, 11)."""
+    """Join labels (N,) and teacher logits (N, 10): float32 (N, 11)."""
     labels, logits = tf.cast(labels, tf.float32), tf.cast(logits, tf.float32)
     return tf.concat([labels[:, tf.newaxis], logits], axis=1)
 
 
 def steps_per_epoch(examples: Examples, batch_size: int) -> int:
-    """Full batches in an epoch; at least one, since `batch_size` may not exceed the examples."""
+    """Count the full batches in an epoch."""
     return len(examples) // batch_size
 
 
 def plain_batches(
     examples: Examples, size: int, batch_size: int = 240, lessons: Lessons | None = None
 ) -> tf.data.Dataset:
-    """Every example once, in order, resized and nothing else.
+    """Yield every example once, in order, resized and nothing else.
 
-    Args:
-        examples: any.
-        size: side of the model's input, in pixels.
-        batch_size: images in a batch.
-        lessons: what teachers answer, if `examples` are the validation examples.
-
-    Returns:
-        Dataset of images, float32 (batch, size, size, 1) in [0, 1], and targets as
-        `training_batches` has them.
+    With `lessons` the examples are the validation examples. Images and targets are as in
+    `training_batches`.
     """
     images_at = _reader(examples.images)
     with tf.device("CPU"):
@@ -347,13 +313,7 @@ def plain_batches(
 
 
 def calibration_examples(examples: Examples, count: int, seed: int) -> Examples:
-    """A class-balanced choice of training examples, for a representative dataset.
-
-    Args:
-        examples: training examples; test examples are refused.
-        count: how many; rounded down to a multiple of the number of classes.
-        seed: decides which ones.
-    """
+    """Choose equally many training examples of each class, at most `count`, for calibration."""
     _refuse_test(examples)
     generator = np.random.default_rng(seed)
     classes = np.unique(examples.labels)

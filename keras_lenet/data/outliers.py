@@ -1,13 +1,12 @@
-"""Pictures that show no digit, for a classifier to learn to doubt, and others to try it with.
+"""Out-of-distribution pictures: outliers to train with, probes to evaluate with.
 
-A network trained on digits alone is as sure of a letter as of a digit. Shown outliers with the
-even distribution as their target, it learns to answer them with low confidence (outlier exposure:
-Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection with Outlier Exposure", ICLR 2019).
-As they demand, what it is tried with is made otherwise than what it has learnt from: letters of
-other typefaces, scribbles of another hand.
+A network trained on digits alone is as sure of a letter as of a digit. Outliers with the uniform
+distribution as target teach low confidence (outlier exposure: Hendrycks, Mazeika and Dietterich,
+"Deep Anomaly Detection with Outlier Exposure", ICLR 2019). As the paper demands, probes differ from
+the outliers: letters of other typefaces, scribbles by another method.
 
-All of them are drawn here, from the fonts that matplotlib carries: there is nothing to download.
-What could be taken for a digit, such as O, l, Z, S, B or a plain circle, is not learnt from.
+All pictures are drawn with the fonts that matplotlib carries. Outliers leave out all that could be
+taken for a digit, such as O, l, Z, S, B or a plain circle.
 """
 
 from __future__ import annotations
@@ -22,14 +21,13 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from keras_lenet.edge.prepare import prepare
 
-Page = NDArray[np.uint8]
-"""(72, 72) or (28, 28), 0 = background, 255 = ink."""
+Page = NDArray[np.uint8]  # (72, 72) or (28, 28), 0 = background, 255 = ink
 
 SIZE = 28
 LETTERS = "AEFHKLMNPRTUVWXYadefhkmnprtuvwxy"
-"""Latin letters that are nobody's digits."""
+"""Latin letters that look like no digit."""
 AMBIGUOUS = "COQDISZBGJocijlsqzbg"
-"""Latin letters that are, or nearly."""
+"""Latin letters that look like digits."""
 LIKE_DIGITS = "letters like digits"
 """The one kind of probe that a classifier may take for digits."""
 SIGNS = "ΔΘΛΞΠΣΦΨΩηκλμπφχψωЖШЩЮФЯЦДЫЙ#&@%+=<>*^~€£¶♥♦♠♣☺→←↑↓∞∫√∇∈∀∃⊕△□◇"
@@ -46,14 +44,9 @@ _CANVAS = 72  # pixels a side, before it is brought to MNIST's size
 
 
 def draw(count: int, seed: int) -> NDArray[np.uint8]:
-    """Draw what a model learns from: half letters and signs, the rest scribbles, and some noise.
+    """Draw outliers to train with: half letters and signs, the rest scribbles, and some noise.
 
-    Args:
-        count: how many.
-        seed: decides all of them.
-
-    Returns:
-        uint8, (count, 28, 28), 0 = background, 255 = ink, fitted and centred as MNIST's digits are.
+    The result is uint8, (count, 28, 28), 0 = background, 255 = ink, centred as MNIST's digits.
     """
     generator = np.random.default_rng(seed)
     images = np.zeros((count, SIZE, SIZE), np.uint8)
@@ -70,12 +63,12 @@ def draw(count: int, seed: int) -> NDArray[np.uint8]:
 
 
 def probes(count: int, seed: int) -> dict[str, list[Page]]:
-    """Draw what a model is tried with: `count` pages of each kind, none of which `draw` draws."""
+    """Draw probes to evaluate with: `count` pages of each kind, none of which `draw` draws."""
     generator = np.random.default_rng(seed)
     kinds: dict[str, Callable[[], Page]] = {
-        "blank": lambda: _level(generator, 0),
-        "full ink": lambda: _level(generator, 255),
-        "noise": lambda: _noise(generator),
+        "blank": lambda: _noise(generator, 0, generator.uniform(0, 4)),
+        "full ink": lambda: _noise(generator, 255, generator.uniform(0, 4)),
+        "noise": lambda: _noise(generator, generator.uniform(0, 255), generator.uniform(20, 120)),
         "letters": lambda: _glyph(generator, LETTERS, OTHER_FONTS),
         "scribbles": lambda: _wander(generator),
         LIKE_DIGITS: lambda: _glyph(generator, AMBIGUOUS, OTHER_FONTS),
@@ -84,12 +77,12 @@ def probes(count: int, seed: int) -> dict[str, list[Page]]:
 
 
 def fitted(page: Page) -> NDArray[np.uint8]:
-    """A page as a model gets it: as it is where it has MNIST's size, else prepared."""
+    """Return a page as a model gets it: unchanged in MNIST's size, else prepared."""
     return page if page.shape == (SIZE, SIZE) else prepare(page).image
 
 
 def _glyph(generator: np.random.Generator, characters: str, fonts: tuple[str, ...]) -> Page:
-    """A letter or a sign, turned, sheared, squeezed, and sometimes written thicker."""
+    """Draw a letter or a sign, rotated, sheared, squeezed, and sometimes thicker."""
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
     font = ImageFont.truetype(folder / f"{fonts[generator.integers(len(fonts))]}.ttf", 40)
     character = characters[generator.integers(len(characters))]
@@ -110,7 +103,7 @@ def _glyph(generator: np.random.Generator, characters: str, fonts: tuple[str, ..
 
 
 def _curves(generator: np.random.Generator) -> Page:
-    """One long stroke or several short ones, each a smooth curve through random points."""
+    """Draw one long stroke or several short ones, each a smooth curve through random points."""
     strokes = generator.integers(1, 5)
     curves = []
     for _ in range(strokes):
@@ -120,7 +113,7 @@ def _curves(generator: np.random.Generator) -> Page:
 
 
 def _spline(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A Catmull-Rom curve through `points`, (N, 2), twelve positions from one to the next."""
+    """Return a Catmull-Rom curve through `points`, (N, 2): twelve positions between neighbours."""
     padded = np.concatenate([points[:1], points, points[-1:]])
     before, start, end, after = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
     t = np.linspace(0, 1, 12)[:, np.newaxis, np.newaxis]
@@ -132,7 +125,7 @@ def _spline(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _wander(generator: np.random.Generator) -> Page:
-    """A pen that is pushed about and turned back at the page's edge, lifted now and then."""
+    """Draw a random walk that turns back at the page's edge; now and then the pen is lifted."""
     place, speed = generator.uniform(20, _CANVAS - 20, 2), np.zeros(2)
     lines: list[list[NDArray[np.float64]]] = [[]]
     for _ in range(generator.integers(60, 200)):
@@ -156,7 +149,7 @@ def _draw_lines(lines: list[NDArray[np.float64]], width: int) -> Page:
 
 
 def _texture(generator: np.random.Generator) -> Page:
-    """No mark at all: an even grey, or cells of random greys, fine or coarse, dense or sparse."""
+    """Draw an even grey, or cells of random greys, fine or coarse, dense or sparse."""
     grain = int(generator.choice([1, 2, 4, 7, 28]))
     cells = generator.uniform(0, 1, (SIZE // grain, SIZE // grain))
     if generator.integers(2):
@@ -165,13 +158,6 @@ def _texture(generator: np.random.Generator) -> Page:
     return np.rint(level * cells.repeat(grain, 0).repeat(grain, 1)).astype(np.uint8)
 
 
-def _level(generator: np.random.Generator, level: int) -> Page:
-    """One level, with what a sensor adds to it."""
-    values = generator.normal(level, generator.uniform(0, 4), (SIZE, SIZE))
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
-
-
-def _noise(generator: np.random.Generator) -> Page:
-    """Normal noise about any grey."""
-    values = generator.normal(generator.uniform(0, 255), generator.uniform(20, 120), (SIZE, SIZE))
+def _noise(generator: np.random.Generator, level: float, deviation: float) -> Page:
+    values = generator.normal(level, deviation, (SIZE, SIZE))
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)

@@ -1,8 +1,20 @@
-"""A split's images and labels, read from files that are verified first."""
+"""A split's images and labels, read from IDX files that are verified first.
+
+Format: http://yann.lecun.com/exdb/mnist/, section "The IDX file format". A header of two zero
+bytes, a type code, the number of dimensions and one big-endian uint32 a dimension; then the data
+in C order. Only uint8 (type code 0x08) is read, the type of all these datasets.
+"""
 
 from __future__ import annotations
 
+import functools
+import gzip
 import hashlib
+import io
+import itertools
+import math
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,19 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_lenet.artifacts import sha256
-from keras_lenet.data import catalogue, idx
+from keras_lenet.data import catalogue
 from keras_lenet.data.catalogue import File, Split
 from keras_lenet.errors import Error
+
+MAX_BYTES = 1 << 30
+"""Largest content that is read into memory: four times the largest of the datasets."""
+_CHUNK = 1 << 20
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images with their labels.
+    """Images, (N, 28, 28), 0 = background, 255 = ink, and labels, (N,), 0 to 9.
 
-    Attributes:
-        images: uint8, (N, 28, 28), 0 = background, 255 = ink; of an uncompressed file that
-            has no published digest, mapped.
-        labels: uint8, (N,), 0 to 9.
+    Images are mapped where the file is neither compressed nor published.
     """
 
     images: NDArray[np.uint8]
@@ -33,10 +47,9 @@ def load(name: str, split: Split, data_dir: Path | None = None) -> Images:
     """Read one split of a dataset that is on this machine.
 
     Args:
-        name: a key of `catalogue.DATASETS`, "digits", or a folder with files named as MNIST's, of
-            any size where they are not compressed.
+        name: a key of `catalogue.DATASETS`, "digits", or a folder with files named as MNIST's.
         split: "train" or "test".
-        data_dir: folder that holds `<dataset>/<file>[.gz]`; looked in before the user's cache.
+        data_dir: folder that holds `<dataset>/<file>[.gz]`; it comes before the user's cache.
 
     Raises:
         Error: the dataset is unknown or not here, or a file is damaged, is not the published one,
@@ -45,21 +58,28 @@ def load(name: str, split: Split, data_dir: Path | None = None) -> Images:
     if name == catalogue.DIGITS:
         return _digits(split)
     dataset = catalogue.find(name)
-    images_file, labels_file = dataset.files(split)
-    paths = {file: catalogue.locate(name, file, data_dir) for file in (images_file, labels_file)}
-    images_path, labels_path = paths[images_file], paths[labels_file]
-    if images_path is None or labels_path is None:
-        missing = next(file for file, path in paths.items() if path is None)
-        raise Error(_not_here(name, missing, data_dir))
-    images = _read(images_path, images_file, 3)
-    labels = _read(labels_path, labels_file, 1)
-    _check(images.shape, labels, images_path, labels_path)
+    paths = []
+    for file in dataset.files(split):
+        path = catalogue.locate(name, file, data_dir)
+        if path is None:
+            raise Error(_not_here(name, file, data_dir))
+        paths.append(path)
+    images, labels = map(_read_verified, paths, dataset.files(split), (3, 1))
+    if len(images) != len(labels):
+        raise Error(
+            f"{paths[0]} holds {len(images)} images but {paths[1]} {len(labels)} labels; "
+            "they must be of one length"
+        )
+    if images.shape[1:] != (28, 28):
+        found = "×".join(map(str, images.shape))
+        raise Error(f"{paths[0]}: expected one or more 28×28 images, found {found}")
+    if labels.max() > 9:
+        raise Error(f"{paths[1]}: expected labels 0 to 9, found {labels.max()}")
     return Images(images.transpose(0, 2, 1) if dataset.transposed else images, labels)
 
 
 def _not_here(name: str, missing: File, data_dir: Path | None) -> str:
-    roots = [str(root / name) for root in (data_dir, catalogue.cache_dir()) if root is not None]
-    where = " and ".join(roots) if name in catalogue.DATASETS else name
+    where = " and ".join(map(str, catalogue.folders(name, data_dir)))
     if missing.gz_sha256:
         return (
             f"{name}: {missing.name}.gz is not in {where}; an uncompressed copy does not count, "
@@ -68,12 +88,11 @@ def _not_here(name: str, missing: File, data_dir: Path | None) -> str:
     return f"{name}: {missing.name}[.gz] is not in {where}"
 
 
-def _read(path: Path, file: File, dims: int) -> NDArray[np.uint8]:
-    """Read a file's array, once it is known to be the published one, if there is one."""
-    if file.is_published:
-        array = idx.parse(verified(path, file), dims, path)
-    else:
-        array = idx.read(path, dims)
+def _read_verified(path: Path, file: File, dims: int) -> NDArray[np.uint8]:
+    """Read a file's array; a published file is verified first."""
+    if file == File(file.name):  # not published
+        return read(path, dims)
+    array = parse(verified(path, file), dims, path)
     if file.count is not None and len(array) != file.count:
         what = "images" if dims == 3 else "labels"
         raise Error(
@@ -84,19 +103,15 @@ def _read(path: Path, file: File, dims: int) -> NDArray[np.uint8]:
 
 
 def verified(path: Path, file: File) -> bytes:
-    """Return the file's decompressed bytes, whose digest is the published one where there is one.
+    """Return the file's decompressed bytes, once their published digest, if any, is verified.
 
     Raises:
         Error: the file can't be read, or has another digest.
     """
-    content = idx.read_bytes(path)
-    if file.sha256 is not None:
-        expected, found = file.sha256, hashlib.sha256(content).hexdigest()
-    elif file.gz_sha256 is not None:
-        expected, found = file.gz_sha256, sha256(path)
-    else:
-        return content
-    if found != expected:
+    content = read_bytes(path)
+    expected = file.sha256 or file.gz_sha256
+    found = hashlib.sha256(content).hexdigest() if file.sha256 else sha256(path)
+    if expected not in (None, found):
         raise Error(
             f"{path}: checksum mismatch: expected sha256 {expected[:16]}…, found {found[:16]}…; "
             "delete it and fetch it again"
@@ -104,42 +119,100 @@ def verified(path: Path, file: File) -> bytes:
     return content
 
 
-def _check(
-    shape: tuple[int, ...], labels: NDArray[np.uint8], images_path: Path, labels_path: Path
-) -> None:
-    if shape[0] != len(labels):
+def read(path: Path, dims: int) -> NDArray[np.uint8]:
+    """Read an IDX file of 3 (images) or 1 (labels) dimensions, gzip-compressed or not.
+
+    Returns:
+        Read-only uint8 array of the shape that the header declares. An uncompressed file, which
+        may have any size, is mapped: its pages are read as they are indexed.
+
+    Raises:
+        Error: as in `read_bytes` and `parse`. No memory is taken for what a header only declares.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(4 + 4 * dims)
+        if header[:2] == _GZIP_MAGIC:
+            return parse(read_bytes(path), dims, path)
+        shape = _declared_shape(header, path.stat().st_size, dims, path)
+        return np.memmap(path, np.uint8, "r", len(header), shape)
+    except OSError as error:
+        raise Error(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the file's content, decompressed if it is gzip.
+
+    Raises:
+        Error: the file can't be read, is damaged gzip, or holds more than `MAX_BYTES`.
+    """
+    content = io.BytesIO()
+    try:
+        with path.open("rb") as raw:
+            compressed = raw.read(2) == _GZIP_MAGIC
+            raw.seek(0)
+            file = gzip.GzipFile(fileobj=raw) if compressed else raw
+            chunks = iter(functools.partial(file.read, _CHUNK), b"")
+            content.writelines(itertools.islice(chunks, MAX_BYTES // _CHUNK + 1))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise Error(f"{path}: damaged gzip file ({error}); fetch it again") from error
+    except OSError as error:
+        raise Error(f"{path}: cannot be read ({error.strerror or error})") from error
+    if content.tell() > MAX_BYTES:
+        raise Error(f"{path}: larger than {MAX_BYTES} bytes, which no dataset here is")
+    return content.getvalue()
+
+
+def parse(content: bytes, dims: int, source: object = "IDX data") -> NDArray[np.uint8]:
+    """Decode the bytes of an uncompressed IDX file to a read-only array over `content`.
+
+    Raises:
+        Error: `content`, named `source`, isn't IDX of uint8 with `dims` dimensions, has no data,
+            or has another length than its header declares.
+    """
+    start = 4 + 4 * dims
+    shape = _declared_shape(content[:start], len(content), dims, source)
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _declared_shape(header: bytes, size: int, dims: int, source: object) -> tuple[int, ...]:
+    """Return the shape in an IDX header; raise Error unless a file of `size` bytes bears it out."""
+    magic, start = bytes([0, 0, 0x08, dims]), 4 + 4 * dims
+    if header[:4] != magic:
         raise Error(
-            f"{images_path} holds {shape[0]} images but {labels_path} {len(labels)} labels; "
-            "they must be of one length"
+            f"{source}: not an IDX file of uint8 with {dims} dimension{'s' * (dims > 1)}: expected "
+            f"magic number {magic.hex()}, found {header[:4].hex() or 'nothing'}"
         )
-    if shape[1:] != (28, 28) or not shape[0]:
-        found = "×".join(map(str, shape))
-        raise Error(f"{images_path}: expected one or more 28×28 images, found {found}")
-    if labels.max() > 9:
-        raise Error(f"{labels_path}: expected labels 0 to 9, found {labels.max()}")
+    if len(header) < start:
+        raise Error(f"{source}: truncated in its header, after {len(header)} of {start} bytes")
+    shape = struct.unpack(f">{dims}I", header[4:])
+    declared = "×".join(map(str, shape))
+    expected, found = math.prod(shape), size - start
+    if found != expected:
+        what = "truncated" if found < expected else "has bytes left over"
+        raise Error(
+            f"{source}: {what}: its header declares {declared} = {expected} bytes of data, "
+            f"it holds {found}"
+        )
+    if not expected:
+        raise Error(f"{source}: its header declares {declared}, without any data")
+    return shape
 
 
 def _digits(split: Split) -> Images:
-    """The UCI digits, enlarged as MNIST is made: a 20×20 digit in the middle of 28×28.
+    """Return the UCI digits, enlarged as MNIST is made: a 20×20 digit in the middle of 28×28.
 
     Every fifth image is a test image. Integer arithmetic, so the bytes are the same everywhere.
     """
     from sklearn.datasets import load_digits  # slow to import, and seldom needed
 
     small, labels = load_digits(return_X_y=True)
-    weights = _enlarging_weights()  # (20, 8), tenths
+    # Bilinear interpolation from 8 to 20 samples with half-pixel centres. Sample k lies at
+    # (k + 0.5) / 2.5 - 0.5; places and weights are in tenths.
+    places = np.clip(4 * np.arange(20) - 3, 0, 70)
+    weights = np.maximum(10 - np.abs(places[:, np.newaxis] - 10 * np.arange(8)), 0)  # (20, 8)
     large = weights @ small.reshape(-1, 8, 8).astype(np.int64) @ weights.T  # (N, 20, 20), 0…1600
     images = np.zeros((len(large), 28, 28), np.uint8)
     images[:, 4:24, 4:24] = (large * 255 + 800) // 1600
     chosen = (np.arange(len(images)) % 5 == 4) == (split == "test")
     return Images(images[chosen], labels[chosen].astype(np.uint8))
-
-
-def _enlarging_weights() -> NDArray[np.int64]:
-    """Bilinear interpolation from 8 to 20 samples with half-pixel centres, in tenths: (20, 8)."""
-    weights = np.zeros((20, 8), np.int64)
-    for row in range(20):
-        low, tenths = divmod(4 * row - 3, 10)  # (row + 0.5) / 2.5 - 0.5, in tenths
-        weights[row, max(low, 0)] += 10 - tenths
-        weights[row, min(low + 1, 7)] += tenths
-    return weights

@@ -113,7 +113,7 @@ def scale(quick: bool) -> list[Row]:
 
 def write_images(folder: Path, count: int) -> None:
     """Write training images and labels, uncompressed."""
-    from keras_lenet.data import catalogue, idx
+    from keras_lenet.data import catalogue
 
     generator = np.random.default_rng(0)
     images, labels = catalogue.find(str(folder)).files("train")
@@ -121,7 +121,9 @@ def write_images(folder: Path, count: int) -> None:
         file.write(bytes([0, 0, 8, 3]) + np.array([count, 28, 28], ">u4").tobytes())
         for _ in range(0, count, 2_000):
             file.write(generator.bytes(2_000 * 28 * 28))
-    idx.write(folder / labels.name, generator.integers(0, 10, count, np.uint8))
+    with (folder / labels.name).open("wb") as file:
+        file.write(bytes([0, 0, 8, 1]) + np.array([count], ">u4").tobytes())
+        file.write(generator.integers(0, 10, count, np.uint8).tobytes())
 
 
 def anonymous(pid: int) -> int:

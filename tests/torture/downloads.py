@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pooch
 
-from keras_lenet.data import catalogue, download, idx
+from keras_lenet.data import catalogue, download, reading
 from keras_lenet.errors import Error
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -90,7 +90,7 @@ def two_at_once(scratch):
 def fetch(cache, url, start):
     """Download a dataset of four files of one content from one mirror."""
     os.environ["XDG_CACHE_HOME"] = str(cache)
-    digest = hashlib.sha256(idx.read_bytes(cache / "published.gz")).hexdigest()
+    digest = hashlib.sha256(reading.read_bytes(cache / "published.gz")).hexdigest()
     mnist = catalogue.DATASETS["mnist"]
     images, labels = (
         {split: replace(file, sha256=digest) for split, file in files.items()}

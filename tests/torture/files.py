@@ -22,7 +22,7 @@ from pathlib import Path
 from PIL import Image
 
 from keras_lenet import artifacts, recipe
-from keras_lenet.data import idx
+from keras_lenet.data import reading
 from keras_lenet.edge import decoding, metadata, prepare
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
@@ -128,8 +128,8 @@ TFLITE = [path.read_bytes() for path in sorted((ROOT / "exported").glob("*.tflit
 
 # By name: the function, what is changed, and the share of the inputs that IDX gets.
 TARGETS = {
-    "IDX": (lambda content: idx.parse(content, 3 if content[3:4] == b"\3" else 1), IDX, 1),
-    "IDX files, gzip": (lambda content: idx.read(file_of(content, "x"), 3), GZIP, 0.001),
+    "IDX": (lambda content: reading.parse(content, 3 if content[3:4] == b"\3" else 1), IDX, 1),
+    "IDX files, gzip": (lambda content: reading.read(file_of(content, "x"), 3), GZIP, 0.001),
     "recipes": (lambda content: recipe.load(file_of(content, "recipe.toml")), TOML, 0.001),
     "--set": (
         lambda content: recipe.from_overrides("x", [content.decode(errors="replace")]),
