@@ -325,7 +325,8 @@ def test_a_bundle_that_cannot_be_written_is_named_and_the_other_is_written(
 # The stage
 
 
-TEMPERATURES = {"train": 2.0, "quantize": 3.0}
+TEMPERATURES = {"train": 0.5, "quantize": 0.25}
+"""Below 1, so that the answers of untrained networks differ in confidence."""
 
 
 def settings_for(data, *overrides):

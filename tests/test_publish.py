@@ -8,13 +8,15 @@ from dataclasses import replace
 
 import pytest
 from conftest import PIPELINES, SMOKE, draw_digits, write_idx
+from figures import changed
 from typer.testing import CliRunner
 
 from keras_lenet import artifacts, cli, pipeline, recipe
 from keras_lenet.artifacts import Record
 from keras_lenet.data import catalogue
 from keras_lenet.errors import Error, GateError
-from keras_lenet.evaluation import results
+from keras_lenet.evaluation.metrics import Gate, Metrics
+from keras_lenet.reporting import results
 from keras_lenet.reporting.card import card
 from keras_lenet.seeds import Finished, choose, publish, run_seeds, spread
 from keras_lenet.tflite import metadata_writer
@@ -54,14 +56,14 @@ def finished(runs, seed, validation_accuracy, gates=(), **accuracies):
     """A finished run; its metrics are the published ones but for gates and accuracies."""
     loaded = recipe.load(SMOKE, [f"name=seed{seed}", f"seed={seed}"])
     run = finish(pipeline.open_run(loaded, runs, None), validation_accuracy)
-    metrics = results.read(run.stage_folder("evaluate")) | {"gates": list(gates)}
+    metrics = changed(Metrics.read(run.stage_folder("evaluate")), "gates", gates)
     for model, accuracy in accuracies.items():
-        metrics["models"][model]["accuracy"] = accuracy
+        metrics = changed(metrics, f"models {model} accuracy", accuracy)
     return Finished(run, metrics, validation_accuracy)
 
 
 def gate(met):
-    return {"gate": "min_accuracy", "figure": 0.97, "limit": 0.98, "met": met}
+    return Gate(gate="min_accuracy", figure=0.97, limit=0.98, met=met)
 
 
 @pytest.fixture
@@ -94,8 +96,8 @@ def test_the_best_seed_on_validation_is_chosen_or_the_first_that_ties(tmp_path):
 
 def two_seeds(runs, first, second):
     """Return seed 0, and seed 1, which is chosen, that meet a gate or miss it."""
-    chosen = finished(runs, 1, 0.99, [gate(True), gate(second)])
-    return [finished(runs, 0, 0.98, [gate(first)]), chosen]
+    chosen = finished(runs, 1, 0.99, (gate(True), gate(second)))
+    return [finished(runs, 0, 0.98, (gate(first),)), chosen]
 
 
 def test_a_release_that_misses_a_gate_is_refused_and_the_folder_stays(tmp_path, ours):
@@ -137,9 +139,9 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 
 def test_the_card_has_the_hashes_their_command_the_metrics_and_the_pictures(published):
-    card, metrics = (published / "README.md").read_text(), results.read(published)
+    card, metrics = (published / "README.md").read_text(), Metrics.read(published)
     command = "keras-lenet run smoke.toml --set train.epochs=3 --set seed=7"
-    for name in ("model.keras", "lenet5_int8.tflite", "c/lenet5.c"):
+    for name in ("lenet5_int8.tflite", "c/lenet5.c"):
         assert f"| `{name}` | `{artifacts.sha256(published / name)}` | `{command}` |" in card
     assert artifacts.sha256(published / "confusion.png") not in card
     for text in (
@@ -157,7 +159,8 @@ def test_the_card_has_the_hashes_their_command_the_metrics_and_the_pictures(publ
 
 def test_the_card_says_where_layouts_differ(tmp_path):
     one = finished(tmp_path, 0, 0.99)
-    one.metrics["layout"] |= {"unequal": 2, "largest": 5}
+    differing = changed(changed(one.metrics, "layout unequal", 2), "layout largest", 5)
+    one = replace(one, metrics=differing)
     assert "its outputs differ on 2 images, by at most 5" in card([one], one, "", "smoke.toml")
 
 
@@ -191,7 +194,7 @@ def test_seeds_are_run_upwards_from_the_recipes_own_each_in_a_folder_of_its_own(
     ]
     assert [one.run.recipe.seed for one in found] == [5, 6]
     assert [one.validation_accuracy for one in found] == [0.5, 0.6]
-    assert all(one.metrics == results.read(EXPORTED) for one in found)
+    assert all(one.metrics == Metrics.read(EXPORTED) for one in found)
 
 
 @pytest.fixture
@@ -221,7 +224,7 @@ def test_the_classes_of_another_dataset_are_named_throughout(clothing, tmp_path)
         "--set", "data.dataset=fashion_mnist", "--set", "train.epochs=2")  # fmt: skip
     assert tuple((folder / "labels.txt").read_text().splitlines()) == classes
     assert tuple(json.loads((folder / "manifest.json").read_text())["labels"]) == classes
-    assert tuple(results.read(folder)["labels"]) == classes
+    assert Metrics.read(folder).labels == classes
     for path in folder.glob("*.tflite"):
         assert tuple(metadata_writer.labels(path.read_bytes())) == classes
     contract = (folder / "microcontroller" / "lenet5_contract.h").read_text()
@@ -238,4 +241,4 @@ def test_the_classes_of_another_dataset_are_named_throughout(clothing, tmp_path)
     run("evaluate", "--model", folder / "lenet5_int8.tflite", "--dataset", "fashion_mnist",
         "--to", tmp_path / "scored", "--set", "evaluate.probes=5",
         "--set", "evaluate.robustness_images=0")  # fmt: skip
-    assert tuple(results.read(tmp_path / "scored")["labels"]) == classes
+    assert Metrics.read(tmp_path / "scored").labels == classes
