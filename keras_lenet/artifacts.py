@@ -187,8 +187,10 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 
 def write_sums(folder: Path) -> None:
-    """Write the SHA-256 of every file below `folder`, for `sha256sum -c SHA256SUMS`."""
-    lines = (f"{digest}  {name}\n" for name, digest in sorted(hash_files(folder).items()))
+    """Write the SHA-256 of every other file below `folder`, for `sha256sum -c SHA256SUMS`."""
+    digests = hash_files(folder)
+    digests.pop(SUMS, None)  # of an earlier call
+    lines = (f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
     write_bytes(folder / SUMS, "".join(lines).encode())
 
 

@@ -495,3 +495,12 @@ def test_a_deleted_run_is_not_written_to(tmp_path):
     with pytest.raises(FileNotFoundError):
         artifacts.write_bytes(out / "checkpoint.npz", b"")
     assert not (tmp_path / "run").exists()
+
+
+def test_sums_are_of_every_other_file_also_when_written_again(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").write_bytes(b"abc")
+    for _ in range(2):
+        artifacts.write_sums(tmp_path)
+        lines = (tmp_path / artifacts.SUMS).read_text().splitlines()
+        assert lines == [f"{artifacts.digest(b'abc')}  a/b"]
