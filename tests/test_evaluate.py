@@ -13,7 +13,7 @@ from keras_lenet import cli, pipeline
 from keras_lenet.data import loading, outliers
 from keras_lenet.errors import Error, GateError
 from keras_lenet.evaluation import quantization_noise, robustness, scorers
-from keras_lenet.evaluation.metrics import Gate, Metrics, Robustness, RobustnessSummary
+from keras_lenet.evaluation.metrics import Gate, Metrics, Robustness, RobustnessSummary, TensorNoise
 from keras_lenet.evaluation.scorers import Scorer
 from keras_lenet.recipe import Evaluate, Recipe
 from keras_lenet.reporting import plots
@@ -280,7 +280,7 @@ def run(tmp_path, monkeypatch):
     def losses(reference, quantized, images):
         source = reference.read_bytes().decode() if reference.stem == "float32" else reference.name
         op = f"{source} > {quantized.parent.name}/{quantized.name}"
-        return [{"op": op, "shape": [len(images)], "max_error": 0, "saturated": 0}]
+        return (TensorNoise(op=op, shape=(len(images),), max_error=0, saturated=0),)
 
     monkeypatch.setattr(quantization_noise, "losses", losses)
     monkeypatch.setattr(evaluate, "Classifier", Confident)

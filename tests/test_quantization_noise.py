@@ -10,6 +10,7 @@ from conftest import draw_digits
 
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.evaluation import quantization_noise
+from keras_lenet.evaluation.metrics import TensorNoise
 from keras_lenet.tflite import metadata_writer
 
 PUBLISHED = Path(__file__).parents[1] / "exported"
@@ -23,16 +24,16 @@ def test_every_op_has_its_losses():
         "RESIZE_BILINEAR", "CONV_2D 1", "MAX_POOL_2D 1", "CONV_2D 2", "MAX_POOL_2D 2", "CONV_2D 3",
         "FULLY_CONNECTED 1", "FULLY_CONNECTED 2", "SOFTMAX",
     ]  # fmt: skip
-    assert [row["shape"] for row in rows] == [
-        [1024], [4704], [1176], [1600], [400], [120], [84], [10], [10],
+    assert [row.shape for row in rows] == [
+        (1024,), (4704,), (1176,), (1600,), (400,), (120,), (84,), (10,), (10,),
     ]  # fmt: skip
-    assert [len(row["channels"] or []) for row in rows] == [0, 6, 0, 16, 0, 120, 84, 10, 0]
-    assert rows[0]["range"] == pytest.approx([0, 1])
-    assert rows[-1]["range"] == pytest.approx([0, 255 / 256])
+    assert [len(row.channels or []) for row in rows] == [0, 6, 0, 16, 0, 120, 84, 10, 0]
+    assert rows[0].range == pytest.approx((0, 1))
+    assert rows[-1].range == pytest.approx((0, 255 / 256))
     before = quantization_noise.EIGHT_BITS
     for row in rows:
-        assert row["drop_db"] == pytest.approx(before - row["sqnr_db"])
-        before = min(row["sqnr_db"], quantization_noise.EIGHT_BITS)
+        assert row.drop_db == pytest.approx(before - row.sqnr_db)
+        before = min(row.sqnr_db, quantization_noise.EIGHT_BITS)
 
 
 def test_the_last_ops_losses_are_those_of_the_files_answers():
@@ -41,18 +42,18 @@ def test_the_last_ops_losses_are_those_of_the_files_answers():
     )
     row = quantization_noise.losses(FLOAT, INT8, IMAGES)[-1]
     noise = found - true
-    assert row["sqnr_db"] == pytest.approx(10 * np.log10((true**2).sum() / (noise**2).sum()))
-    assert row["max_error"] == pytest.approx(np.abs(noise).max())
+    assert row.sqnr_db == pytest.approx(10 * np.log10((true**2).sum() / (noise**2).sum()))
+    assert row.max_error == pytest.approx(np.abs(noise).max())
     # Zero is no saturation: only 255/256 is an end of the range.
-    assert row["saturated"] == pytest.approx((found == 255 / 256).mean())
-    assert 0 < row["saturated"] < 0.2
+    assert row.saturated == pytest.approx((found == 255 / 256).mean())
+    assert 0 < row.saturated < 0.2
 
 
 def test_a_files_losses_against_itself_are_none():
     rows = quantization_noise.losses(FLOAT, FLOAT, IMAGES)
-    assert {row["sqnr_db"] for row in rows} == {row["drop_db"] for row in rows} == {None}
-    assert {row["max_error"] for row in rows} == {row["saturated"] for row in rows} == {0}
-    assert {row["range"] for row in rows} == {None}
+    assert {row.sqnr_db for row in rows} == {row.drop_db for row in rows} == {None}
+    assert {row.max_error for row in rows} == {row.saturated for row in rows} == {0}
+    assert {row.range for row in rows} == {None}
     assert quantization_noise.worst(rows) is None
 
 
@@ -76,8 +77,8 @@ def test_weights_are_told_by_output_channel(tmp_path):
     converter = tf.lite.TFLiteConverter.from_concrete_functions(traced, tf.Module())
     path.write_bytes(converter.convert())
     losses = quantization_noise.losses(path, path, IMAGES[:1])
-    assert [(row["op"], row["channels"]) for row in losses] == [
-        ("CONV_2D", [20, 11, 40]), ("MAX_POOL_2D", None), ("DEPTHWISE_CONV_2D", [20, 11, 40]),
+    assert [(row.op, row.channels) for row in losses] == [
+        ("CONV_2D", (20, 11, 40)), ("MAX_POOL_2D", None), ("DEPTHWISE_CONV_2D", (20, 11, 40)),
     ]  # fmt: skip
     assert not quantization_noise.comparable(path, INT8)
 
@@ -101,8 +102,8 @@ def test_a_damaged_layer_is_named(tmp_path, position, name):
     rows = quantization_noise.losses(FLOAT, damaged, IMAGES)
     assert quantization_noise.numbered(rows)[quantization_noise.worst(rows)] == name
     sound = quantization_noise.losses(FLOAT, INT8, IMAGES)[position]
-    expected = 1.3 * np.array(sound["channels"])
-    np.testing.assert_allclose(rows[position]["channels"], expected, rtol=1e-6)
+    expected = 1.3 * np.array(sound.channels)
+    np.testing.assert_allclose(rows[position].channels, expected, rtol=1e-6)
 
 
 def test_sqnr_of_known_noise():
@@ -115,7 +116,7 @@ def test_sqnr_of_known_noise():
 
 
 def row(op, drop):
-    return {"op": op, "drop_db": drop}
+    return TensorNoise(op=op, shape=(), drop_db=drop, max_error=0, saturated=0)
 
 
 def test_the_worst_op_is_the_one_with_the_largest_drop():

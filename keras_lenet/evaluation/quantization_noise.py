@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
 from keras_lenet.edge.classifier import Tensor
+from keras_lenet.evaluation.metrics import TensorNoise
 from keras_lenet.tflite.inspection import inspect, op_name
 
 EIGHT_BITS = 48.0
@@ -26,7 +28,7 @@ class _Output(NamedTuple):
     op: str
     tensor: Tensor
     values: NDArray[Any]
-    channels: list[float] | None
+    channels: tuple[float, ...] | None
 
 
 def comparable(reference: Path, quantized: Path) -> bool:
@@ -39,23 +41,18 @@ def comparable(reference: Path, quantized: Path) -> bool:
     return names[0] == names[1] and kinds == [True, False]
 
 
-def losses(reference: Path, quantized: Path, images: NDArray[np.uint8]) -> list[dict[str, Any]]:
-    """Compare every op's output in two .tflite files of one architecture.
+def losses(reference: Path, quantized: Path, images: NDArray[np.uint8]) -> tuple[TensorNoise, ...]:
+    """Compare every op's output in two .tflite files of one architecture, op by op.
+
+    The drop of the SQNR is counted from `EIGHT_BITS` at most. A zero at an end of the integer range
+    is not saturated.
 
     Args:
         reference: the float file.
         quantized: the int8 or uint8 file; `comparable` with it.
         images: uint8, (N, 28, 28).
-
-    Returns:
-        One row an op, in order: its `op` and output `shape`; `sqnr_db`, the signal to quantization
-        noise ratio 10·log10(Σ f² / Σ (f − q)²), None where there is no noise; `drop_db`, the loss
-        of it since the op before, counted from `EIGHT_BITS` at most; `max_error`; `range`, the real
-        values of the smallest and greatest integer; `saturated`, the share of values at either end
-        of it, but for a zero at an end; and of ops with weights `channels`, the greatest absolute
-        weight of each output channel.
     """
-    rows: list[dict[str, Any]] = []
+    rows = []
     before = EIGHT_BITS
     outputs = zip(_outputs(reference, images), _outputs(quantized, images), strict=True)
     for expected, (op, tensor, values, channels) in outputs:
@@ -63,37 +60,36 @@ def losses(reference: Path, quantized: Path, images: NDArray[np.uint8]) -> list[
         ratio = sqnr(expected.values.astype(np.float64), real)
         limits, saturated = _range(tensor, values)
         rows.append(
-            {
-                "op": op,
-                "shape": list(values.shape[1:]),
-                "sqnr_db": ratio,
-                "drop_db": None if ratio is None else min(before, EIGHT_BITS) - ratio,
-                "max_error": float(np.abs(expected.values - real).max()),
-                "saturated": saturated,
-                "range": limits,
-                "channels": channels,
-            }
+            TensorNoise(
+                op=op,
+                shape=values.shape[1:],
+                sqnr_db=ratio,
+                drop_db=None if ratio is None else min(before, EIGHT_BITS) - ratio,
+                max_error=float(np.abs(expected.values - real).max()),
+                saturated=saturated,
+                range=limits,
+                channels=channels,
+            )
         )
         before = before if ratio is None else ratio
-    return rows
+    return tuple(rows)
 
 
 def sqnr(signal: NDArray[np.float64], rounded: NDArray[np.float64]) -> float | None:
-    """Return the signal to quantization noise ratio in dB; None without signal or without noise."""
+    """Return 10·log10(Σ f² / Σ (f − q)²) in dB; None without signal or without noise."""
     power, noise = float((signal**2).sum()), float(((signal - rounded) ** 2).sum())
     return 10 * math.log10(power / noise) if power and noise else None
 
 
-def worst(rows: list[dict[str, Any]]) -> int | None:
-    """Return the position of the op with the largest loss; None without a loss."""
-    drops = [(row["drop_db"] or 0, position) for position, row in enumerate(rows)]
-    drop, position = max(drops, default=(0, 0))
-    return position if drop > 0 else None
+def worst(rows: Sequence[TensorNoise]) -> int | None:
+    """Return the position of the op with the largest drop of the SQNR; None without a drop."""
+    drops = [row.drop_db or 0 for row in rows]
+    return drops.index(max(drops)) if max(drops, default=0) > 0 else None
 
 
-def numbered(rows: list[dict[str, Any]]) -> list[str]:
+def numbered(rows: Sequence[TensorNoise]) -> list[str]:
     """Return the ops' names, made distinct: CONV_2D 1, CONV_2D 2."""
-    names = [row["op"] for row in rows]
+    names = [row.op for row in rows]
     return [
         f"{name} {names[: position + 1].count(name)}" if names.count(name) > 1 else name
         for position, name in enumerate(names)
@@ -134,18 +130,19 @@ def _outputs(path: Path, images: NDArray[np.uint8]) -> list[_Output]:
     return outputs
 
 
-def _channels(weights: NDArray[Any], axis: int, scales: NDArray[np.float32]) -> list[float]:
+def _channels(weights: NDArray[Any], axis: int, scales: NDArray[np.float32]) -> tuple[float, ...]:
     """Return the greatest absolute weight of each output channel, which are on `axis`."""
     weights = np.moveaxis(weights, axis, 0).astype(np.float64)
     extremes = np.abs(weights.reshape(len(weights), -1)).max(axis=1)
-    return (extremes * scales if len(scales) else extremes).tolist()
+    return tuple((extremes * scales if len(scales) else extremes).tolist())
 
 
-def _range(tensor: Tensor, values: NDArray[Any]) -> tuple[list[float] | None, float]:
+def _range(tensor: Tensor, values: NDArray[Any]) -> tuple[tuple[float, float] | None, float]:
     """Return an integer tensor's real range, and the share of values at its ends, zero excepted."""
     if not tensor.scale:
         return None, 0.0
     limits = np.iinfo(tensor.dtype)
     ends = np.array([limits.min, limits.max])
     saturated = float(np.isin(values, ends[ends != tensor.zero_point]).mean())
-    return ((ends - tensor.zero_point) * tensor.scale).tolist(), saturated
+    low, high = ((ends - tensor.zero_point) * tensor.scale).tolist()
+    return (low, high), saturated

@@ -133,7 +133,7 @@ def noise(metrics: Metrics, of_files: bool) -> Section | None:
     sentences = [_greatest_loss(title, rows) for title, rows in traced.items()]
     # Only files of one architecture are compared: they have the same ops.
     first = next(iter(traced.values()))
-    names = op_names(first)
+    names = quantization_noise.numbered(first)
     weighted = [position for position, row in enumerate(first) if row.channels]
     ops = [names[position] for position in weighted]
     ratios = {title: [row.sqnr_db for row in rows] for title, rows in traced.items()}
@@ -168,23 +168,13 @@ def noise(metrics: Metrics, of_files: bool) -> Section | None:
     return Section("layers", "Where it was lost", sentences, drawn, tables, note)
 
 
-def op_names(rows: Sequence[TensorNoise]) -> list[str]:
-    """Return the ops' names, made distinct: CONV_2D 1, CONV_2D 2."""
-    names = [row.op for row in rows]
-    return [
-        f"{name} {names[: position + 1].count(name)}" if names.count(name) > 1 else name
-        for position, name in enumerate(names)
-    ]
-
-
 def _greatest_loss(title: str, rows: Sequence[TensorNoise]) -> str:
-    drops = [row.drop_db or 0 for row in rows]
-    position = drops.index(max(drops))
-    if drops[position] <= 0:
+    position = quantization_noise.worst(rows)
+    if position is None:
         return f"Along {title} nothing is lost."
     return (
-        f"Along {title} the most is lost after {op_names(rows)[position]}: "
-        f"{drops[position]:.1f} dB, down to {rows[position].sqnr_db:.1f} dB."
+        f"Along {title} the most is lost after {quantization_noise.numbered(rows)[position]}: "
+        f"{rows[position].drop_db:.1f} dB, down to {rows[position].sqnr_db:.1f} dB."
     )
 
 
@@ -200,7 +190,7 @@ def _noise_table(title: str, rows: Sequence[TensorNoise]) -> Table:
             f"{row.saturated:.2%}",
             " to ".join(f"{end:.3g}" for end in row.range or ()),
         ]
-        for name, row in zip(op_names(rows), rows, strict=True)
+        for name, row in zip(quantization_noise.numbered(rows), rows, strict=True)
     ]
     return Table(title, header, cells)
 

@@ -115,7 +115,7 @@ def evaluate_files(
     found = predict(opened, test, dataset)
     pairs = tuple((path.name, first.name) for path in paths[1:])
     noise = {
-        path.name: _traced(first, path, test.images[:TRACED])
+        path.name: quantization_noise.losses(first, path, test.images[:TRACED])
         for path in paths[1:]
         if quantization_noise.comparable(first, path)
     }
@@ -269,14 +269,11 @@ def _noise(
         path = Path(folder) / "float32.tflite"
         path.write_bytes(convert.convert(fine_tuned, models.input_size(settings)))
         return {
-            POST_TRAINING: _traced(opened[FLOAT_FILE].path, opened[POST_TRAINING].path, images),
-            DEPLOYED: _traced(path, plain, images),
+            POST_TRAINING: quantization_noise.losses(
+                opened[FLOAT_FILE].path, opened[POST_TRAINING].path, images
+            ),
+            DEPLOYED: quantization_noise.losses(path, plain, images),
         }
-
-
-def _traced(reference: Path, quantized: Path, images: NDArray[np.uint8]) -> tuple[TensorNoise, ...]:
-    rows = quantization_noise.losses(reference, quantized, images)
-    return tuple(TensorNoise(**row) for row in rows)
 
 
 def cpu_name() -> str:
