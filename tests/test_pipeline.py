@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,7 +17,7 @@ from keras_lenet import artifacts, pipeline, recipe
 from keras_lenet.artifacts import Record
 from keras_lenet.data import augment, loading, reading
 from keras_lenet.edge.classifier import Classifier
-from keras_lenet.stages import quantize
+from keras_lenet.stages import quantize, train
 
 STAGES = [name for name in pipeline.STAGES if name != "distill"]  # the recipe has no teachers
 FILES = ("float32", "int8_ptq", "int8", "uint8")
@@ -102,7 +101,7 @@ def test_each_models_figures_are_those_of_its_own_file(finished, synthetic):
         np.testing.assert_array_equal(predictions[variant], Classifier(path).predict(test.images))
         assert models[variant]["bytes"] == path.stat().st_size
     inputs = augment.resize(augment.to_unit(test.images[..., np.newaxis]), 32)
-    trained = keras.models.load_model(finished.folder / "train" / "model.keras", compile=False)
+    trained = train.load(finished.folder / "train")
     fake_quantized = quantize.load(finished.folder / "quantize", recipe.Model())
     for key, model in (("keras", trained), ("saved_model", trained), ("qat", fake_quantized)):
         expected = softmax(np.asarray(model(inputs, training=False)), axis=1)

@@ -26,7 +26,7 @@ from keras_lenet.deploy.c import (
     Sums,
     arithmetic,
 )  # fmt: skip
-from keras_lenet.edge.classifier import Classifier
+from keras_lenet.edge.classifier import Classifier, open_interpreter
 from keras_lenet.errors import Error
 from keras_lenet.tflite.inspection import op_name
 
@@ -105,7 +105,7 @@ def read(path: Path) -> tuple[Layer, ...]:
     if (classifier.quantize(image).ravel() != image.ravel().astype(int) - 128).any():
         raise Error(f"{path}: its input isn't pixel - 128, which the C interface takes")
     try:
-        operators = _operators(path.read_bytes())
+        operators = _operators(path.read_bytes(), _shapes(path))
         layers = [layer for each in operators for layer in _READERS[each.name](each)]
     except Error as error:
         raise Error(f"{path}: {error}") from error
@@ -116,8 +116,18 @@ def read(path: Path) -> tuple[Layer, ...]:
     return _fused(layers)
 
 
-def _operators(content: bytes) -> list[_Operator]:
-    """Return the operators in order, each fed by the one before it alone."""
+def _shapes(path: Path) -> dict[int, tuple[int, ...]]:
+    """Return the shape of every tensor as the runtime computes it, by index."""
+    tensors = open_interpreter(path, kernels="reference").get_tensor_details()
+    return {tensor["index"]: tuple(tensor["shape"].tolist()) for tensor in tensors}
+
+
+def _operators(content: bytes, shapes: dict[int, tuple[int, ...]]) -> list[_Operator]:
+    """Return the operators in order, each fed by the one before it alone.
+
+    The runtime ignores the shapes that a file declares between ops; the buffers of the C would have
+    them. So they must be those that the runtime computes.
+    """
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = model.subgraphs[0]
     tensors = [_tensor(tensor, model) for tensor in graph.tensors]
@@ -136,6 +146,11 @@ def _operators(content: bytes) -> list[_Operator]:
         for index in (inputs[0], flowing):
             if tensors[index].dtype != "int8":
                 raise Error(f"{name}: {tensors[index].name} is {tensors[index].dtype}, not int8")
+            if tensors[index].shape != shapes[index]:
+                raise Error(
+                    f"{name}: {tensors[index].name} has the shape {tensors[index].shape} in the "
+                    f"file, and {shapes[index]} when it runs"
+                )
         found.append(
             _Operator(name, [tensors[i] for i in inputs], tensors[flowing], operator.builtinOptions)
         )
