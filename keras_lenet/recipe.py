@@ -189,7 +189,7 @@ class Export(Section):
 
 
 class Evaluate(Section):
-    """What is measured beside accuracy, and gates: limits that the figures must meet.
+    """Measurements beside accuracy, and gates: limits that the figures must meet.
 
     Gates that are left out are not checked.
 

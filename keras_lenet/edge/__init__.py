@@ -1,1 +1,1 @@
-"""What runs on the device: NumPy, Pillow and the LiteRT interpreter, never TensorFlow."""
+"""Inference on the device: NumPy, Pillow and the LiteRT interpreter, never TensorFlow."""

@@ -303,7 +303,7 @@ class Metrics(Figures):
 
     @property
     def of_digits(self) -> bool:
-        """Whether the classes are the digits 0 to 9, which `edge.prepare` is made for."""
+        """True where the classes are the digits 0 to 9, which `edge.prepare` is made for."""
         return self.labels == DIGITS
 
     def write(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""How sure a score is, and whether two models differ: statistics on the same images."""
+"""Statistics on the same images: a score's interval, and the difference of two models."""
 
 from __future__ import annotations
 

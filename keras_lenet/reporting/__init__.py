@@ -1,1 +1,1 @@
-"""What people read: the page, plots, comparisons of runs, the model card."""
+"""Output for people: the report page, plots, comparisons of runs, the model card."""

@@ -27,7 +27,7 @@ Predictions = Mapping[str, NDArray[Any]]
 
 
 class RunDetails(NamedTuple):
-    """What a run knows and an evaluation of files does not.
+    """Details of a run, which an evaluation of files lacks.
 
     Attributes:
         histories: by stage of training, the columns of its `history.csv`.

@@ -31,7 +31,7 @@ def check(recipes: Iterable[Recipe]) -> None:
         if recipe.origin is None:
             raise Error(
                 f"recipe {recipe.name} has no [origin] section: expected a recipe that reproduces "
-                "a published system, such as those in pipelines/seeds"
+                "a published system, such as those in pipelines/reproductions"
             )
 
 
@@ -70,5 +70,5 @@ def _spread(finished: list[Finished], model: str) -> str:
 
 
 def _seconds(one: Finished) -> float:
-    """How long the training in float took."""
+    """Return the duration of the training in float, in seconds."""
     return Record.of_finished(one.run.stage_folder("train")).seconds
