@@ -1,5 +1,7 @@
 """The datasets' names, places and identities."""
 
+import os
+
 import pytest
 from conftest import write_dataset
 
@@ -62,7 +64,10 @@ def test_a_folder_is_identified_by_its_bytes_and_hashed_once(tmp_path, monkeypat
     assert identity() == identity() == f"{sha256(images)} {sha256(labels)}"
     labels.write_bytes(bytes(30))
     assert identity() == f"{sha256(images)} {sha256(labels)}"
-    assert hashed == [images, labels, labels]
+    labels.write_bytes(bytes(29) + b"1")  # as long as before, and newer
+    os.utime(labels, (2**31, 2**31))
+    assert identity() == f"{sha256(images)} {sha256(labels)}"
+    assert hashed == [images, labels, labels, labels]
 
 
 def test_the_given_folder_comes_before_the_cache_and_uncompressed_before_gz(tmp_path):

@@ -196,7 +196,7 @@ def test_other_images_under_a_published_name_are_refused(tmp_path, name, ending,
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        (LABELS, idx(3), "20 images but .* 3 labels"),
+        (LABELS, idx(3), f"{IMAGES}.gz holds 20 images but .*{LABELS} 3 labels"),
         (LABELS, idx(20, data=[9] * 19 + [10]), f"{LABELS}: expected labels 0 to 9, found 10"),
         (IMAGES, idx(20, 32, 28), "one or more 28×28 images, found 20×32×28"),
         (IMAGES, idx(20, 28, 32), "one or more 28×28 images, found 20×28×32"),
