@@ -14,7 +14,7 @@ from keras_lenet.evaluation.metrics import Metrics
 from keras_lenet.recipe import Recipe
 from keras_lenet.reporting.card import card
 
-CARD, MANIFEST = "README.md", "manifest.json"
+CARD = "README.md"
 FILES = {
     "train": ("model.keras",),
     "evaluate": ("metrics.json", "confusion.png", "rejection.png"),

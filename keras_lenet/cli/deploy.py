@@ -126,7 +126,8 @@ def publish_best(
     Example: keras-lenet publish pipelines/mnist.toml --seeds 3
     """
     from keras_lenet.recipe import load
-    from keras_lenet.seeds import MANIFEST, publish, run_seeds, spread
+    from keras_lenet.seeds import publish, run_seeds, spread
+    from keras_lenet.tflite.contract import MANIFEST
 
     loaded = load(recipe, overrides)
     folder = artifacts.replaceable(folder, MANIFEST)  # before the work, not after it

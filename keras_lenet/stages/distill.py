@@ -47,10 +47,8 @@ def run(context: Context[DistillSettings]) -> dict[str, Any]:
         own = _settings_of(recipe, settings, number)
         batches = setup.augmented(own, mixed, own.train.batch_size, own.seed)
         steps = loading.steps_per_epoch(mixed, own.train.batch_size)
-        title, out = (
-            f"teacher {number + 1} of {settings.teachers}",
-            context.out / f"teacher-{number}",
-        )
+        title = f"teacher {number + 1} of {settings.teachers}"
+        out = context.out / f"teacher-{number}"
         plan = Plan(title, out, own.train.epochs, steps, Schedule(own.train, steps))
         model = setup.build(own, mixed, context.cluster)
         # A teacher that is trained already resumes after its last epoch.

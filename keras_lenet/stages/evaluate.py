@@ -73,14 +73,17 @@ def run(context: Context[EvaluateSettings]) -> dict[str, Any]:
     test = loading.load_test(context.dataset, context.data_dir)
     plain = export.plain_int8(context.inputs["export"], context.settings.model.name)
     with console.without_information():
-        opened = _open_run(context)
+        fake_quantized = quantize.load(context.inputs["quantize"], context.settings.model)
+        opened = _open_run(context, fake_quantized)
     found = predict(opened, test, context.dataset)
     same = found.answers(FAKE_QUANTIZED) == found.answers(DEPLOYED)
     pairs = ((DEPLOYED, FLOAT), (POST_TRAINING, FLOAT), (DEPLOYED, POST_TRAINING))
     metrics = measure(found, FLOAT, DEPLOYED, pairs).model_copy(
         update={
             "fake_quantized_agreement": float(same.mean()),
-            "quantization_noise": _noise(context, opened, plain, test.images[:TRACED]),
+            "quantization_noise": _noise(
+                context, fake_quantized, opened, plain, test.images[:TRACED]
+            ),
             "rejection": _rejection(found, DEPLOYED, settings, seed),
             "robustness": _robustness(found, (FLOAT_FILE, DEPLOYED), settings, seed),
             "arena": _arena(plain),
@@ -258,13 +261,14 @@ def _layout(optimized: Path, plain: Path, images: Pixels) -> Layout | None:
 
 def _noise(
     context: Context[EvaluateSettings],
+    fake_quantized: Any,
     opened: dict[str, Scorer],
     plain: Path,
     images: NDArray[np.uint8],
 ) -> dict[str, tuple[TensorNoise, ...]]:
     """Compare each int8 file, in its plain layout, with a float file of the same weights."""
     settings = context.settings.model
-    fine_tuned = quantize.unquantized(quantize.load(context.inputs["quantize"], settings), settings)
+    fine_tuned = quantize.unquantized(fake_quantized, settings)
     with console.without_information(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float32.tflite"
         path.write_bytes(convert.convert(fine_tuned, models.input_size(settings)))
@@ -301,11 +305,10 @@ def _write(out: Path, metrics: Metrics, found: Measured, settings: Evaluate) -> 
     return metrics
 
 
-def _open_run(context: Context[EvaluateSettings]) -> dict[str, Scorer]:
+def _open_run(context: Context[EvaluateSettings], fake_quantized: Any) -> dict[str, Scorer]:
     inputs, name = context.inputs, context.settings.model.name
     keras_path = inputs["train"] / train.MODEL
     trained = train.load(inputs["train"])
-    fake_quantized = quantize.load(inputs["quantize"], context.settings.model)
     opened = {
         FLOAT: scorers.of_keras(trained, keras_path, "Keras float32"),
         "saved_model": scorers.of_saved_model(inputs["export"] / export.SAVED_MODEL, "SavedModel"),

@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from PIL import Image
 
-from keras_lenet import artifacts, console
+from keras_lenet import artifacts
 from keras_lenet.recipe import Recipe
-from keras_lenet.reporting import page, plots
-from keras_lenet.stages import Context
+from keras_lenet.reporting import feature_maps, page, plots
+from keras_lenet.stages import Context, train
 from keras_lenet.tflite import contract
 
 CURVES = "training.png"
-# As their stages name them; importing those would load TensorFlow for a few words.
-CONTACT_SHEET = "augmentation.png"
-MODEL, EXAMPLE = "model.keras", "example.png"
 FILTERS, FEATURE_MAPS = "filters.png", "feature_maps.png"
 
 
@@ -37,7 +35,7 @@ def run(context: Context[Recipe]) -> dict[str, Any]:
         recipe=context.settings,
         histories=histories,
         kept=kept,
-        contact_sheet=(inputs["train"] / CONTACT_SHEET).read_bytes(),
+        contact_sheet=(inputs["train"] / train.CONTACT_SHEET).read_bytes(),
         inside=_inside(inputs["train"], manifest.labels, context.out),
         hashes={name: described.sha256 for name, described in manifest.files.items()},
     )
@@ -52,15 +50,10 @@ def _history(path: Path) -> dict[str, list[float]]:
 
 def _inside(trained: Path, labels: Sequence[str], out: Path) -> dict[str, bytes]:
     """Draw the first layer's weights and the feature maps of an image; captions and PNG files."""
-    with console.without_information():  # slow to import, and for these pictures alone
-        import keras
-
-        from keras_lenet.reporting import feature_maps
-
-    model = keras.models.load_model(trained / MODEL, compile=False)
+    model = keras.models.load_model(trained / train.MODEL, compile=False)
     caption, kernels = feature_maps.first_filters(model)
     plots.save(feature_maps.draw_filters(kernels), out / FILTERS)
-    outputs = feature_maps.feature_maps(model, np.asarray(Image.open(trained / EXAMPLE)))
+    outputs = feature_maps.feature_maps(model, np.asarray(Image.open(trained / train.EXAMPLE)))
     plots.save(feature_maps.draw_feature_maps(outputs, labels), out / FEATURE_MAPS)
     return {
         f"{caption}. Red adds where there is ink, blue takes away": (out / FILTERS).read_bytes(),
