@@ -18,7 +18,7 @@ from typing import Any
 
 from keras_lenet import artifacts, console, models
 from keras_lenet.artifacts import Record
-from keras_lenet.data import catalogue, download
+from keras_lenet.data import catalogue
 from keras_lenet.errors import Error
 from keras_lenet.recipe import (
     DistillSettings,
@@ -365,6 +365,8 @@ def _obtain_data(run: Run, stages: list[Stage], force: bool) -> Run:
     splits = {split for stage in stages for split in stage.splits}
     here = all(catalogue.is_here(run.dataset, split, run.data_dir) for split in splits)
     if not here and run.dataset in catalogue.DATASETS:
+        from keras_lenet.data import download  # imports requests, which few runs need
+
         console.say(
             f"{run.dataset} is not on this machine: downloading it to {catalogue.cache_dir()}"
         )
