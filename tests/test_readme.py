@@ -1,107 +1,81 @@
-"""The README's snippets, as they stand there."""
+"""Tests of the README: its size, its Python and every command in it."""
 
 import re
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import stub_tflm
-from conftest import CORTEX_M, WARNINGS, draw_digits
+from conftest import SMOKE, draw_digits, keras_lenet
 from PIL import Image
 
-from keras_lenet.deploy import tflm
 from keras_lenet.edge.classifier import Classifier
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = dict.fromkeys(("python", "sh"), "")
+for language, block in re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
+    BLOCKS[language] += block
+COMMANDS = [line.partition("#")[0].strip() for line in BLOCKS["sh"].splitlines()]
 
 
-def snippets(language, text=README):
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+def test_readme_fits_on_one_page():
+    assert len(README.encode()) <= 8_000
 
 
-def run(*command, cwd):
-    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-def test_python_without_this_package(tmp_path):
+def test_python_of_the_readme_classifies_a_photo(tmp_path):
     (tmp_path / "exported").symlink_to(ROOT / "exported")
-    snippet = snippets("python")[0]
-    assert "keras_lenet" not in snippet
-    *_, confidence = run(sys.executable, "-W", "error", "-c", snippet, cwd=tmp_path).split()
-    classifier = Classifier(ROOT / "exported" / "lenet5_int8.tflite")
-    assert float(confidence) == classifier.predict(np.zeros((1, 28, 28), np.uint8)).max()
-
-
-def test_python_with_this_package(tmp_path):
     Image.fromarray(draw_digits(8, 0)[0][7]).save(tmp_path / "photo.jpg")
-    printed = run(sys.executable, "-W", "error", "-c", snippets("python")[1], cwd=tmp_path)
+    command = [sys.executable, "-W", "error", "-c", BLOCKS["python"]]
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     answer = Classifier().classify(Image.open(tmp_path / "photo.jpg"))
-    assert answer.digit == 7
-    assert printed.startswith("7 " if answer.accepted else "no digit "), printed
+    expected = answer.digit if answer.accepted else "no digit"
+    assert printed.stdout == f"{expected} {answer.confidence}\n"
 
 
-MAIN = """
-#include <cstdio>
-#include <initializer_list>
-
-int main() {
-  for (int score : {0, 161, 162, 255}) {
-    unsigned char pixels[lenet5_input_size] = {0, 1, 0, 0, static_cast<unsigned char>(score)};
-    std::printf("%d\\n", classify(pixels));
-  }
-}
-"""
-"""The stand-in's network answers with the first ten pixels: class 4 gets the score, of 256."""
-
-
-@pytest.fixture(params=["README", "page of the bundle"])
-def sketch(request, tmp_path):
-    """A folder with a C++ snippet, a main that calls it, and the bundle that it includes."""
-    folder = tmp_path / "bundle"
-    folder.mkdir()
-    model = ROOT / "exported" / "microcontroller" / "lenet5_int8_plain.tflite"
-    tflm.write(model, np.zeros((1, 28, 28), np.uint8), ["blank"], folder)
-    text = README if request.param == "README" else (folder / "README.md").read_text()
-    (snippet,) = snippets("cpp", text)
-    (folder / "sketch.cc").write_text(snippet + MAIN)
-    stub_tflm.write(folder / "tflm")
-    return folder
+@pytest.mark.parametrize("target", ["run", "test", "check"])
+def test_make_has_the_targets_of_the_readme(target):
+    assert f"make {target}" in README
+    command = ["make", "--dry-run", "--always-make", target]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    if target == "run":
+        assert "--editable '.[train]'" in printed
+        assert "--group" not in printed
+        assert "keras-lenet run pipelines/quickstart.toml\n" in printed
+    else:
+        assert "bin/pytest" in printed
 
 
-def compiled(compiler, flags, folder, *output):
-    options = [*flags, "-DTF_LITE_STATIC_MEMORY"]
-    for place in ("tflm", *(f"tflm/{stub_tflm.DOWNLOADS}/{name}" for name in stub_tflm.INCLUDED)):
-        options += ["-isystem", place]
-    run(compiler, *options, "sketch.cc", *output, cwd=folder)
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("keras-lenet ")])
+def test_command_of_the_readme_runs(line, finished, tmp_path):
+    """Recipes are replaced by the smoke recipe, and runs and model files by its finished run."""
+    if line.startswith("keras-lenet draw"):
+        assert "Draw at http://" in draw_until_interrupted(line, tmp_path)
+        return
+    Image.fromarray(draw_digits(8, 0)[0][7]).save(tmp_path / "photo.jpg")
+    (tmp_path / "exported").symlink_to(ROOT / "exported")
+    run = finished.copy(tmp_path / "runs") and tmp_path / "runs" / "smoke"
+    (tmp_path / "my.keras").symlink_to(run / "train" / "model.keras")
+    (tmp_path / "my.tflite").symlink_to(run / "export" / "lenet5_int8.tflite")
+    (run.parent / "mnist").symlink_to(run)
+    (run.parent / "quickstart").symlink_to(run)
+    _, *arguments = shlex.split(re.sub(r"pipelines/\w+\.toml", str(SMOKE), line))
+    dataset = finished.arguments[-1].removeprefix("data.dataset=")
+    if SMOKE.name in line or str(SMOKE) in arguments:
+        arguments += ["--set", f"data.dataset={dataset}"]
+    elif "evaluate" in line:
+        arguments += ["--dataset", dataset]
+    result = keras_lenet(*arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.needs("g++")
-def test_cpp_rejects_below_the_threshold(sketch):
-    """The published file's threshold is 162/256."""
-    sources = ("lenet5_model.cc", f"tflm/{stub_tflm.LIBRARY}")
-    compiled("g++", WARNINGS, sketch, *sources, "-o", "sketch")
-    assert run(sketch / "sketch", cwd=sketch).split() == ["-1", "-1", "4", "4"]
-
-
-@pytest.mark.needs("arm-none-eabi-g++")
-def test_cpp_for_a_cortex_m(sketch):
-    compiled("arm-none-eabi-g++", CORTEX_M, sketch, "-c")
-
-
-def test_every_snippet_is_tested_or_says_that_it_is_not():
-    languages = re.findall(r"^```(\w+)$", README, re.MULTILINE)
-    assert sorted(languages) == ["cpp", "kotlin", "python", "python", "swift"]
-    for language in ("kotlin", "swift"):
-        assert README.partition(f"```{language}\n")[0].endswith("Not compiled by the tests.\n\n")
-
-
-def test_make_run_installs_what_users_need_alone():
-    printed = run("make", "--dry-run", "--always-make", "run", cwd=ROOT)
-    assert "--editable '.[train]'" in printed
-    assert "--group" not in printed
-    assert "keras-lenet run pipelines/quickstart.toml\n" in printed
+def draw_until_interrupted(line, folder):
+    """Start the drawing page's server, and return its first line once it listens."""
+    arguments = [*shlex.split(line)[1:], "--port", "0", "--no-browser"]
+    command = [sys.executable, "-u", "-m", "keras_lenet", *arguments]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+        first = server.stdout.readline()
+        server.send_signal(signal.SIGINT)
+    return first
