@@ -8,10 +8,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --constraint .constraints.txt
 
-.PHONY: run check test tables mutants bench torture clean
+.PHONY: run format check test tables mutants bench torture clean
 
 run: .venv/installed
 	$(BIN)/keras-lenet run pipelines/quickstart.toml
+
+format: .venv/tools
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
 
 check: .venv/tools
 	$(BIN)/ruff check
