@@ -2,8 +2,9 @@
 
     python tests/tables.py
 
-A README marks a place by `<!-- table: NAME -->` and, lines below, `<!-- end -->`. Names: `metrics`
-and `rejection` (exported/metrics.json), `torture` (tests/torture/results.json), `clients`
+A README marks a place by `<!-- table: NAME -->` and, lines below, `<!-- end -->`. Names: `result`
+(exported/metrics.json), `quickstart` (tests/benchmarks/quickstart.json), `settings`
+(keras_lenet/recipe.py), `torture` (tests/torture/results.json), `clients`
 (tests/benchmarks/clients.json), `machine` and each benchmark's name, such as `inference`
 (tests/benchmarks/results.json). A name that no record has is an error.
 """
@@ -12,10 +13,13 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from pydantic.fields import FieldInfo
 
 from keras_lenet import artifacts
-from keras_lenet.evaluation.metrics import Metrics, Score
+from keras_lenet.evaluation.metrics import Metrics
+from keras_lenet.recipe import Recipe, Section
 
 ROOT = Path(__file__).parents[1]
 READMES = [*ROOT.glob("README.md"), *sorted(ROOT.glob("[ept]*/README.md"))]
@@ -40,9 +44,12 @@ def table(name: str, root: Path) -> str:
     Raises:
         LookupError: no record has it.
     """
-    if name in ("metrics", "rejection"):
-        metrics = Metrics.read(root / "exported")
-        return _metrics(metrics) if name == "metrics" else _rejection(metrics)
+    if name == "result":
+        return _result(Metrics.read(root / "exported"))
+    if name == "quickstart":
+        return _result(Metrics.read(root / "tests" / "benchmarks" / "quickstart"))
+    if name == "settings":
+        return "\n\n".join(_settings())
     if name == "torture":
         return _torture(_read(root / "tests" / "torture" / "results.json"))
     if name == "clients":
@@ -108,34 +115,73 @@ def _torture(report: dict[str, Any]) -> str:
 
 
 def _clients(record: dict[str, Any]) -> str:
-    def line(row: dict[str, Any]) -> list[object]:
-        versions = ", ".join(f"{name} {number}" for name, number in row.get("versions", {}).items())
-        figures = [row.get(key) for key in ("other_classes", "images_that_differ")]
-        largest = f"{row['largest_difference']:g}" if "largest_difference" in row else None
-        client = ", ".join(filter(None, [row["client"], row.get("how")]))
-        return [client, versions, row.get("file"), *figures, largest, row.get("note")]
+    """Return a row for each client, and for each file the answers that differ."""
+    files = list(dict.fromkeys(row["file"] for row in record["rows"] if "file" in row))
+    clients: dict[str, list[dict[str, Any]]] = {}
+    for row in record["rows"]:
+        name = ", ".join(filter(None, [row["client"], row.get("how")]))
+        clients.setdefault(name, []).append(row)
 
-    figures = "other classes: | images that differ: | at most, of 1/256:"
-    return _markdown(f"client | versions | file | {figures} | note", map(line, record["rows"]))
+    def cell(row: dict[str, Any]) -> str:
+        if "other_classes" not in row:
+            return row["note"].partition(":")[0]
+        return f"{row['other_classes']:,} / {row['images_that_differ']:,}"
+
+    lines = []
+    for name, rows in clients.items():
+        versions = next((row["versions"] for row in rows if "versions" in row), {})
+        shown = ", ".join(f"{name} {number}" for name, number in versions.items())
+        cells = {row.get("file"): cell(row) for row in rows}
+        note = cells.pop(None, None)
+        lines.append([name, shown, *map(cells.get, files), note])
+    names = " | ".join(f"`{Path(file).name}`:" for file in files)
+    return _markdown(f"client | versions | {names} | note", lines)
 
 
-def _metrics(metrics: Metrics) -> str:
-    def line(model: Score) -> list[str]:
+def _result(metrics: Metrics) -> str:
+    """Return the float model, the PTQ and the QAT file: accuracy, paired test, size."""
+    p_values = {
+        pair.first: f"{pair.p:.2f}" for pair in metrics.paired if pair.second == metrics.reference
+    }
+    names = {"keras": "Keras, float32", "int8_ptq": "int8, PTQ", "int8": "int8, QAT"}
+
+    def line(key: str) -> list[str | None]:
+        model = metrics.models[key]
         low, high = (f"{100 * end:.2f}" for end in model.interval)
-        correct, accuracy = f"{model.correct:,}", f"{model.accuracy:.2%}"
-        return [model.title, correct, accuracy, f"{low} to {high}", f"{model.bytes:,}"]
+        title = names[key] + (f": `{model.title}`" if key != metrics.reference else "")
+        accuracy = f"{model.accuracy:.2%}"
+        return [title, accuracy, f"{low} to {high} %", p_values.get(key), f"{model.bytes:,}"]
 
-    header = f"model | correct of {metrics.images:,}: | accuracy: | 95 %: | bytes:"
-    return _markdown(header, map(line, metrics.models.values()))
+    header = "model | accuracy: | 95 % interval: | McNemar p: | bytes:"
+    return _markdown(header, map(line, names))
 
 
-def _rejection(metrics: Metrics) -> str:
-    pictures = {**metrics.rejection.ood, "test digits": metrics.rejection.test}
-    rows = (
-        [name, f"{found.rejected / found.total:.2%}", f"{found.total:,}"]
-        for name, found in pictures.items()
-    )
-    return _markdown("picture | rejected: | of:", rows)
+def _settings() -> Iterable[str]:
+    """Return a table of each section's settings: key, default and meaning."""
+    for name, field in Recipe.model_fields.items():
+        section = next(
+            (kind for kind in (field.annotation, *get_args(field.annotation)) if is_section(kind)),
+            None,
+        )
+        if section is None:
+            continue
+        rows = [
+            [f"`{key}`", _default(one), " ".join((one.description or "").split())]
+            for key, one in section.model_fields.items()
+        ]
+        yield f"`[{name}]`: {section.__doc__}\n\n{_markdown('key | default | meaning', rows)}"
+
+
+def is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if field.default is None or isinstance(field.default, Section):
+        return "–"
+    return f"`{json.dumps(field.default)}`"
 
 
 if __name__ == "__main__":
