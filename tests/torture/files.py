@@ -20,7 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from keras_lenet import artifacts, recipe
+from keras_lenet import recipe
 from keras_lenet.data import reading
 from keras_lenet.edge import decoding, metadata, prepare
 from keras_lenet.edge.classifier import Classifier
@@ -60,13 +60,6 @@ def picture(kind):
     buffer = io.BytesIO()
     page.save(buffer, kind)
     return buffer.getvalue()
-
-
-def read_record(content):
-    file_of(content, artifacts.RECORD)
-    record = artifacts.Record.read(Path())
-    if record is not None:
-        artifacts.damaged(Path(), record.outputs)
 
 
 def read_metrics(content):
@@ -118,11 +111,6 @@ METRICS = [
     b'{"schema": 2, "models": ' + b"[" * 100_000,
     b'{"schema": ' + b"9" * 5000 + b"}",
 ]
-RECORD = [
-    b'{"stage": "train", "settings": {"seed": 0}, "inputs": {"a": "0"}, "outputs": {"b": "1"},'
-    b' "dataset": "mnist", "seed": 0, "versions": {}, "started": "", "seconds": 0.1,'
-    b' "summary": {"temperature": 1.0}, "schema": 1}'
-]
 TFLITE = [path.read_bytes() for path in sorted((ROOT / "exported").glob("*.tflite"))]
 
 # By name: the function, what is changed, and the share of the inputs that IDX gets.
@@ -130,18 +118,12 @@ TARGETS = {
     "IDX": (lambda content: reading.parse(content, 3 if content[3:4] == b"\3" else 1), IDX, 1),
     "IDX files, gzip": (lambda content: reading.read(file_of(content, "x"), 3), GZIP, 0.001),
     "recipes": (lambda content: recipe.load(file_of(content, "recipe.toml")), TOML, 0.001),
-    "--set": (
-        lambda content: recipe.from_overrides("x", [content.decode(errors="replace")]),
-        [b"train.epochs=3", b"a=" + b"[" * 5000, b"name='x'"],
-        0.005,
-    ),
     "TFLite metadata": (read_metadata, METADATA, 0.001),
     "files appended to a .tflite": (
         metadata_writer.files,
         [TFLITE[0][-600:], bomb(TFLITE[0])],
         0.002,
     ),
-    "stage.json": (read_record, RECORD, 0.005),
     "metrics.json": (read_metrics, METRICS, 0.001),
     "pictures": (
         lambda content: prepare.prepare(decoding.decode(content)),
