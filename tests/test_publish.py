@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from conftest import PIPELINES, SMOKE, draw_digits, write_idx
+from conftest import PIPELINES, SMOKE, write_dataset
 from figures import changed
 from typer.testing import CliRunner
 
@@ -170,18 +170,15 @@ def test_seeds_run_upwards_each_in_its_own_folder(monkeypatch, tmp_path):
     executed = []
 
     def execute(run, stages):
-        executed.append((run.folder, run.recipe.name, run.recipe.seed, run.data_dir, stages))
+        executed.append((run.folder.name, run.recipe.name, run.recipe.seed, run.data_dir, stages))
         return finish(run, run.recipe.seed / 10)
 
     monkeypatch.setattr(pipeline, "execute", execute)
     found = run_seeds(recipe.load(SMOKE, ["seed=5"]), 2, tmp_path / "runs", tmp_path)
     stages = pipeline.select(None, None)
     names = {seed: f"smoke-seed{seed}" for seed in (5, 6)}
-    assert executed == [
-        (tmp_path / "runs" / name, name, seed, tmp_path, stages) for seed, name in names.items()
-    ]
-    assert [one.run.recipe.seed for one in found] == [5, 6]
-    assert [one.validation_accuracy for one in found] == [0.5, 0.6]
+    assert executed == [(name, name, seed, tmp_path, stages) for seed, name in names.items()]
+    assert [(one.run.recipe.seed, one.validation_accuracy) for one in found] == [(5, 0.5), (6, 0.6)]
     assert all(one.metrics == Metrics.read(EXPORTED) for one in found)
 
 
@@ -194,10 +191,7 @@ def clothing(tmp_path, monkeypatch):
         for kind in ("images", "labels")
     }
     monkeypatch.setitem(catalogue.DATASETS, "fashion_mnist", replace(known, **unverified))
-    for part, count in (("train", 200), ("t10k", 60)):
-        images, labels = draw_digits(count, count)
-        write_idx(tmp_path / "fashion_mnist" / f"{part}-images-idx3-ubyte", images)
-        write_idx(tmp_path / "fashion_mnist" / f"{part}-labels-idx1-ubyte", labels)
+    write_dataset(tmp_path / "fashion_mnist", 200, 60)
     return tmp_path
 
 
