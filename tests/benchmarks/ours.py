@@ -33,7 +33,7 @@ def over(images: Any, labels: Any, batch: int) -> measure.Repetition:
     """Return an epoch over these images, whose batches the first repetition prepares."""
     prepared = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch).cache()
 
-    def batches(epochs: range, _: tf.distribute.InputContext) -> tf.data.Dataset:
+    def batches(epochs: range, context: object = None) -> tf.data.Dataset:
         repeated = prepared.repeat(len(epochs)).prefetch(tf.data.AUTOTUNE)
         return repeated.with_options(loading.UNTUNED)
 
@@ -118,7 +118,7 @@ def fitted(
     if prepared:
         images, labels = (part.numpy() for part in next(iter(batches.unbatch().batch(count))))
         return over(images, labels, batch)
-    return epoch_of(lambda *_: batches, batch, count // batch)
+    return epoch_of(lambda epochs, context: batches, batch, count // batch)
 
 
 def splits(settings: list[str]) -> tuple[Recipe, loading.Examples, loading.Examples]:
