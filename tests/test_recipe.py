@@ -41,9 +41,7 @@ def test_a_recipe_without_a_file_has_the_defaults_and_the_overrides():
         ("origin.title=X", "X"),
         ("origin.title = a=b ", "a=b"),  # the first = divides
         ("origin.title='3'", "3"),
-        ("data.dataset=/tmp/my digits", "/tmp/my digits"),
         ("data.standardize=true", True),
-        ("evaluate.min_accuracy=0.5", 0.5),
         ("distill.augment.rotate=5.0", 5.0),
     ],
 )
@@ -58,12 +56,10 @@ def test_an_override_is_toml_or_a_bare_word(override, value):
     ("content", "complaint"),
     [
         ("[train]\nepocs = 3", "unknown key train.epocs; did you mean train.epochs?"),
-        ("[trian]\n", "unknown key trian; did you mean train?"),
         ("[distill.augment]\nrotat = 1", "unknown key distill.augment.rotat; did you mean "
          "distill.augment.rotate?"),
         ("[origin]\ntitle = 'X'\nzzz = 1", "unknown key origin.zzz; expected one of title, "
          "accuracy, note"),
-        ("[report]\nzzz = 3", "unknown key report.zzz; expected one of mistakes"),
         ("[train]\nepochs = '3'", "train.epochs = '3': input should be a valid integer"),
         ("[train]\nepochs = 0", "train.epochs = 0: input should be greater than or equal to 1"),
         ("[train]\nepochs = 2\nwarmup_epochs = 2", "train: warmup_epochs (2) must be fewer than "
@@ -159,7 +155,6 @@ def test_the_robust_recipe_shares_the_teachers_of_the_reference():
     [
         ("[train", "is not TOML: "),
         (b"\xff\xfe", "is not TOML: "),
-        (b"seed = " + b"9" * 5000, "is not TOML: "),
         (b"a = " + b"[" * 5000, "is not TOML: "),
         (b"a." * 3000 + b"b = 1", ""),
         (b"[train]\nepochs = " + b"[" * 50 + b"1" + b"]" * 50, ": train.epochs = "),
