@@ -1,4 +1,4 @@
-"""Lets `python -m keras_lenet` do what `keras-lenet` does."""
+"""Entry point of `python -m keras_lenet`, which is `keras-lenet`."""
 
 from keras_lenet.cli import main
 

@@ -1,4 +1,4 @@
-"""Files that survive: atomic writes, SHA-256, the stage record and the run folder's lock."""
+"""Files of a run: atomic writes, SHA-256, the stage record and the run folder's lock."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import json
 import os
 import platform
 import shutil
+import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,13 +62,13 @@ def versions() -> dict[str, str]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` once it is whole on disk.
+    """Yield a temporary path beside `path`; rename it to `path` once its bytes are on the disk.
 
-    On an exception the temporary file goes and `path` keeps its content. The folder is made where
-    there is none. Its parent must exist; a missing one means that the run was deleted.
+    On an exception the temporary file is deleted and `path` keeps its content. A missing folder is
+    made, but its parent must exist: a missing parent means that the run was deleted.
     """
     path.parent.mkdir(exist_ok=True)
-    # The suffix stays last: writers such as Keras and matplotlib choose the format by it.
+    # The suffix stays last, because Keras and matplotlib choose the format by it.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
@@ -83,17 +83,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Flush a file's bytes, or a folder's names, to the disk.
-
-    Windows flushes only files that are open for writing, and opens no folders: their names are in
-    the journal of its file system.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    except PermissionError:
-        if path.is_dir():
-            return
-        raise
+    """Flush a file's bytes, or the names in a folder, to the disk."""
+    if sys.platform == "win32" and path.is_dir():
+        return  # Windows opens no folders; the journal of its file system has their names
+    # Windows flushes only files that are open for writing.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -101,30 +95,28 @@ def sync(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, all of it or none."""
+    """Write `data` to `path`, all of it or nothing."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON, all of it or none."""
+    """Write `value` to `path` as indented JSON, all of it or nothing."""
     text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
     write_bytes(path, f"{text}\n".encode())
 
 
 @dataclass(frozen=True)
 class Record:
-    """The record that a finished stage leaves beside its files (`stage.json`).
+    """Record that a finished stage leaves beside its files (`stage.json`).
 
     `settings` and `inputs` decide whether the stage is up to date.
 
     Attributes:
-        settings: the resolved recipe, as far as it decides the result: the sections that this stage
-            and those before it declare.
+        settings: the sections of the resolved recipe that this stage and earlier stages declare.
         inputs: SHA-256 of every file that the stage reads.
-        outputs: SHA-256 of every file that the stage wrote, by path relative to its folder, with
-            `/`.
-        seed: the run's; None where runs of any seed share the result.
+        outputs: SHA-256 of every file that the stage wrote, by path relative to its folder.
+        seed: the seed of the run; None if runs of all seeds share the result.
     """
 
     stage: str
@@ -168,15 +160,15 @@ class Record:
 
 @functools.cache
 def _form() -> TypeAdapter[Record]:
-    from pydantic import TypeAdapter  # devices lack it, and have no records
+    from pydantic import TypeAdapter  # the base install lacks it, and reads no records
 
     return TypeAdapter(Record)
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below `folder`, by relative path.
+    """Return the SHA-256 of every file below `folder`, by relative path with `/`.
 
-    The folder's own record and identity, and checkpoints, are left out.
+    Leave out the folder's own record and identity, and checkpoints.
     """
     described = {folder / name for name in (RECORD, IDENTITY)}
     return {
@@ -195,7 +187,7 @@ def write_sums(folder: Path) -> None:
 
 
 def damaged(folder: Path, expected: dict[str, str]) -> str | None:
-    """Return the first file of `expected` that `folder` lacks or has with other bytes."""
+    """Return the first file of `expected` that is missing in `folder` or has other bytes."""
     for name, digest in expected.items():
         path = folder / name
         if not path.is_file() or sha256(path) != digest:
@@ -203,15 +195,11 @@ def damaged(folder: Path, expected: dict[str, str]) -> str | None:
     return None
 
 
-def _beside(folder: Path, kind: Literal["partial", "previous"]) -> Path:
-    return folder.with_name(f".{folder.name}.{kind}")
-
-
 def replaceable(folder: Path, marker: str) -> Path:
-    """Return `folder` resolved, if it may be replaced: it is new, empty, or has our `marker`.
+    """Return `folder` resolved, if it is new, empty, or contains our file `marker`.
 
     Raises:
-        Error: it holds something else, which would be lost.
+        Error: the folder has other content, which would be lost.
     """
     folder = folder.resolve()
     if folder.exists() and any(folder.iterdir()) and not (folder / marker).exists():
@@ -221,37 +209,10 @@ def replaceable(folder: Path, marker: str) -> Path:
     return folder
 
 
-def recover(folder: Path) -> None:
-    """Finish a `commit` in the middle of which a process was killed."""
-    previous = _beside(folder, "previous")
-    if previous.exists() and not folder.exists():
-        previous.rename(folder)
-    _tidy(folder)
-
-
-def _tidy(folder: Path) -> None:
-    """Delete a finished folder's predecessor, its identity and its checkpoints."""
-    shutil.rmtree(_beside(folder, "previous"), ignore_errors=True)
-    for path in [folder / IDENTITY, *folder.rglob(CHECKPOINT)]:
-        path.unlink(missing_ok=True)
-
-
-def is_complete(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> bool:
-    """Return whether a killed process had finished the next version of `folder`, but not placed it.
-
-    A finished version has a record of these settings and inputs, and every file of the record.
-    """
-    partial = _beside(folder, "partial")
-    record = Record.read(partial)
-    if record is None or (record.settings, record.inputs) != (settings, inputs):
-        return False
-    return damaged(partial, record.outputs) is None
-
-
 def begin(folder: Path, identity: dict[str, Any], resume: bool = True) -> Path:
-    """Open the working folder in which the next version of `folder` is made.
+    """Return the working folder in which the next version of `folder` is made.
 
-    An interrupted attempt with the same `identity` is kept, so that the stage can resume from it,
+    Keep the files of an interrupted attempt with the same `identity`, so that the stage can resume,
     unless `resume` is false.
     """
     partial = _beside(folder, "partial")
@@ -274,16 +235,15 @@ def begin(folder: Path, identity: dict[str, Any], resume: bool = True) -> Path:
 
 
 def copy_partial(folder: Path, scratch: Path) -> Path:
-    """Copy the working folder that another process has begun for `folder`; return the copy."""
-    ignored = shutil.ignore_patterns(f"{TEMPORARY}*")  # files that it is writing at this moment
+    """Copy the working folder that another process uses for `folder`; return the copy."""
+    ignored = shutil.ignore_patterns(f"{TEMPORARY}*")  # the other process is writing them
     return Path(shutil.copytree(_beside(folder, "partial"), scratch / folder.name, ignore=ignored))
 
 
 def commit(folder: Path) -> None:
-    """Put the finished working folder in the place of `folder`; one of both always stands.
+    """Replace `folder` by its finished working folder; at any moment one of the two exists.
 
-    The checkpoints are deleted last of all, so that a kill or a power failure at any moment loses
-    no more than the time this takes.
+    Delete the checkpoints last, so that a kill or a power failure at any moment loses no epoch.
     """
     recover(folder)
     partial = _beside(folder, "partial")
@@ -301,75 +261,73 @@ def commit(folder: Path) -> None:
     _tidy(folder)
 
 
+def recover(folder: Path) -> None:
+    """Complete a `commit` during which a process was killed."""
+    previous = _beside(folder, "previous")
+    if previous.exists() and not folder.exists():
+        previous.rename(folder)
+    _tidy(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Delete a finished folder's previous version, its identity and its checkpoints."""
+    shutil.rmtree(_beside(folder, "previous"), ignore_errors=True)
+    for path in [folder / IDENTITY, *folder.rglob(CHECKPOINT)]:
+        path.unlink(missing_ok=True)
+
+
+def _beside(folder: Path, kind: Literal["partial", "previous"]) -> Path:
+    return folder.with_name(f".{folder.name}.{kind}")
+
+
 @contextlib.contextmanager
 def replacement(folder: Path) -> Iterator[Path]:
-    """Yield a new working folder, held for this process alone; at last put it in `folder`'s place.
+    """Lock `folder` and yield an empty working folder; at the end, replace `folder` by it.
 
     Raises:
         Error: another process is replacing `folder`.
     """
     lock_file = folder.with_name(f".{folder.name}.locked")
-    with _held(lock_file, folder, "name another folder"):
+    with _locked(lock_file, folder, wait=False):
         try:
             yield begin(folder, {}, resume=False)
             commit(folder)
         finally:
-            # A process that has opened this file already can no longer lock it: FileLock refuses a
-            # file that has no name. Windows deletes no open file; there it stays.
+            # FileLock does not lock an unlinked file, so a process that has opened it tries again.
+            # Windows cannot delete an open file; it stays there.
             with contextlib.suppress(PermissionError):
                 lock_file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def lock(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold `folder`, made if need be, for this process alone; the lock ends with the process.
+    """Lock `folder` for this process, and make it if needed.
 
     Raises:
-        Error: another process holds the folder, and `wait` is false.
+        Error: another process uses the folder, and `wait` is false.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    advice = None if wait else "run under another name (--set name=…)"
-    with _held(folder / ".lock", folder, advice):
+    with _locked(folder / ".lock", folder, wait):
         yield
 
 
 @contextlib.contextmanager
-def _held(lock_file: Path, folder: Path, advice: str | None) -> Iterator[None]:
-    """Lock `lock_file` on behalf of `folder`; a second file names the process that holds it.
+def _locked(lock_file: Path, folder: Path, wait: bool) -> Iterator[None]:
+    from filelock import FileLock, Timeout  # slow to import, and only writers need it
 
-    The lock file itself stays empty: another process that tries to lock it empties it.
-
-    Args:
-        lock_file: the file to lock.
-        folder: named in messages.
-        advice: a way out if another process holds the lock; None to wait for that process.
-
-    Raises:
-        Error: another process holds the lock, and there is advice.
-    """
-    from filelock import FileLock, Timeout  # slow to import, and only changes to files need it
-
-    named = lock_file.with_name(f"{lock_file.name}-holder")
-    held = FileLock(lock_file)
+    lock = FileLock(lock_file)
     try:
-        held.acquire(timeout=0)
+        lock.acquire(timeout=0)
     except Timeout:
-        holder = "another process"
-        with (
-            contextlib.suppress(OSError),
-            named.open(encoding="utf-8", errors="replace") as file,
-        ):
-            holder = file.readline(200).strip() or holder
-        if advice:
-            raise Error(f"{folder} is in use by {holder}; wait for it, or {advice}") from None
+        if not wait:
+            raise Error(
+                f"{folder} is in use by another process; wait for it, or use another folder"
+            ) from None
         from keras_lenet import console  # slow to import, and seldom needed
 
-        console.say(f"waiting for {holder}, which uses {folder}")
-        held.acquire()
+        console.say(f"waiting for another process, which uses {folder}")
+        lock.acquire()
     try:
-        named.write_text(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         yield
     finally:
-        with contextlib.suppress(OSError):  # deleted, or, on Windows, being read
-            named.unlink()
-        held.release()
+        lock.release()  # the system releases the lock of a killed process

@@ -18,15 +18,12 @@ console = Console(stderr=True, highlight=False)
 
 
 def say(message: str, style: str | None = None) -> None:
-    """Print one message, as it is, without markup."""
+    """Print one message, without markup."""
     console.print(message, style=style, markup=False, soft_wrap=True)
 
 
 def progress(*, of_bytes: bool = False) -> bars.Progress:
-    """Return a progress bar with a count, the time taken and left; used as a context manager.
-
-    Where stderr is no terminal, nothing is drawn: messages tell the story there.
-    """
+    """Return a progress bar, a context manager; it draws nothing if stderr is not a terminal."""
     return bars.Progress(
         bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(),
@@ -48,7 +45,7 @@ def print_table(
     title: str | None = None,
     caption: str | None = None,
 ) -> None:
-    """Print to stdout with every row whole: rows wider than the window spill over.
+    """Print a table to stdout without wrapping or cutting rows.
 
     `right_aligned` has the headers of the columns of figures.
     """
@@ -57,13 +54,13 @@ def print_table(
         table.add_column(name, justify="right" if name in right_aligned else "left")
     for row in rows:
         table.add_row(*row)
-    narrow = Console(markup=False, emoji=False)  # names are no markup
+    narrow = Console(markup=False, emoji=False)
     natural = narrow.measure(table, options=narrow.options.update(max_width=200)).maximum
     Console(markup=False, emoji=False, width=max(natural, narrow.width)).print(table)
 
 
 def plain(text: str) -> str:
-    """Escape what terminals obey: names and descriptions may come from strangers."""
+    """Escape control characters: names and descriptions may come from strangers."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -74,9 +71,9 @@ _INFORMATION = re.compile(
 
 @contextlib.contextmanager
 def captured(*descriptors: int) -> Iterator[list[str]]:
-    """Divert stdout (1) or stderr (2), what C++ writes there too; yields a list, filled at the end.
+    """Divert the file descriptors of stdout (1) or stderr (2), to which C++ writes.
 
-    C++ knows nothing of `sys.stderr`, so the file descriptors are what has to be moved.
+    Yield a list of lines, which is filled at the end.
     """
     lines: list[str] = []
     sys.stdout.flush()
@@ -99,9 +96,9 @@ def captured(*descriptors: int) -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def without_information() -> Iterator[None]:
-    """Hold back what TensorFlow's C++ logs to stderr as information; warnings and errors show.
+    """Drop TensorFlow's information messages on stderr; show warnings and errors.
 
-    It logs before any setting of its own is read.
+    Its C++ logs before TensorFlow reads any setting.
     """
     lines: list[str] = []
     try:

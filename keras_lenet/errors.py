@@ -1,16 +1,13 @@
-"""Errors that the user can put right.
-
-Anything else that escapes is a bug of ours and shows its traceback.
-"""
+"""Errors that the user can correct; other exceptions are faults of this package."""
 
 
 class Error(Exception):
-    """Shown as one line; says what was expected, what came and what to do."""
+    """Error shown as one line: what was expected, what was found, what to do."""
 
     exit_status = 1
 
 
 class GateError(Error):
-    """A finished evaluation missed a limit that its recipe sets."""
+    """Limit of a recipe that a finished evaluation missed."""
 
     exit_status = 3

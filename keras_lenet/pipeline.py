@@ -10,8 +10,7 @@ import itertools
 import json
 import os
 import tempfile
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from keras_lenet import artifacts, console, models
 from keras_lenet.artifacts import Record
 from keras_lenet.data import catalogue
 from keras_lenet.errors import Error
+from keras_lenet.evaluation.metrics import Metrics
 from keras_lenet.recipe import (
     DistillSettings,
     EvaluateSettings,
@@ -36,16 +36,17 @@ NOT_RUN = "not run yet"
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage, and what decides its result.
+    """Stage, and everything that decides its result.
 
     Attributes:
-        name: of its module in `keras_lenet.stages` and of its folder.
-        settings: the settings that decide its result, and the only ones that it is given.
-        inputs: the earlier stages whose files it reads.
-        splits: the dataset's splits that it reads.
-        optional: only recipes with a section of its name have it, and runs of any seed share its
-            result: the run's seed is not among its settings.
-        trains: on several hosts and on any backend of Keras; others on one host and TensorFlow.
+        name: name of its module in `keras_lenet.stages` and of its folder.
+        settings: the only settings that the stage is given.
+        inputs: earlier stages whose files it reads.
+        splits: splits of the dataset that it reads.
+        optional: only recipes with a section of this name have the stage, and runs of all seeds
+            share its result, because the run's seed is not among its settings.
+        trains: the stage runs on several hosts and on any backend of Keras; other stages need one
+            host and TensorFlow.
     """
 
     name: str
@@ -71,7 +72,7 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Run:
-    """A recipe, the folder of its results, the dataset really used, and the hosts if several."""
+    """Recipe, the folder of its results, the dataset really used, and the hosts if several."""
 
     recipe: Recipe
     folder: Path
@@ -80,33 +81,33 @@ class Run:
     hosts: cluster.Cluster | None = None
 
     def having(self, stages: Iterable[Stage]) -> list[Stage]:
-        """Return those of `stages` that the recipe has."""
+        """Return the stages among `stages` that the recipe has."""
         return [one for one in stages if not one.optional or getattr(self.recipe, one.name)]
 
     def stage_folder(self, name: str) -> Path:
-        """Return the folder of a stage's finished files, which runs of any seed may share."""
+        """Return the folder of a stage's finished files; optional stages share it across runs."""
         if not STAGES[name].optional:
             return self.folder / name
         settings = json.dumps(self.settings(STAGES[name]), sort_keys=True)
         return self.folder.parent / "shared" / artifacts.digest(settings.encode())[:12] / name
 
-    def alone(self, stage: Stage) -> contextlib.AbstractContextManager[None]:
-        """Lock the folder of a shared stage, waiting for other runs; `execute` locks the run's."""
+    def lock(self, stage: Stage) -> contextlib.AbstractContextManager[None]:
+        """Lock the folder of a shared stage; `execute` locks the folder of the run."""
         if not stage.optional:
             return contextlib.nullcontext()
         return artifacts.lock(self.stage_folder(stage.name).parent, wait=True)
 
     def settings(self, stage: Stage) -> dict[str, Any]:
-        """Return the settings that decide a stage's result, those of earlier stages included."""
+        """Return the settings that decide a stage's result, including those of earlier stages."""
         return self.recipe.only(stage.settings).model_dump(mode="json")
 
     def inputs(self, stage: Stage) -> dict[str, Path]:
-        """Return the folders of the earlier stages whose files a stage reads, by name."""
+        """Return the folders of the stages whose files a stage reads, by name."""
         earlier = self.having(STAGES[name] for name in stage.inputs)
         return {one.name: self.stage_folder(one.name) for one in earlier}
 
     def input_digests(self, stage: Stage) -> dict[str, str]:
-        """Return digests of everything a stage reads; none while an earlier record is missing."""
+        """Return digests of everything that a stage reads; {} if an earlier record is missing."""
         digests = {
             f"{self.dataset}/{split}": catalogue.identity(self.dataset, split, self.data_dir)
             for split in stage.splits
@@ -119,7 +120,7 @@ class Run:
         return digests
 
     def why_stale(self, stage: Stage) -> str | None:
-        """Return why a stage has to run, in words; None when its result is up to date."""
+        """Return why a stage has to run; None if its result is up to date."""
         folder = self.stage_folder(stage.name)
         record = Record.read(folder)
         if record is None:
@@ -133,10 +134,10 @@ class Run:
 
 
 def select(first: str | None, last: str | None) -> list[Stage]:
-    """Return the stages from `first` to `last`, both included; None for either end.
+    """Return the stages from `first` to `last`, both included; None means no limit.
 
     Raises:
-        Error: a name is unknown, or they are in the wrong order.
+        Error: a name is unknown, or `first` comes after `last`.
     """
     names = list(STAGES)
     for name in (first, last):
@@ -150,7 +151,7 @@ def select(first: str | None, last: str | None) -> list[Stage]:
 
 
 def open_run(recipe: Recipe, runs: Path, data_dir: Path | None) -> Run:
-    """Choose the dataset, without downloading: a run that fell back stays with its fallback.
+    """Choose the dataset without downloading: a run that fell back keeps its fallback.
 
     Raises:
         Error: the recipe names an unknown dataset, or TF_CONFIG is malformed.
@@ -168,7 +169,7 @@ def open_run(recipe: Recipe, runs: Path, data_dir: Path | None) -> Run:
 
 
 def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
-    """Run those of `stages` that are stale, or all by force; return the run as it was done.
+    """Run the stale stages among `stages`, or all with `force`; return the run with its dataset.
 
     Raises:
         Error: the recipe names an unknown model, an earlier stage is missing or stale, the data
@@ -179,7 +180,7 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
     stages = _runnable(run, stages)
     if run.hosts and not run.hosts.is_chief:
         return _follow(run, run.hosts)
-    # In order: the inputs of a stage that follows a stale one may not exist.
+    # `all` stops at the first stale stage: the inputs of later stages may not exist.
     if not force and all(run.why_stale(stage) is None for stage in earlier + stages):
         console.say(f"{run.recipe.name}: everything is up to date in {run.folder}")
         _obtain_data(run, [], force)
@@ -188,27 +189,30 @@ def execute(run: Run, stages: list[Stage], force: bool = False) -> Run:
         watched = run.hosts.watched() if run.hosts else contextlib.nullcontext()
         with artifacts.lock(run.folder), watched:
             _recover(run, earlier, stages[0])
-            # The stages before the first stale one need no data; those after it may.
-            stale = itertools.dropwhile(lambda one: not force and not run.why_stale(one), stages)
-            run = _obtain_data(run, list(stale), force)
+            # Stages before the first stale one need no data.
+            to_run = itertools.dropwhile(lambda one: not force and not run.why_stale(one), stages)
+            run = _obtain_data(run, list(to_run), force)
             for stage in stages:
-                # Another run that held the folder may have made what this one needs.
-                with run.alone(stage), _attempt(run, stage, force) as (context, summary):
-                    if context:
-                        summary |= _module(stage).run(context)
+                with run.lock(stage):
+                    reason = "forced" if force else run.why_stale(stage)
+                    if reason is None:
+                        console.say(f"{stage.name}: up to date")
+                        continue
+                    console.say(f"{stage.name}: running ({reason})", style="bold")
+                    out, record = _begin(run, stage, resume=not force)
+                    summary = _module(stage).run(_context(run, stage, out))
+                    _commit(run, stage, out, replace(record, summary=summary))
     if run.hosts:
         run.hosts.part()
     return run
 
 
 def _runnable(run: Run, stages: list[Stage]) -> list[Stage]:
-    """Return the stages that the recipe has; refuse any that these hosts or Keras cannot run."""
+    """Return the stages that the recipe has; refuse stages that cannot run here."""
     found = run.having(stages)
     if not found:
-        raise Error(
-            f"recipe {run.recipe.name} has no [{stages[0].name}] section, without which there is "
-            f"nothing to {stages[0].name}"
-        )
+        name = stages[0].name
+        raise Error(f"recipe {run.recipe.name} has no [{name}] section: add one to {name}")
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     variable = f"KERAS_BACKEND={backend}"
     other = backend != "tensorflow"
@@ -227,11 +231,77 @@ def _runnable(run: Run, stages: list[Stage]) -> list[Stage]:
     return found
 
 
-def _follow(run: Run, hosts: cluster.Cluster) -> Run:
-    """Train along with the chief of the run's hosts, until it has no more to train.
+def _recover(run: Run, earlier: list[Stage], first: Stage) -> None:
+    """Complete the commits of killed processes; refuse to start after a missing or stale stage."""
+    for stage in run.having(STAGES.values()):
+        with run.lock(stage):
+            artifacts.recover(run.stage_folder(stage.name))
+            reason = run.why_stale(stage) if stage in earlier else None
+        if reason == NOT_RUN:
+            raise Error(
+                f"{first.name} needs the {stage.name} stage of {run.recipe.name!r}, which has not "
+                f"been run in {run.folder}: run it first, or `keras-lenet run` for all"
+            )
+        if reason:
+            raise Error(
+                f"{first.name} would build on a stale {stage.name} stage ({reason}): run "
+                f"`keras-lenet run … --from {stage.name}`"
+            )
 
-    This host reads what the chief has of each stage from the runs folder, which all hosts see, and
-    writes nothing there. It refuses to train from another recipe or other data than the chief's.
+
+def _begin(run: Run, stage: Stage, resume: bool) -> tuple[Path, Record]:
+    """Open the working folder of a stage; return it, and the record as far as it is known."""
+    record = Record(
+        stage=stage.name,
+        settings=run.settings(stage),
+        inputs=run.input_digests(stage),
+        outputs={},
+        dataset=run.dataset,
+        seed=run.settings(stage).get("seed"),
+        versions=artifacts.versions(),
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        seconds=0.0,
+        summary={},
+    )
+    identity = {"settings": record.settings, "inputs": record.inputs}
+    out = artifacts.begin(run.stage_folder(stage.name), identity, resume)
+    if run.hosts:
+        run.hosts.agree(_number(run, stage))
+    return out, record
+
+
+def _context(run: Run, stage: Stage, out: Path) -> Context[Any]:
+    settings = run.recipe.only(stage.settings)
+    return Context(settings, run.dataset, run.data_dir, run.inputs(stage), out, run.hosts)
+
+
+def _module(stage: Stage) -> Any:
+    """Import the module of a stage, which imports TensorFlow."""
+    with console.without_information():
+        return importlib.import_module(f"keras_lenet.stages.{stage.name}")
+
+
+def _commit(run: Run, stage: Stage, out: Path, record: Record) -> None:
+    """Complete the record of a stage, and put the working folder in its place."""
+    if run.input_digests(stage) != record.inputs:
+        raise Error(
+            f"{stage.name}: the files that it reads were changed while it ran; run the same "
+            "command again"
+        )
+    started = datetime.datetime.fromisoformat(record.started)
+    seconds = (datetime.datetime.now(datetime.UTC) - started).total_seconds()
+    record = replace(record, outputs=artifacts.hash_files(out), seconds=round(seconds, 1))
+    record.write(out)
+    folder = run.stage_folder(stage.name)
+    artifacts.commit(folder)
+    console.say(f"{stage.name}: done in {seconds:.0f} s, in {folder}")
+
+
+def _follow(run: Run, hosts: cluster.Cluster) -> Run:
+    """Train together with the chief of the hosts until the chief has nothing left to train.
+
+    This host reads the chief's working folder from the shared runs folder, and writes nothing
+    there. It refuses to train from another recipe or other data than the chief's.
     """
     training = run.having(stage for stage in STAGES.values() if stage.trains)
     run = _obtain_data(run, training, force=False)
@@ -252,128 +322,44 @@ def _follow(run: Run, hosts: cluster.Cluster) -> Run:
 
 
 def _number(run: Run, stage: Stage) -> int:
-    """Return a number, never 0, of what is to be trained from what: 24 bits, as a float32 holds."""
+    """Return a nonzero hash of a stage's settings and inputs: 24 bits, as a float32 holds."""
     what = json.dumps([stage.name, run.settings(stage), run.input_digests(stage)])
     return int(artifacts.digest(what.encode())[:6], 16) or 1
 
 
-@contextlib.contextmanager
-def _attempt(
-    run: Run, stage: Stage, force: bool
-) -> Iterator[tuple[Context[Any] | None, dict[str, Any]]]:
-    """Yield the context of a stale stage, else None, and a summary to fill; commit the result."""
-    settings, inputs = run.settings(stage), run.input_digests(stage)
-    folder = run.stage_folder(stage.name)
-    summary: dict[str, Any] = {}
-    reason = "forced" if force else run.why_stale(stage)
-    if reason is None:
-        console.say(f"{stage.name}: up to date")
-    else:
-        console.say(f"{stage.name}: running ({reason})", style="bold")
-    if reason and not force and artifacts.is_complete(folder, settings, inputs):
-        artifacts.commit(folder)
-        console.say(f"{stage.name}: was done, now in {folder}")
-        reason = None
-    if reason is None:
-        yield None, summary
-        return
-    out = artifacts.begin(folder, {"settings": settings, "inputs": inputs}, resume=not force)
-    started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
-    if run.hosts:
-        run.hosts.agree(_number(run, stage))
-    yield _context(run, stage, out), summary
-    if run.input_digests(stage) != inputs:
-        raise Error(
-            f"{stage.name}: the files that it reads were changed while it ran; run the same "
-            "command again"
-        )
-    Record(
-        stage=stage.name,
-        settings=settings,
-        inputs=inputs,
-        outputs=artifacts.hash_files(out),
-        dataset=run.dataset,
-        seed=settings.get("seed"),
-        versions=artifacts.versions(),
-        started=started.isoformat(timespec="seconds"),
-        seconds=round(time.monotonic() - clock, 1),
-        summary=summary,
-    ).write(out)
-    artifacts.commit(folder)
-    _at_work.clear()
-    console.say(f"{stage.name}: done in {time.monotonic() - clock:.0f} s, in {folder}")
-
-
-def _module(stage: Stage) -> Any:
-    """Import a stage's module, which imports TensorFlow."""
-    with console.without_information():
-        return importlib.import_module(f"keras_lenet.stages.{stage.name}")
-
-
-def _context(run: Run, stage: Stage, out: Path) -> Context[Any]:
-    """Return what a stage is given that writes into `out`; `progress` tells of it from now on."""
-    _at_work.append((stage.name, out))
-    settings = run.recipe.only(stage.settings)
-    return Context(settings, run.dataset, run.data_dir, run.inputs(stage), out, run.hosts)
-
-
-_at_work: list[tuple[str, Path]] = []
-"""The stages that run and their working folders, the innermost last."""
-
-
-def progress() -> str:
-    """Return where this process stands, in words: the stage, and its finished epochs."""
-    if not _at_work:
-        return "between stages"
-    name, out = _at_work[-1]
-    history = out / artifacts.HISTORY
-    if not history.exists():
-        return f"in {name}"
-    epochs = len(history.read_text(encoding="utf-8").splitlines()) - 1
-    return f"in {name}, {epochs} epoch{'s' * (epochs != 1)} finished"
-
-
-def _recover(run: Run, earlier: list[Stage], first: Stage) -> None:
-    """Complete the commits of killed processes; refuse to start after a missing or stale stage."""
-    for stage in run.having(STAGES.values()):
-        with run.alone(stage):
-            artifacts.recover(run.stage_folder(stage.name))
-            reason = run.why_stale(stage) if stage in earlier else None
-        if reason == NOT_RUN:
-            raise Error(
-                f"{first.name} needs the {stage.name} stage of {run.recipe.name!r}, which has not "
-                f"been run in {run.folder}: run it first, or `keras-lenet run` for all"
-            )
-        if reason:
-            raise Error(
-                f"{first.name} would build on a stale {stage.name} stage ({reason}): run "
-                f"`keras-lenet run … --from {stage.name}`"
-            )
-
-
 def _obtain_data(run: Run, stages: list[Stage], force: bool) -> Run:
-    """Download what `stages` read where it is missing; return the run, on its fallback if need be.
-
-    Only training may change the dataset: the later stages use what the model was trained on.
+    """Download the missing data of `stages`; return the run, with its fallback if it fell back.
 
     Raises:
-        Error: the data cannot be had, and there is no fallback; lists the places and the ways out.
+        Error: the data cannot be had, and the recipe has no fallback, or the run has a model that
+            may have been trained on the real data.
     """
-    wanted = run.recipe.data.dataset
+    wanted, fallback = run.recipe.data.dataset, run.recipe.data.fallback
     if force and any(stage.name == "train" for stage in stages):
-        run = replace(run, dataset=wanted)
+        run = replace(run, dataset=wanted)  # later stages use the data that the model learnt from
     splits = {split for stage in stages for split in stage.splits}
     here = all(catalogue.is_here(run.dataset, split, run.data_dir) for split in splits)
     if not here and run.dataset in catalogue.DATASETS:
         from keras_lenet.data import download  # imports requests, which few runs need
 
-        console.say(
-            f"{run.dataset} is not on this machine: downloading it to {catalogue.cache_dir()}"
-        )
+        name, cache = run.dataset, catalogue.cache_dir()
+        console.say(f"{name} is not on this machine: downloading it to {cache}")
         try:
-            download.download(run.dataset)
+            download.download(name)
         except Error as error:
-            run = _fall_back(run, error)
+            trained = run.stage_folder("train")
+            record = Record.read(trained)
+            fell_back = record is not None and record.dataset == fallback
+            if fallback is None or (trained.exists() and not fell_back):
+                places = ", ".join(str(root / name) for root in (run.data_dir, cache) if root)
+                raise Error(
+                    f"{name} cannot be had. Looked in {places}; then {error}. Ways out: connect "
+                    f"to the network; put the IDX files in FOLDER/{name} and give --data-dir "
+                    f"FOLDER; or use another dataset, --set data.dataset={catalogue.DIGITS} "
+                    "--set name=NEW"
+                ) from error
+            console.say(f"{name}: {error}")
+            run = replace(run, dataset=fallback)
     if run.dataset != wanted:
         console.say(
             f"WARNING: {wanted} could not be had. Using {run.dataset} instead: every figure of "
@@ -383,19 +369,22 @@ def _obtain_data(run: Run, stages: list[Stage], force: bool) -> Run:
     return run
 
 
-def _fall_back(run: Run, error: Error) -> Run:
-    """Return the run on its recipe's fallback, unless a model of the real data would be lost."""
-    dataset, trained = run.dataset, run.stage_folder("train")
-    record = Record.read(trained)
-    # A damaged record names no dataset, and the model beside it may have taken hours.
-    has_model = trained.exists() and (record is None or record.dataset == dataset)
-    if run.recipe.data.fallback is None or has_model:
-        roots = [root for root in (run.data_dir, catalogue.cache_dir()) if root is not None]
-        raise Error(
-            f"{dataset} cannot be had. Looked in {', '.join(str(root / dataset) for root in roots)}"
-            f"; then {error}. Ways out: connect to the network; put the IDX files in "
-            f"FOLDER/{dataset} and give --data-dir FOLDER; or use another dataset, "
-            f"--set data.dataset={catalogue.DIGITS} --set name=NEW"
-        ) from error
-    console.say(f"{dataset}: {error}")
-    return replace(run, dataset=run.recipe.data.fallback)
+@dataclass(frozen=True)
+class Finished:
+    """Finished run of one seed; `validation_accuracy` is that of the fake-quantized model."""
+
+    run: Run
+    metrics: Metrics
+    validation_accuracy: float
+
+
+def run_seeds(recipe: Recipe, count: int, runs: Path, data_dir: Path | None) -> list[Finished]:
+    """Run the recipe with `count` seeds, from its own seed upwards, each in its own folder."""
+    finished = []
+    for seed in range(recipe.seed, recipe.seed + count):
+        seeded = recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-seed{seed}"})
+        run = execute(open_run(seeded, runs, data_dir), select(None, None))
+        record = Record.of_finished(run.stage_folder("quantize"))
+        metrics = Metrics.read(run.stage_folder("evaluate"))
+        finished.append(Finished(run, metrics, record.summary["validation_accuracy"]))
+    return finished

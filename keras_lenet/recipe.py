@@ -13,9 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from keras_lenet.errors import Error
 
-MAX_BYTES = 1 << 20
-"""Larger recipes are not read."""
-
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -23,7 +20,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """Frozen settings; unknown keys and wrong types are refused, never coerced."""
+    """Frozen settings that refuse unknown keys and wrong types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -32,15 +29,15 @@ class Data(Section):
     """Images to train and to test on.
 
     Attributes:
-        dataset: a dataset's name, or a folder of IDX files named as MNIST's; of any size, if they
-            are not compressed.
-        fallback: the dataset to use, with a warning, if the first cannot be had.
-        validation_split: share of every class of the training set that is held out to make choices
-            on; the same images for every seed.
-        outliers: OOD examples that are drawn and mixed into the training images, as a fraction of
-            their number; the model learns to doubt them.
-        standardize: train on pixels of mean 0 and deviation 1, by the statistics of the training
-            images; folded into the first layer, so that the model takes plain pixels.
+        dataset: name of a dataset, or a folder of IDX files with MNIST's names. Uncompressed files
+            may be larger than memory.
+        fallback: dataset to use, with a warning, if `dataset` cannot be had.
+        validation_split: share of every class of the training set that is held out for choices; the
+            same images for every seed.
+        outliers: OOD examples mixed into the training images, as a fraction of their number; the
+            model learns a uniform answer to them.
+        standardize: train on pixels with mean 0 and standard deviation 1 over the training images.
+            The first layer absorbs the scale, so that the deployed model takes plain pixels.
     """
 
     dataset: str = "mnist"
@@ -51,15 +48,15 @@ class Data(Section):
 
 
 class Augment(Section):
-    """Limits of the warp of each training image; its amounts are drawn evenly.
+    """Limits of the random augmentation of each training image, with uniform distributions.
 
     Attributes:
-        rotate: degrees, to either side.
-        shift: pixels of the 28×28 image, to either side.
-        zoom: fraction, to either side.
-        shear: tangent of the angle, to either side.
+        rotate: degrees, in both directions.
+        shift: pixels of the 28×28 image, in both directions.
+        zoom: fraction, in both directions.
+        shear: tangent of the angle, in both directions.
         elastic: standard deviation of a smooth displacement, in pixels of the 28×28 image.
-        thickness: share of a pixel by which strokes grow on both sides, or shrink.
+        thickness: fraction of a pixel by which strokes grow or shrink on each side.
     """
 
     rotate: Annotated[float, Field(ge=0, le=180)] = 10.0
@@ -71,14 +68,14 @@ class Augment(Section):
 
 
 class Degrade(Section):
-    """Limits of the degradation of light and page, after the warp; teachers see none of it.
+    """Limits of the random degradation after the augmentation; teachers see no degradation.
 
     Attributes:
-        share: of the images that may be degraded at all.
-        light: share of these that get ink and paper of any two greys, inverted or not.
-        clouds: up to how many times as bright as full ink.
-        noise: up to which standard deviation, as a share of full ink.
-        occlusion: up to how large a grey rectangle, in pixels a side of the 28×28 image.
+        share: share of the images that may be degraded.
+        light: share of these that get ink and paper of two random greys, inverted or not.
+        clouds: greatest brightness of clouds, as a multiple of full ink.
+        noise: greatest standard deviation, as a share of full ink.
+        occlusion: greatest side of a grey rectangle, in pixels of the 28×28 image.
     """
 
     share: Fraction = 1.0
@@ -89,13 +86,13 @@ class Degrade(Section):
 
 
 class Model(Section):
-    """The architecture, and the way images come to its size.
+    """Architecture and its input.
 
     Attributes:
-        name: of an architecture of the registry.
+        name: name of an architecture in the registry (`keras_lenet.models`).
         pad: pad 28×28 images with zeros to 32×32, instead of resizing them.
-        initializer: of the weights: "glorot" (uniform, Keras' default) or "fan_in" (LeCun et al.
-            1998, appendix A: uniform between ±2.4 divided by the number of a unit's inputs).
+        initializer: initializer of the weights: "glorot" (uniform, Keras' default) or "fan_in"
+            (LeCun et al. 1998, appendix A: uniform within ±2.4 / number of a unit's inputs).
     """
 
     name: str = "lenet5"
@@ -104,17 +101,17 @@ class Model(Section):
 
 
 class Train(Section):
-    """Training in float.
+    """Float training.
 
     Attributes:
-        optimizer: "adamw" (decoupled weight decay), "muon" (orthogonalized momentum, which needs a
+        optimizer: "adamw" (decoupled weight decay), "muon" (orthogonalized momentum; it needs a
             third of the epochs to come as near to the teachers) or "sgd".
-        momentum: of sgd, Nesterov's; 0 for plain gradient descent.
-        learning_rate: its peak.
-        schedule: "cosine" to zero, "step" (`step_factor` every `step_epochs`) or "constant";
-            each after `warmup_epochs` of linear warm-up.
+        momentum: Nesterov momentum of sgd; 0 for plain gradient descent.
+        learning_rate: peak of the schedule.
+        schedule: "cosine" to zero, "step" (`step_factor` every `step_epochs`) or "constant", after
+            `warmup_epochs` of linear warm-up.
         weight_averaging: momentum of the exponential moving average of the weights, which is
-            validated and kept; 0 turns it off.
+            validated and saved; 0 turns it off.
     """
 
     epochs: Count = 20
@@ -139,20 +136,19 @@ class Train(Section):
 
 
 class Distill(Section):
-    """Distillation: the model is trained on the logits of teachers, larger networks, not on labels.
+    """Distillation: the model learns the logits of teachers, which are larger networks, not labels.
 
-    Teachers see the very images that the model sees, with the same augmentation (Beyer et al.,
-    "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022).
+    Teachers see the same augmented images as the model (Beyer et al., "Knowledge distillation: A
+    good teacher is patient and consistent", CVPR 2022).
 
     Attributes:
-        model: the teachers' architecture.
-        teachers: how many, each from a seed of its own; their logits are averaged.
-        seed: of the first; apart from the run's, so that runs of several seeds share them.
-        rounds: augmentations of the training set; after so many epochs the model sees the same
-            images again.
-        temperature: divides the model's logits and its teachers' (Hinton, Vinyals and Dean,
+        model: architecture of the teachers.
+        teachers: number of teachers, each from its own seed; their logits are averaged.
+        seed: seed of the first teacher; runs with other seeds share the teachers.
+        rounds: number of augmentations of the training set; later epochs repeat them.
+        temperature: divisor of the logits of model and teachers (Hinton, Vinyals and Dean,
             "Distilling the Knowledge in a Neural Network", 2015, section 2).
-        augment: augmentation of the teachers' training; left out, the recipe's own.
+        augment: augmentation for the training of the teachers; by default the recipe's own.
         train: training of the teachers.
     """
 
@@ -166,7 +162,7 @@ class Distill(Section):
 
 
 class Quantize(Section):
-    """Quantization-aware fine-tuning, from the trained weights; cosine to zero, no warm-up."""
+    """Quantization-aware fine-tuning of the trained weights, with a cosine schedule to zero."""
 
     epochs: Count = 2
     batch_size: Count = 256
@@ -177,10 +173,10 @@ class Export(Section):
     """Conversion.
 
     Attributes:
-        calibration_images: training images, the same number of each class, that set the ranges of
+        calibration_images: number of training images, equal for each class, that set the ranges of
             post-training quantization.
-        optimize_layout: give the int8 and the uint8 file the XNNPACK layout, for phones and PCs:
-            faster, with the same answers bit for bit (`tflite.layout.optimize`). The int8 file in
+        optimize_layout: give the int8 and the uint8 file the XNNPACK layout, which is faster on
+            phones and PCs and gives the same bits (`tflite.layout.optimize`). The int8 file in
             `microcontroller/`, the C and the budget card have the plain layout.
     """
 
@@ -189,23 +185,22 @@ class Export(Section):
 
 
 class Evaluate(Section):
-    """Measurements beside accuracy, and gates: limits that the figures must meet.
+    """Measurements beside accuracy, and gates: limits that the figures of the int8 file must meet.
 
-    Gates that are left out are not checked.
+    A gate without a value is not checked.
 
     Attributes:
-        min_accuracy: of the int8 model, as a fraction.
-        max_accuracy_drop: of the int8 model from the float model, as a fraction.
-        min_agreement: share of images on which the int8 file and the fake-quantized model it was
-            made from give one class.
-        max_model_bytes: of the int8 file.
-        min_robustness: its mean accuracy over all corruptions and severities.
-        max_digits_refused: share of the test images that the int8 file's threshold refuses.
-        min_outliers_refused: share of the pictures of no digit that `classify` refuses, for the
-            kind of which it refuses least; of letters that look like digits nothing is demanded.
-        probes: how many pictures of no digit of each kind are drawn to measure that.
-        robustness_images: how many of the test images are corrupted, in every way; 0 for none.
-        prepared_images: how many of these also go through `edge.prepare`, which takes longer.
+        min_accuracy: accuracy, as a fraction.
+        max_accuracy_drop: accuracy of the float model minus that of the int8 file.
+        min_agreement: share of images with the same class from the fake-quantized model.
+        max_model_bytes: size of the file.
+        min_robustness: mean accuracy over all corruptions and severities.
+        max_digits_refused: share of the test images that the file's threshold rejects.
+        min_outliers_refused: least rejection rate over the kinds of OOD examples, without letters
+            that look like digits.
+        probes: number of OOD examples of each kind.
+        robustness_images: number of test images that get every corruption; 0 for none.
+        prepared_images: number of these that also go through `edge.prepare`, which is slower.
     """
 
     min_accuracy: Fraction | None = None
@@ -221,7 +216,7 @@ class Evaluate(Section):
 
 
 class Report(Section):
-    """Page of plots. `mistakes` is the number of the most confident ones that it shows."""
+    """HTML page; it shows `mistakes` of the most confident mistakes."""
 
     mistakes: Count = 30
 
@@ -230,9 +225,9 @@ class Origin(Section):
     """Published result that a recipe reproduces.
 
     Attributes:
-        title: of the published system, and its framework.
-        accuracy: on the test set, as published; None if none is stated.
-        note: what to know beside our figures, such as what was unsound.
+        title: name of the published system and its framework.
+        accuracy: published test accuracy; None if it is not stated.
+        note: remark beside our figures, such as a flaw of the published method.
     """
 
     title: str
@@ -241,12 +236,12 @@ class Origin(Section):
 
 
 class DistillSettings(Section):
-    """Settings that the distill stage may read, and that decide its result.
+    """Settings of the distill stage, which decide its result.
 
     Attributes:
-        devices: what to train on: "all", every GPU of this host and of the others that TF_CONFIG
-            names, each on a share of every batch; or "one".
-        distill: left out, the model is trained on labels.
+        devices: "all" trains on every GPU of this host and of the hosts in TF_CONFIG, each on a
+            share of every batch; "one" on a single device.
+        distill: distillation; without it the model learns labels.
     """
 
     devices: Literal["all", "one"] = "all"
@@ -255,7 +250,7 @@ class DistillSettings(Section):
     distill: Distill | None = None
 
     def only(self, kind: type[S]) -> S:
-        """Return the settings that a stage may read, `kind` being one of the classes here."""
+        """Return the settings of class `kind`, one of the classes below."""
         return kind.model_construct(**{name: getattr(self, name) for name in kind.model_fields})
 
 
@@ -263,7 +258,7 @@ S = TypeVar("S", bound=DistillSettings)
 
 
 class TrainSettings(DistillSettings):
-    """Settings of the train stage. `seed` decides the initial weights, the order and the warps."""
+    """Settings of the train stage; `seed` decides initial weights, order and augmentation."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     degrade: Degrade = Degrade()
@@ -293,8 +288,8 @@ class Recipe(EvaluateSettings):
     """Settings of a whole run, all of which the report stage may read.
 
     Attributes:
-        name: of the folder below `runs/`; by default the recipe file's own.
-        origin: left out, the recipe is our own.
+        name: name of the folder below `runs/`; by default that of the recipe file.
+        origin: published result that the recipe reproduces, if any.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -306,15 +301,11 @@ def load(path: Path, overrides: Iterable[str] | None = None) -> Recipe:
     """Read a recipe file and apply `key.path=value` overrides, whose values are TOML.
 
     Raises:
-        Error: the file can't be read or isn't TOML; a key is unknown (the nearest valid one is
-            named), a value has the wrong type or lies outside its range.
+        Error: the file cannot be read or is not TOML, a key is unknown, a value has the wrong type
+            or is out of range.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise Error(f"recipe {path}: larger than {MAX_BYTES:,} bytes, which no recipe is")
-        settings = tomllib.loads(content.decode())
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise Error(f"recipe {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, numbers of 5,000 digits, [[[[…

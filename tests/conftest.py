@@ -41,7 +41,7 @@ def is_installed(tool: str) -> bool:
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what needs other processors' tools, and what waits for the finished run."""
+    """Mark tests that need tools for other processors, or the finished run."""
     for item in items:
         tools = {tool for mark in item.iter_markers("needs") for tool in mark.args}
         if any(tool.startswith(("arm-", "aarch64-", "qemu-")) for tool in tools):
@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_setup(item):
-    """Skip a test whose tools are missing; under CI fail: a test that was skipped shows nothing."""
+    """Skip a test whose tools are missing; fail under CI."""
     for mark in item.iter_markers("needs"):
         for tool in mark.args:
             if not is_installed(tool):
@@ -61,7 +61,7 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(autouse=True)
 def _isolated(monkeypatch, tmp_path_factory, request):
-    """No test sees this machine's cache, or its data unless it asks for MNIST."""
+    """Hide this machine's cache from every test, and its data from tests without `mnist`."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     if not request.node.get_closest_marker("mnist"):
         monkeypatch.delenv("KERAS_LENET_DATA", raising=False)
@@ -69,7 +69,7 @@ def _isolated(monkeypatch, tmp_path_factory, request):
 
 @pytest.fixture
 def mnist_dir():
-    """The folder that holds the real MNIST."""
+    """Return the folder of the real MNIST."""
     folder = Path(os.environ.get("KERAS_LENET_DATA", ""))
     if not catalogue.is_here("mnist", "train", folder) or not os.environ.get("KERAS_LENET_DATA"):
         pytest.skip("the real MNIST is not here: set KERAS_LENET_DATA to a folder with mnist/")
@@ -77,7 +77,7 @@ def mnist_dir():
 
 
 def draw_digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Typeset digits, jittered in size and place: uint8 (count, 28, 28) and (count,)."""
+    """Typeset digits of random size and place: uint8 (count, 28, 28) and (count,)."""
     generator = np.random.default_rng(seed)
     labels = (np.arange(count) % 10).astype(np.uint8)
     images = np.zeros((count, 28, 28), np.uint8)
@@ -91,7 +91,7 @@ def draw_digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_idx(path: Path, array: np.ndarray, level: int = 9) -> None:
-    """Write a uint8 array as IDX, compressed when the name ends in `.gz`."""
+    """Write a uint8 array as IDX; compress it if the name ends in `.gz`."""
     content = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
     content += array.tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def write_idx(path: Path, array: np.ndarray, level: int = 9) -> None:
 
 
 def write_emnist(folder: Path, monkeypatch, count: int = 20) -> np.ndarray:
-    """Write `count` images as EMNIST is published, and expect so many; return them upright."""
+    """Write `count` images in EMNIST's published form; return them upright."""
     dataset = catalogue.DATASETS["emnist_digits"]
     images, labels = draw_digits(count, 0)
     known = {}
@@ -113,7 +113,7 @@ def write_emnist(folder: Path, monkeypatch, count: int = 20) -> np.ndarray:
 
 
 def write_dataset(folder: Path, train: int = 400, test: int = 100) -> Path:
-    """Write synthetic digits as the four files that MNIST has."""
+    """Write synthetic digits as four files with MNIST's names."""
     for prefix, count, seed in (("train", train, 1), ("t10k", test, 2)):
         images, labels = draw_digits(count, seed)
         write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", images)
@@ -123,20 +123,20 @@ def write_dataset(folder: Path, train: int = 400, test: int = 100) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory) -> Path:
-    """A folder that all processes of this test run share."""
+    """Return a folder that all processes of this test run share."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
 def synthetic(tmp_path_factory) -> Path:
-    """A folder of synthetic IDX files; not to be changed."""
+    """Return a folder of synthetic IDX files, which tests may not change."""
     return write_dataset(tmp_path_factory.mktemp("synthetic"))
 
 
 @pytest.fixture(scope="session")
 def mapped(tmp_path_factory, synthetic) -> Path:
-    """The images of `synthetic` in uncompressed files, which are mapped; not to be changed."""
+    """Return the images of `synthetic` in uncompressed files, which are memory-mapped."""
     folder = tmp_path_factory.mktemp("mapped")
     for path in synthetic.iterdir():
         (folder / path.name.removesuffix(".gz")).write_bytes(reading.read_bytes(path))
@@ -144,14 +144,14 @@ def mapped(tmp_path_factory, synthetic) -> Path:
 
 
 def keras_lenet(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a person would, in a process of its own."""
+    """Run the command line in a process of its own."""
     command = [sys.executable, "-m", "keras_lenet", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 
 @dataclass
 class Finished:
-    """A finished run: its folder, the arguments that made it, and what the process printed."""
+    """Finished run: its folder, its arguments, and the output of its process."""
 
     folder: Path
     arguments: tuple[object, ...]
@@ -165,10 +165,7 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def finished(shared_folder):
-    """A finished run of the smoke recipe on synthetic digits; not to be changed.
-
-    The first process that needs it makes it; the others wait.
-    """
+    """Return a run of the smoke recipe on synthetic digits, made by the first process."""
     runs, printed = shared_folder / "runs", shared_folder / "printed.json"
     dataset = shared_folder / "dataset"
     arguments = ("run", SMOKE, "--runs", runs, "--set", f"data.dataset={dataset}")
@@ -184,7 +181,7 @@ def finished(shared_folder):
 
 @contextlib.contextmanager
 def serving(path: Path, classifier: Classifier):
-    """The drawing page's server of a model file, on a port of its own."""
+    """Run the server of the drawing page on a port of its own."""
     server = listen("127.0.0.1", 0, path, classifier)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -2,18 +2,14 @@
 
     python tests/mutants.py [ROOM ...] [--sample 60]
 
-mutmut changes the code in one place at a time ("mutants") and runs the tests that reach this place.
-Scores and survivors go to `tests/mutants.json`, which also holds the reason why a survivor is
-equivalent to the original; a reason is kept as long as its mutant survives. Where a mutant takes
-seconds, as in rooms of TensorFlow, a random sample of the room's mutants is tried; the record says
-how many. Each room is measured in a copy of the checkout.
+mutmut changes one place of the code at a time (a mutant) and runs the tests that reach this place.
+Scores and survivors go to `tests/mutants.json`, with the reason why a survivor is equivalent to the
+original; a reason is kept as long as its mutant survives. `--sample` tries random mutants of a room
+where one takes seconds. Each room is measured in a copy of the checkout.
 """
-
-from __future__ import annotations
 
 import argparse
 import configparser
-import fnmatch
 import json
 import os
 import random
@@ -21,67 +17,42 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "tests" / "mutants.json"
 UNNOTICED = (0, 33, None)
-"""What mutmut notes for mutants that no test noticed, that no test reaches, and that it left."""
-
-
-@dataclass(frozen=True)
-class Room:
-    """Code, and the only tests that have to notice its faults; names are separated by spaces.
-
-    Attributes:
-        modules: files to mutate, below `keras_lenet/`, without `.py`.
-        tests: files below `tests/`, without `test_` and `.py`.
-        functions: patterns of the functions to mutate.
-        slow: whether slow tests have a say; each is run for every mutant that it reaches.
-    """
-
-    modules: str
-    tests: str
-    functions: str = "*"
-    slow: bool = False
-
-
+"""mutmut's exit codes of mutants that no test noticed, that no test reaches, and that it left."""
 ROOMS = {
-    "reading": Room("data/reading", "reading download"),
-    "loading": Room("data/loading", "loading"),
-    "augment": Room("data/augment", "augment"),
-    "outliers": Room("data/outliers", "outliers"),
-    "catalogue": Room("data/catalogue data/download", "catalogue reading download"),
-    "corruptions": Room("data/corruptions", "corruptions"),
-    "fit": Room("training/fit training/losses", "fitting loop optimizer"),
-    "train": Room(
-        "stages/train training/setup training/optimizer",
-        "train optimizer fitting",
-        slow=True,
-    ),
-    "distill": Room("stages/distill", "distill", slow=True),
-    "quantize": Room("stages/quantize", "quantize", slow=True),
-    "export": Room("stages/export tflite/contract tflite/convert", "export"),
-    "layout": Room("tflite/layout", "layout"),
-    "publish": Room("seeds", "publish"),
-    "gates": Room("evaluation/gates evaluation/metrics", "gates"),
-    "evaluate": Room("stages/evaluate", "evaluate"),
-    "significance": Room("evaluation/significance", "significance"),
-    "calibration": Room("evaluation/confidence", "confidence"),
-    "scorers": Room(
-        "evaluation/scorers evaluation/quantization_noise", "scorers quantization_noise"
-    ),
-    "robustness": Room("evaluation/robustness", "robustness"),
-    "prepare": Room("edge/prepare edge/ink edge/decoding", "prepare pictures"),
-    "classifier": Room("edge/classifier", "classifier"),
-    "c": Room("deploy/c/arithmetic deploy/c/lowering", "c_source"),
-    "tflm": Room("deploy/tflm tflite/parity", "tflm parity"),
-    "records": Room("artifacts", "artifacts"),
-    "recipe": Room("recipe", "recipe"),
-    "pipeline": Room("pipeline", "runner", "*stale* *reason* *select*"),
+    "reading": ("data/reading", "reading download"),
+    "loading": ("data/loading", "loading"),
+    "augment": ("data/augment", "augment"),
+    "outliers": ("data/outliers", "outliers"),
+    "catalogue": ("data/catalogue data/download", "catalogue reading download"),
+    "corruptions": ("data/corruptions", "corruptions"),
+    "fit": ("training/fit training/losses", "fitting loop optimizer"),
+    "train": ("stages/train training/setup training/optimizer", "train optimizer fitting"),
+    "distill": ("stages/distill", "distill"),
+    "quantize": ("stages/quantize", "quantize"),
+    "export": ("stages/export tflite/contract tflite/convert", "export"),
+    "layout": ("tflite/layout", "layout"),
+    "gates": ("evaluation/gates evaluation/metrics", "gates"),
+    "evaluate": ("stages/evaluate", "evaluate"),
+    "significance": ("evaluation/significance", "significance"),
+    "calibration": ("evaluation/confidence", "confidence"),
+    "scorers": ("evaluation/scorers evaluation/quantization_noise", "scorers quantization_noise"),
+    "robustness": ("evaluation/robustness", "robustness"),
+    "prepare": ("edge/prepare edge/ink edge/decoding", "prepare pictures"),
+    "classifier": ("edge/classifier", "classifier"),
+    "c": ("deploy/c/arithmetic deploy/c/lowering", "c_source"),
+    "tflm": ("deploy/tflm tflite/parity", "tflm parity"),
+    "records": ("artifacts", "artifacts"),
+    "recipe": ("recipe", "recipe"),
+    "pipeline": ("pipeline", "runner publish"),
 }
+"""Modules below `keras_lenet/`, and the tests, without `test_`, that should notice their faults."""
+SLOW = {"train", "distill", "quantize"}
+"""Rooms whose slow tests are run too."""
 
 
 def main() -> None:
@@ -97,24 +68,23 @@ def main() -> None:
     record = json.loads(RECORD.read_text())
     for name in given.rooms or ROOMS:
         with tempfile.TemporaryDirectory(prefix=f"mutants-{name}-") as folder:
-            found = measure(ROOMS[name], Path(folder) / "checkout", given.sample)
+            found = measure(name, Path(folder) / "checkout", given.sample)
         reasons = record.get(name, {}).get("survivors", {})
         found["survivors"] = {diff: reasons.get(diff, "") for diff in found["survivors"]}
         record[name] = found
         ordered = {key: record[key] for key in ROOMS if key in record}
         RECORD.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
-        counts = f"{found['killed']} of {found['tried']} killed, {found['score']:.1%}"
-        print(f"{name}: {counts}; {found['mutants']} in all", flush=True)
+        print(f"{name}: {found['killed']} of {found['tried']} killed; {found['mutants']} in all")
 
 
-def measure(room: Room, folder: Path, sample: int | None) -> dict[str, Any]:
+def measure(name: str, folder: Path, sample: int | None) -> dict:
     """Run mutmut on a room in a copy of the checkout; return its counts and survivors' diffs."""
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "runs", "__pycache__"))
-    modules = [f"keras_lenet/{module}.py" for module in room.modules.split()]
-    configure(room, modules, folder / "setup.cfg")
+    modules = [f"keras_lenet/{module}.py" for module in ROOMS[name][0].split()]
+    configure(name, modules, folder / "setup.cfg")
     mutants = folder / "mutants"
-    mutants.mkdir()  # Python forgets a path that isn't there when it starts
-    environment = {
+    mutants.mkdir()  # Python ignores a path that is missing at its start
+    environment = os.environ | {
         "PYTHONPATH": str(mutants),
         "KERAS_LENET_DATA": str(Path(os.environ.get("KERAS_LENET_DATA", "")).resolve()),
         "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -122,65 +92,55 @@ def measure(room: Room, folder: Path, sample: int | None) -> dict[str, Any]:
 
     def mutmut(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "mutmut", *arguments]
-        return subprocess.run(
-            command, cwd=folder, env=os.environ | environment, capture_output=True, text=True
-        )
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
     def codes() -> dict[str, int | None]:
         metas = [json.loads((mutants / f"{module}.meta").read_text()) for module in modules]
-        return {name: code for meta in metas for name, code in meta["exit_code_by_key"].items()}
+        return {mutant: code for meta in metas for mutant, code in meta["exit_code_by_key"].items()}
 
     def unnoticed(names: list[str]) -> list[str]:
-        """Try mutants, and return those that no test noticed."""
         run = mutmut("run", *names)
         if run.returncode:
             raise SystemExit(f"mutmut failed:\n{(run.stdout + run.stderr)[-3000:]}")
-        return [name for name in names if codes()[name] in UNNOTICED]
+        found = codes()
+        return [mutant for mutant in names if found[mutant] in UNNOTICED]
 
     mutmut("run", "none")  # writes mutants, learns which tests reach them
-    patterns = [
-        f"{module[:-3].replace('/', '.')}.{function}"
-        for module in modules
-        for function in room.functions.split()
-    ]
-    every = [n for n in codes() if any(fnmatch.fnmatch(n, pattern) for pattern in patterns)]
-    chosen = every
-    if sample is not None and sample < len(every):
-        chosen = random.Random(0).sample(every, sample)
-    survivors = unnoticed(chosen)
+    every = list(codes())
+    tried = random.Random(0).sample(every, min(sample or len(every), len(every)))
+    survivors = unnoticed(tried)
     if survivors:
-        # What a shared fixture reaches was put down to the first of its tests alone: ask them all.
+        # mutmut assigns the code of a shared fixture to its first test alone: run every test.
         stats = mutants / "mutmut-stats.json"
         learnt = json.loads(stats.read_text())
-        for function in learnt["tests_by_mangled_function_name"]:
-            tests = list(learnt["duration_by_test"])
-            learnt["tests_by_mangled_function_name"][function] = tests
+        tests = list(learnt["duration_by_test"])
+        reached = learnt["tests_by_mangled_function_name"]
+        learnt["tests_by_mangled_function_name"] = dict.fromkeys(reached, tests)
         stats.write_text(json.dumps(learnt))
         survivors = unnoticed(survivors)
-    killed = len(chosen) - len(survivors)
+    killed = len(tried) - len(survivors)
     return {
         "mutants": len(every),
-        "tried": len(chosen),
+        "tried": len(tried),
         "killed": killed,
-        "score": round(killed / len(chosen), 4),
-        "survivors": [diff(name, mutmut("show", name).stdout) for name in survivors],
+        "score": round(killed / len(tried), 4),
+        "survivors": [diff(mutant, mutmut("show", mutant).stdout) for mutant in survivors],
     }
 
 
-def configure(room: Room, modules: list[str], path: Path) -> None:
+def configure(name: str, modules: list[str], path: Path) -> None:
     """Write mutmut's settings."""
+    tests = [f"tests/test_{test}.py" for test in ROOMS[name][1].split()]
     settings = {
         "source_paths": ["keras_lenet"],
         "only_mutate": modules,
         "also_copy": ["pipelines", "exported", "README.md", "Makefile"],
-        "pytest_add_cli_args_test_selection": [f"tests/test_{t}.py" for t in room.tests.split()],
-        "pytest_add_cli_args": ["-p", "no:cacheprovider"],
+        "pytest_add_cli_args_test_selection": tests,
+        "pytest_add_cli_args": ["-p", "no:cacheprovider"]
+        + ([] if name in SLOW else ["-m", "not slow"]),
         "process_isolation": ["forkserver"],
-        # A test of a millisecond may wait for a compiler on a busy machine.
-        "timeout_constant": ["60"],
+        "timeout_constant": ["60"],  # tests may wait for a compiler on a busy machine
     }
-    if not room.slow:
-        settings["pytest_add_cli_args"] += ["-m", "not slow"]
     parser = configparser.ConfigParser(interpolation=None)
     parser["mutmut"] = {key: "\n".join(values) for key, values in settings.items()}
     with path.open("w") as file:

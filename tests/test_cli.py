@@ -1,4 +1,4 @@
-"""The command line as a person meets it: help, and one clear line for every failure."""
+"""The command line: help, and one line and a status for every failure."""
 
 import re
 import signal
@@ -10,8 +10,7 @@ import pytest
 from conftest import SMOKE, keras_lenet
 
 from keras_lenet import cli
-from keras_lenet.cli import failures
-from keras_lenet.errors import Error
+from keras_lenet.errors import Error, GateError
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 COMMANDS = [command.name for command in cli.app.registered_commands]
@@ -45,7 +44,7 @@ def test_help_and_the_edge_load_no_tensorflow():
         (["--runs", "file"], "file/smoke"),  # the system's own words
     ],
 )
-def test_what_the_user_can_put_right_is_one_line(tmp_path, arguments, complaint):
+def test_bad_arguments_are_one_line(tmp_path, arguments, complaint):
     (tmp_path / "file").write_text("mine")
     result = keras_lenet("run", SMOKE, *arguments, cwd=tmp_path)
     assert result.returncode == 1
@@ -56,7 +55,6 @@ def test_what_the_user_can_put_right_is_one_line(tmp_path, arguments, complaint)
 
 
 def test_names_do_not_command_the_terminal(tmp_path):
-    """Nor are they taken for markup."""
     (tmp_path / "\x1b[31m[red]\n.png").write_bytes(b"no picture")
     result = keras_lenet("classify", tmp_path)
     assert result.returncode == 1
@@ -65,22 +63,16 @@ def test_names_do_not_command_the_terminal(tmp_path):
     assert "/\\x1b[31m[red]\\n.png: not an image" in line
 
 
-def test_datasets_are_listed():
-    result = keras_lenet("datasets")
-    assert result.returncode == 0
-    for name in ("mnist", "fashion_mnist", "kmnist", "emnist_digits", "digits"):
-        assert name in result.stdout
-
-
 @pytest.fixture
 def ended(monkeypatch, capsys):
-    """Run the command line on commands that raise; return the exit status and the lines."""
+    """Run the command line on a command that raises; return the exit status and the lines."""
 
     def run(error):
         def command():
             raise error
 
         monkeypatch.setattr(cli, "app", command)
+        monkeypatch.setattr(signal, "signal", lambda number, handler: None)
         with pytest.raises(SystemExit) as stop:
             cli.main()
         return stop.value.code, capsys.readouterr().err.splitlines()
@@ -88,80 +80,66 @@ def ended(monkeypatch, capsys):
     return run
 
 
-def test_a_missing_package_names_the_extra(ended):
-    code, (line,) = ended(ModuleNotFoundError("No module", name="tensorflow.keras"))
-    assert code == 1
-    assert "needs tensorflow.keras" in line
-    assert "pip install 'keras-lenet[train]'" in line
-
-
 FULL = RuntimeError("{{node SaveV2}} /runs/part-0; No space left on device [Op:SaveV2]")
 IN_TF_DATA = RuntimeError("Traceback:\nkeras_lenet.errors.Error: image 3 is damaged\n[[Iterator]]")
+MISSING = ModuleNotFoundError("No module", name="tensorflow.keras")
+EXTRA = (
+    "this command needs tensorflow.keras, which the base install leaves out: pip install "
+    "'keras-lenet[train]'"
+)
 
 
 @pytest.mark.parametrize(
-    ("error", "line"),
+    ("error", "status", "line"),
     [
-        (OSError(28, "No space left on device", "a.npz"), "a.npz: No space left on device"),
-        (OSError(13, "Permission denied"), "the disk: Permission denied"),
-        (FULL, "the disk: No space left on device"),
-        (IN_TF_DATA, "image 3 is damaged"),
-        (Error("two\n lines of \x1b[31m"), "two lines of \\x1b[31m"),
+        (OSError(28, "No space left on device", "a.npz"), 1, "a.npz: No space left on device"),
+        (OSError(13, "Permission denied"), 1, "the disk: Permission denied"),
+        (FULL, 1, "the disk: No space left on device"),
+        (IN_TF_DATA, 1, "image 3 is damaged"),
+        (MISSING, 1, EXTRA),
+        (Error("two\n lines of \x1b[31m"), 1, "two lines of \\x1b[31m"),
+        (GateError("gate missed"), 3, "gate missed"),
     ],
 )
-def test_errors_that_the_user_can_put_right_are_one_plain_line(ended, error, line):
-    assert ended(error) == (1, [f"keras-lenet: {line}"])
+def test_errors_that_the_user_can_correct_are_one_plain_line(ended, error, status, line):
+    assert ended(error) == (status, [f"keras-lenet: {line}"])
 
 
 @pytest.mark.parametrize(
     "error", [KeyError("ours"), ModuleNotFoundError("ours", name="keras_lenet.x"), OSError(9, "x")]
 )
-def test_our_own_bugs_keep_their_traceback(ended, error):
+def test_our_own_faults_keep_their_traceback(ended, error):
     with pytest.raises(type(error)):
         ended(error)
 
 
-@pytest.mark.parametrize("replacement", [AssertionError("Concurrent access?"), OSError(28, "full")])
-def test_a_signal_ends_in_its_status_whatever_it_interrupts(monkeypatch, capsys, replacement):
-    """TensorFlow, interrupted while it traces, raises something of its own on the way out."""
-
-    def interrupted():
-        try:
-            failures._interrupt(signal.SIGINT, None)
-        except SystemExit:
-            raise replacement from None
-
-    monkeypatch.setattr(cli, "app", interrupted)
-    monkeypatch.setattr(failures, "_stopped", [])
-    monkeypatch.setattr(failures, "PATIENCE", 1e6)  # this process goes on
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    assert caught.value.code == 130
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("keras-lenet: stopped by SIGINT")
-
-
-IGNORING = """
-import gc, os, signal, time
-from keras_lenet.cli import failures
-from keras_lenet.errors import Error
-failures.PATIENCE = 0.5
-failures.handle_signals()
-def collected(phase, info):
-    if phase == "start":
-        os.kill(os.getpid(), signal.SIGINT)
-gc.callbacks.append(collected)
-gc.collect()
-gc.callbacks.remove(collected)
-time.sleep(60)
+INTERRUPTED = """
+import gc, os, signal, sys, time
+from keras_lenet import cli, console
+def collected(phase, info):  # Python ignores exceptions here
+    os.kill(os.getpid(), signal.{signal})
+def command():
+    {imported}
+    with console.captured(2):
+        gc.callbacks.append(collected)
+        gc.collect()
+        time.sleep(60)
+cli.app = command
+cli.main()
 """
 
 
-def test_a_signal_ends_a_process_that_ignores_its_exception():
-    """As Python does with what is raised in a garbage collector's callback."""
-    result = python(IGNORING)
-    assert result.returncode == 130, result.stderr
-    assert result.stderr.splitlines()[-1] == "keras-lenet: stopped by SIGINT"
+@pytest.mark.parametrize(
+    ("name", "status", "imported", "advice"),
+    [
+        ("SIGINT", 130, "import keras_lenet.pipeline", "; run the same command again to resume"),
+        ("SIGTERM", 143, "", ""),
+    ],
+)
+def test_a_signal_ends_the_process_wherever_it_is(name, status, imported, advice):
+    result = python(INTERRUPTED.format(signal=name, imported=imported))
+    assert result.returncode == status
+    assert result.stderr == f"keras-lenet: stopped by {name}{advice}\n"
 
 
 FORBIDDEN = re.compile(
@@ -171,7 +149,6 @@ FORBIDDEN = re.compile(
 
 
 def test_nothing_that_runs_code_from_files_is_used():
-    """No pickle, no eval, no YAML, no unsafe Keras files."""
     sources = sorted(Path(cli.__file__).parents[1].rglob("*.py"))
     assert len(sources) > 30
     lines = [f"{path.name}: {line}" for path in sources for line in path.read_text().splitlines()]

@@ -56,8 +56,7 @@ def test_the_table_is_on_stdout_and_the_messages_on_stderr(finished):
     assert [text for text in messages if text not in err] == []
 
 
-def test_the_manifest_and_the_page_show_the_settings_that_they_were_made_from(finished):
-    """And no others, which may have changed since."""
+def test_the_manifest_and_the_page_show_the_settings_of_their_stage(finished):
     manifest = read(finished.folder / "export" / "manifest.json")
     assert manifest["settings"] == Record.of_finished(finished.folder / "export").settings
     page = html.unescape((finished.folder / "report" / "report.html").read_text())
@@ -117,7 +116,7 @@ def test_each_models_figures_are_those_of_its_own_file(finished, synthetic):
 
 
 def test_the_rejection_threshold_is_that_of_the_validation_images(finished, synthetic):
-    """At most 0.5 % of them, here none of 80, may fall below: the threshold is the least's step."""
+    """At most 0.5 % of the images, here none of 80, may fall below the threshold."""
     share = recipe.load(SMOKE).data.validation_split
     splits = loading.load_training(str(synthetic), None, share, seed=0)
     manifest = read(finished.folder / "export" / "manifest.json")
@@ -135,7 +134,6 @@ def test_the_rejection_threshold_is_that_of_the_validation_images(finished, synt
 
 
 def test_a_missed_gate_ends_with_status_3_and_the_same_figures(finished, tmp_path):
-    """Two evaluations of the same files differ in their timings alone."""
     _, _, *arguments = finished.copy(tmp_path)
     result = keras_lenet("evaluate", SMOKE, *arguments, "--set", "evaluate.max_model_bytes=1")
     assert result.returncode == 3
@@ -151,7 +149,7 @@ def test_a_missed_gate_ends_with_status_3_and_the_same_figures(finished, tmp_pat
     assert json.dumps(first) == json.dumps(second)
 
 
-def test_files_are_scored_as_a_recipes_are(finished, synthetic, tmp_path):
+def test_model_files_are_scored_like_those_of_a_recipe(finished, synthetic, tmp_path):
     found = tmp_path / "found"
     files = [
         finished.folder / "train" / "model.keras",
@@ -172,7 +170,6 @@ def test_files_are_scored_as_a_recipes_are(finished, synthetic, tmp_path):
     assert metrics["paired"][1]["verdict"].partition(":")[0] in page
     of_run = metrics_of(finished.folder)["models"]["keras"]
     assert metrics["models"]["model.keras"]["confusion"] == of_run["confusion"]
-    # The command replaces an earlier evaluation, and no other folder.
     again = keras_lenet("evaluate", "--model", files[0], "--dataset", synthetic, "--to", tmp_path)
     assert again.returncode == 1
     assert "holds something else: it has no metrics.json" in again.stderr
@@ -180,7 +177,6 @@ def test_files_are_scored_as_a_recipes_are(finished, synthetic, tmp_path):
 
 @pytest.mark.slow
 def test_training_to_export_run_without_any_test_file(tmp_path, synthetic):
-    """What the test set could leak into can't be made to depend on it: it isn't there."""
     folder = tmp_path / "no test set"
     shutil.copytree(synthetic, folder, ignore=shutil.ignore_patterns("t10k*"))
     arguments = ("--runs", tmp_path, "--set", f"data.dataset={folder}", "--set", "train.epochs=2")
@@ -195,7 +191,6 @@ def test_training_to_export_run_without_any_test_file(tmp_path, synthetic):
 @pytest.mark.slow
 @pytest.mark.mnist
 def test_mnist_is_learnt_in_one_epoch_and_survives_quantization(mnist_dir, tmp_path):
-    """The whole chain on the real data, briefly; the recipes' own gates judge their full length."""
     result = keras_lenet(
         "run", SMOKE, "--runs", tmp_path, "--data-dir", mnist_dir, "--until", "evaluate",
         "--set", "data.dataset=mnist", "--set", "data.outliers=0", "--set", "train.epochs=2",

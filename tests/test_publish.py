@@ -1,4 +1,4 @@
-"""Publishing: of finished runs, which stand here with the files of `exported/`."""
+"""Publishing of finished runs, which here have the files of `exported/`."""
 
 import json
 import re
@@ -7,18 +7,19 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from conftest import PIPELINES, SMOKE, draw_digits, write_idx
+from conftest import PIPELINES, SMOKE, write_dataset
 from figures import changed
 from typer.testing import CliRunner
 
 from keras_lenet import artifacts, cli, pipeline, recipe
 from keras_lenet.artifacts import Record
+from keras_lenet.cli.run import choose, publish, spread
 from keras_lenet.data import catalogue
 from keras_lenet.errors import Error, GateError
 from keras_lenet.evaluation.metrics import Gate, Metrics
+from keras_lenet.pipeline import Finished, run_seeds
 from keras_lenet.reporting import results
 from keras_lenet.reporting.card import card
-from keras_lenet.seeds import Finished, choose, publish, run_seeds, spread
 from keras_lenet.tflite import metadata_writer
 
 EXPORTED = PIPELINES.parent / "exported"
@@ -37,7 +38,7 @@ OF_STAGES = {
 
 
 def finish(run, validation_accuracy=0.99):
-    """Let a run have finished, with the published files."""
+    """Write the folders of a finished run, with the published files."""
     for stage, names in OF_STAGES.items():
         folder = run.stage_folder(stage)
         for name in names:
@@ -53,7 +54,7 @@ def finish(run, validation_accuracy=0.99):
 
 
 def finished(runs, seed, validation_accuracy, gates=(), **accuracies):
-    """A finished run; its metrics are the published ones but for gates and accuracies."""
+    """Return a finished run with the published metrics, except for gates and accuracies."""
     loaded = recipe.load(SMOKE, [f"name=seed{seed}", f"seed={seed}"])
     run = finish(pipeline.open_run(loaded, runs, None), validation_accuracy)
     metrics = changed(Metrics.read(run.stage_folder("evaluate")), "gates", gates)
@@ -86,7 +87,7 @@ def published(tmp_path, ours):
 
 def test_the_best_seed_on_validation_is_chosen_or_the_first_that_ties(tmp_path):
     seeds = [
-        finished(tmp_path, 0, 0.994, int8=0.999),  # the best on the test set, which has no say
+        finished(tmp_path, 0, 0.994, int8=0.999),  # the best on the test set
         finished(tmp_path, 1, 0.996, int8=0.993),
         finished(tmp_path, 2, 0.996, int8=0.996),
     ]
@@ -95,20 +96,17 @@ def test_the_best_seed_on_validation_is_chosen_or_the_first_that_ties(tmp_path):
 
 
 def two_seeds(runs, first, second):
-    """Return seed 0, and seed 1, which is chosen, that meet a gate or miss it."""
+    """Return seed 0, and seed 1, which is chosen; `first` and `second` say who meets the gate."""
     chosen = finished(runs, 1, 0.99, (gate(True), gate(second)))
     return [finished(runs, 0, 0.98, (gate(first),)), chosen]
 
 
-def test_a_release_that_misses_a_gate_is_refused_and_the_folder_stays(tmp_path, ours):
+def test_only_the_gates_of_the_chosen_seed_refuse_a_release(tmp_path, ours, capsys):
     before = artifacts.hash_files(ours)
     with pytest.raises(GateError, match=r"min_accuracy: 0\.97, limit 0\.98"):
         publish(two_seeds(tmp_path / "runs", True, False), ours, "smoke.toml")
     assert artifacts.hash_files(ours) == before
-
-
-def test_a_gate_that_another_seed_misses_is_no_obstacle(tmp_path, ours, capsys):
-    publish(two_seeds(tmp_path / "runs", False, True), ours, "smoke.toml")
+    publish(two_seeds(tmp_path / "again", False, True), ours, "smoke.toml")
     said = " ".join(capsys.readouterr().err.split())
     assert f"publish: seed 1, the best on validation, to {ours}" in said
 
@@ -133,9 +131,6 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert isinstance(result.exception, Error)
     assert "holds something else: it has no manifest.json" in str(result.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-# The card
 
 
 def test_the_card_has_the_hashes_their_command_the_metrics_and_the_pictures(published):
@@ -167,49 +162,36 @@ def test_the_card_says_where_layouts_differ(tmp_path):
 def test_the_spread_is_over_all_seeds(tmp_path):
     scores = (0.999, 0.993, 0.996)
     seeds = [finished(tmp_path, number, 0.99, int8=one) for number, one in enumerate(scores)]
-    header = "| model | mean | standard deviation | lowest | highest |"
-    assert spread(seeds).startswith(f"{header}\n")
     assert "| lenet5_int8.tflite | 99.600 % | 0.300 | 99.30 % | 99.90 % |" in spread(seeds)
     assert "| lenet5_int8.tflite | 99.900 % | – | 99.90 % | 99.90 % |" in spread(seeds[:1])
 
 
-# The runs
-
-
-def test_seeds_are_run_upwards_from_the_recipes_own_each_in_a_folder_of_its_own(
-    monkeypatch, tmp_path
-):
+def test_seeds_run_upwards_each_in_its_own_folder(monkeypatch, tmp_path):
     executed = []
 
     def execute(run, stages):
-        executed.append((run.folder, run.recipe.name, run.recipe.seed, run.data_dir, stages))
+        executed.append((run.folder.name, run.recipe.name, run.recipe.seed, run.data_dir, stages))
         return finish(run, run.recipe.seed / 10)
 
     monkeypatch.setattr(pipeline, "execute", execute)
     found = run_seeds(recipe.load(SMOKE, ["seed=5"]), 2, tmp_path / "runs", tmp_path)
     stages = pipeline.select(None, None)
     names = {seed: f"smoke-seed{seed}" for seed in (5, 6)}
-    assert executed == [
-        (tmp_path / "runs" / name, name, seed, tmp_path, stages) for seed, name in names.items()
-    ]
-    assert [one.run.recipe.seed for one in found] == [5, 6]
-    assert [one.validation_accuracy for one in found] == [0.5, 0.6]
+    assert executed == [(name, name, seed, tmp_path, stages) for seed, name in names.items()]
+    assert [(one.run.recipe.seed, one.validation_accuracy) for one in found] == [(5, 0.5), (6, 0.6)]
     assert all(one.metrics == Metrics.read(EXPORTED) for one in found)
 
 
 @pytest.fixture
 def clothing(tmp_path, monkeypatch):
-    """Files named as Fashion-MNIST's, which show digits, taken for it: the folder of them."""
+    """Return a folder with digits in files of Fashion-MNIST's names, accepted as this dataset."""
     known = catalogue.DATASETS["fashion_mnist"]
     unverified = {
         kind: {split: catalogue.File(file.name) for split, file in getattr(known, kind).items()}
         for kind in ("images", "labels")
     }
     monkeypatch.setitem(catalogue.DATASETS, "fashion_mnist", replace(known, **unverified))
-    for part, count in (("train", 200), ("t10k", 60)):
-        images, labels = draw_digits(count, count)
-        write_idx(tmp_path / "fashion_mnist" / f"{part}-images-idx3-ubyte", images)
-        write_idx(tmp_path / "fashion_mnist" / f"{part}-labels-idx1-ubyte", labels)
+    write_dataset(tmp_path / "fashion_mnist", 200, 60)
     return tmp_path
 
 
@@ -233,7 +215,6 @@ def test_the_classes_of_another_dataset_are_named_throughout(clothing, tmp_path)
     assert card.startswith("# lenet5: clothing, int8")
     assert "classes in this order: T-shirt/top, Trouser" in card
     page = (tmp_path / "runs" / "smoke-seed0" / "report" / "report.html").read_text()
-    # What digits alone are meant by stays unsaid; what is made for digits is said to be.
     assert not re.search(r"digits 0|no digit|digits (it|refused)|a digit|cheques", card + page)
     assert "made for digits" in card
     assert "made for digits" in page

@@ -6,8 +6,8 @@ from conftest import PIPELINES, SMOKE, keras_lenet
 
 from keras_lenet import pipeline, recipe
 from keras_lenet.artifacts import Record
+from keras_lenet.pipeline import Finished
 from keras_lenet.reporting import reproduction
-from keras_lenet.seeds import Finished
 
 ORIGIN = ("origin.title=Theirs", "origin.accuracy=0.98", "origin.note=Unsound")
 

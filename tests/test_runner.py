@@ -1,15 +1,13 @@
-"""Which stages run again, which do not, and which runs may go on at a time.
+"""Which stages run again, which do not, and what several runs do at a time.
 
-The stages are stand-ins that take no time and write the same, whatever the settings.
+The stages are stand-ins that take no time and write the same files, whatever the settings.
 """
 
-import contextlib
 import datetime
 import json
 import os
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +22,8 @@ from keras_lenet.errors import Error
 from keras_lenet.training.cluster import Cluster
 
 ALL = list(pipeline.STAGES)
-WITH_TEACHERS = ("data.dataset=digits", "distill.rounds=2")
+DIGITS = "data.dataset=digits"
+WITH_TEACHERS = (DIGITS, "distill.rounds=2")
 
 
 class Log(list):
@@ -34,7 +33,7 @@ class Log(list):
         self.during = {}
 
     def of(self, run, *arguments, **options):
-        """Return those that an execution runs."""
+        """Return the stages that an execution runs."""
         self.clear()
         execute(run, *arguments, **options)
         return list(self)
@@ -67,7 +66,7 @@ def execute(run, first=None, last=None, **options):
 
 
 def stale(run):
-    """Return why each stage of the recipe has to run, those up to date left out."""
+    """Return why each stage of the recipe has to run, without the stages that are up to date."""
     reasons = {one.name: run.why_stale(one) for one in run.having(pipeline.STAGES.values())}
     return {name: reason for name, reason in reasons.items() if reason}
 
@@ -82,7 +81,7 @@ def run(tmp_path, ran):
 
 
 def changed(run, *overrides):
-    """Return the same run, in the same folder, after settings were changed."""
+    """Return the same run, in the same folder, with other settings."""
     return replace(run, recipe=recipe.from_overrides("mine", (*WITH_TEACHERS, *overrides)))
 
 
@@ -93,26 +92,19 @@ RERUN_FROM = {
     "origin.title=X": "report",
     "data.outliers=0.5": "distill",
     "augment.rotate=5": "distill",
-    "augment.thickness=0.5": "distill",
     "degrade.noise=0.5": "train",
     "model.initializer=fan_in": "train",
-    "distill.rounds=3": "distill",
-    "distill.seed=1": "distill",
     "distill.train.epochs=3": "distill",
-    "distill.augment.rotate=5": "distill",
     "train.learning_rate=1.0": "train",
     "quantize.epochs=3": "quantize",
     "export.calibration_images=50": "export",
     "evaluate.probes=5": "evaluate",
-    "evaluate.min_accuracy=0.5": "evaluate",
     "report.mistakes=5": "report",
 }
-"""The first stage that each setting makes stale; those after it go with it."""
-
-
-def test_every_section_of_a_recipe_decides_some_stage():
-    sections = {setting.split("=")[0].split(".")[0] for setting in RERUN_FROM}
-    assert sections == set(recipe.Recipe.model_fields)
+"""The first stage that each setting makes stale; later stages become stale with it."""
+assert {key.partition("=")[0].partition(".")[0] for key in RERUN_FROM} == set(
+    recipe.Recipe.model_fields
+)
 
 
 @pytest.mark.parametrize(("setting", "first"), RERUN_FROM.items())
@@ -120,7 +112,7 @@ def test_a_changed_setting_reruns_the_stages_that_depend_on_it_and_no_others(
     run, ran, setting, first
 ):
     again, rerun = changed(run, setting), ALL[ALL.index(first) :]
-    # Teachers of other settings are in another folder, where they may be there already.
+    # Teachers with other settings have another folder.
     teachers = {"distill": pipeline.NOT_RUN} if first == "distill" else {}
     assert stale(again) == dict.fromkeys(rerun, "the recipe changed") | teachers
     assert ran.of(again) == rerun
@@ -128,38 +120,32 @@ def test_a_changed_setting_reruns_the_stages_that_depend_on_it_and_no_others(
 
 
 @pytest.mark.parametrize("setting", ["devices=one", "data.outliers=0.5", "augment.rotate=5"])
-def test_without_teachers_their_settings_decide_the_training(tmp_path, ran, setting):
-    assert ran.of(opened(tmp_path, "data.dataset=digits")) == ALL[1:]
-    assert list(stale(opened(tmp_path, "data.dataset=digits", setting))) == ALL[1:]
-    assert list(stale(opened(tmp_path, *WITH_TEACHERS))) == ALL  # another [distill]
+def test_settings_of_distill_decide_the_training_without_teachers(tmp_path, ran, setting):
+    assert ran.of(opened(tmp_path, DIGITS)) == ALL[1:]
+    assert list(stale(opened(tmp_path, DIGITS, setting))) == ALL[1:]
+    assert list(stale(opened(tmp_path, *WITH_TEACHERS))) == ALL
 
 
-def test_a_record_has_the_settings_that_its_stage_was_given(run):
+def test_a_record_describes_the_settings_and_the_execution_of_its_stage(run):
     again = changed(run, "devices=one", "origin.title=X", "name=other", "seed=1")
     execute(again)
     now = again.recipe.model_dump(mode="json")
-    records = {name: Record.of_finished(again.stage_folder(name)) for name in ALL}
-    for name, record in records.items():
-        given = (again.stage_folder(name) / "settings.json").read_text()
-        assert record.settings == json.loads(given)
+    for name in ALL:
+        folder = again.stage_folder(name)
+        record = Record.of_finished(folder)
+        assert record.settings == json.loads((folder / "settings.json").read_text())
         assert record.settings.items() <= now.items()
         assert record.seed == (None if name == "distill" else 1)
-    assert records["report"].settings == now
-    assert set(records["export"].settings) == set(now) - {"name", "origin", "evaluate", "report"}
-
-
-def test_a_record_says_how_a_stage_went(run):
-    folder = run.stage_folder("evaluate")
-    record = Record.of_finished(folder)
-    assert (record.stage, record.dataset, record.seed) == ("evaluate", "digits", 0)
-    assert (record.summary, record.versions) == ({"accuracy": 0.5}, {"python": "3"})
-    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(record.started)
-    assert datetime.timedelta(0) <= age < datetime.timedelta(minutes=5)
-    assert record.started.endswith("+00:00")
-    assert 0 <= record.seconds < 300
-    assert record.outputs == artifacts.hash_files(folder)
-    assert set(record.outputs) == {"result", "settings.json"}
-    assert record.inputs == run.input_digests(pipeline.STAGES["evaluate"])
+        assert (record.stage, record.dataset) == (name, "digits")
+        assert (record.summary, record.versions) == ({"accuracy": 0.5}, {"python": "3"})
+        age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(record.started)
+        assert 0 <= record.seconds <= age.total_seconds() + 0.1 < 300
+        assert set(record.outputs) == {"result", "settings.json"}
+        assert record.outputs == artifacts.hash_files(folder)
+        assert record.inputs == again.input_digests(pipeline.STAGES[name])
+        if name == "export":
+            unread = {"name", "origin", "evaluate", "report"}
+            assert set(record.settings) == set(now) - unread
 
 
 @pytest.mark.parametrize(
@@ -173,9 +159,14 @@ def test_a_record_says_how_a_stage_went(run):
         ("report", None, ("train", "quantize", "export", "evaluate")),
     ],
 )
-def test_a_stage_is_identified_by_the_images_and_the_files_that_it_reads(
-    run, monkeypatch, stage, split, earlier
+def test_a_stage_depends_on_the_images_and_the_files_that_it_reads(
+    run, ran, monkeypatch, stage, split, earlier
 ):
+    given = []
+    ran.during[stage] = given.append
+    execute(run, stage, stage, force=True)
+    assert given[0].inputs == {name: run.stage_folder(name) for name in earlier}
+    assert (given[0].dataset, given[0].data_dir) == ("digits", None)
     monkeypatch.setattr(catalogue, "identity", lambda *asked: str(asked))
     files = {
         f"{name}/{file}": artifacts.sha256(run.stage_folder(name) / file)
@@ -186,7 +177,7 @@ def test_a_stage_is_identified_by_the_images_and_the_files_that_it_reads(
     assert run.input_digests(pipeline.STAGES[stage]) == files | images
 
 
-def test_another_result_of_a_stage_makes_stale_those_that_read_it(run, ran):
+def test_another_result_of_a_stage_makes_its_readers_stale(run, ran):
     ran.during["quantize"] = lambda context: (context.out / "result").write_text("other weights")
     execute(run, "quantize", "quantize", force=True)
     assert stale(run) == dict.fromkeys(("export", "evaluate", "report"), "its inputs changed")
@@ -197,55 +188,32 @@ def test_another_result_of_a_stage_makes_stale_those_that_read_it(run, ran):
     [
         ("export", "result", "edited", "result is missing or was changed"),
         ("export", "result", None, "result is missing or was changed"),
-        *(
-            ("report", artifacts.RECORD, content, "its record cannot be read")
-            for content in (None, "{", "{}")
-        ),
+        ("report", artifacts.RECORD, None, "its record cannot be read"),
+        ("report", artifacts.RECORD, "{", "its record cannot be read"),
     ],
 )
-def test_a_damaged_stage_alone_runs_again(run, ran, stage, file, content, reason):
+def test_only_a_damaged_stage_runs_again(run, ran, stage, file, content, reason):
     path = run.stage_folder(stage) / file
     path.unlink() if content is None else path.write_text(content)
     assert stale(run) == {stage: reason}
-    assert ran.of(run) == [stage]  # to the same bytes
+    assert ran.of(run) == [stage]
     assert (run.stage_folder(stage) / "result").read_text() == stage
 
 
-def test_messages_tell_why_stages_run_and_where_their_files_are(tmp_path, ran, capsys):
+def test_messages_say_why_stages_run_and_where_their_files_are(tmp_path, ran, capsys):
     run = opened(tmp_path, *WITH_TEACHERS)
-    assert stale(run) == dict.fromkeys(ALL, "not run yet")
     execute(run, last="train")
     err = capsys.readouterr().err
     assert "distill: running (not run yet)\n" in err
     assert f"train: done in 0 s, in {tmp_path / 'mine' / 'train'}\n" in err
-    execute(run, last="quantize")
-    err = capsys.readouterr().err
-    assert "distill: up to date\ntrain: up to date\nquantize: running (not run yet)\n" in err
-    assert ran.of(run, "train", "train", force=True) == ["train"]
+    assert ran.of(run, "train", "quantize", force=True) == ["train", "quantize"]
     assert "train: running (forced)\n" in capsys.readouterr().err
-
-
-def test_a_finished_run_is_left_as_it_is(run, ran, capsys):
-    def snapshot():
-        return {path: path.stat().st_mtime_ns for path in run.folder.parent.rglob("*")}
-
-    before = snapshot()
+    execute(run)
+    assert "train: up to date\nquantize: up to date\nexport: run" in capsys.readouterr().err
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert ran.of(run) == []
     assert capsys.readouterr().err == f"mine: everything is up to date in {run.folder}\n"
-    assert snapshot() == before
-
-
-def test_a_stage_is_given_its_settings_and_the_folders_of_those_before_it(tmp_path, ran):
-    run = opened(tmp_path, *WITH_TEACHERS)
-    given = []
-    ran.during["quantize"] = given.append
-    execute(run)
-    assert given[0].inputs == {name: run.stage_folder(name) for name in ("distill", "train")}
-    assert (given[0].dataset, given[0].data_dir) == ("digits", None)
-    assert given[0].settings == run.recipe.only(recipe.QuantizeSettings)
-    assert not hasattr(given[0].settings, "export")
-    assert run.stage_folder("train") == tmp_path / "mine" / "train"
-    assert run.stage_folder("distill").parent.parent == tmp_path / "shared"
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == files
 
 
 UNKNOWN = f"unknown stage 'deploy': expected one of {', '.join(ALL)}"
@@ -258,7 +226,6 @@ UNKNOWN = f"unknown stage 'deploy': expected one of {', '.join(ALL)}"
         ("quantize", "evaluate", ["quantize", "export", "evaluate"]),
         ("export", None, ["export", "evaluate", "report"]),
         (None, "train", ["distill", "train"]),
-        ("distill", "distill", ["distill"]),
         ("deploy", None, UNKNOWN),
         (None, "deploy", UNKNOWN),
         ("export", "train", f"export comes after train: the stages are {', '.join(ALL)}"),
@@ -275,22 +242,13 @@ def test_stages_are_selected_from_the_first_to_the_last(first, last, expected):
 def test_a_stage_is_not_built_on_a_missing_or_stale_one(tmp_path, ran):
     run = opened(tmp_path, *WITH_TEACHERS)
     execute(run, last="train")
-    with pytest.raises(Error) as missing:
+    with pytest.raises(Error, match=r"^export needs the quantize stage of 'mine', which has not"):
         execute(run, "export")
-    assert str(missing.value) == (
-        f"export needs the quantize stage of 'mine', which has not been run in {run.folder}: run "
-        "it first, or `keras-lenet run` for all"
-    )
-    with pytest.raises(Error) as outdated:
+    outdated = r"^quantize would build on a stale train stage \(the recipe changed\): run .* --from"
+    with pytest.raises(Error, match=outdated):
         execute(changed(run, "train.epochs=9"), "quantize", force=True)
-    assert str(outdated.value) == (
-        "quantize would build on a stale train stage (the recipe changed): run "
-        "`keras-lenet run … --from train`"
-    )
     assert ran == ["distill", "train"]
-
-
-def test_a_stage_that_is_up_to_date_is_not_built_on_a_damaged_one_either(run):
+    execute(run)
     (run.stage_folder("quantize") / "result").write_text("edited")
     with pytest.raises(
         Error, match=r"report would build on a stale quantize stage \(result is mis"
@@ -298,17 +256,11 @@ def test_a_stage_that_is_up_to_date_is_not_built_on_a_damaged_one_either(run):
         execute(run, "report")
 
 
-def test_teachers_need_their_section(tmp_path, ran):
-    with pytest.raises(Error) as caught:
-        execute(opened(tmp_path, "data.dataset=digits"), "distill", "distill")
-    assert str(caught.value) == (
-        "recipe mine has no [distill] section, without which there is nothing to distill"
-    )
-
-
-def test_an_unknown_model_or_dataset_is_named_before_anything_runs(tmp_path, ran):
+def test_impossible_runs_are_refused_before_anything_runs(tmp_path, ran):
+    with pytest.raises(Error, match=r"recipe mine has no \[distill\] section"):
+        execute(opened(tmp_path, DIGITS), "distill", "distill")
     with pytest.raises(Error, match="lenet6"):
-        execute(opened(tmp_path, "data.dataset=digits", "model.name=lenet6"))
+        execute(opened(tmp_path, DIGITS, "model.name=lenet6"))
     for key in ("dataset", "fallback"):
         with pytest.raises(Error, match="nothing_like_it"):
             opened(tmp_path, f"data.{key}=nothing_like_it")
@@ -316,12 +268,26 @@ def test_an_unknown_model_or_dataset_is_named_before_anything_runs(tmp_path, ran
     assert not (tmp_path / "mine").exists()
 
 
-# What failed, or was killed
+@pytest.mark.parametrize(
+    ("backend", "hosts", "complaint"),
+    [
+        ("jax", None, "KERAS_BACKEND=jax is for training alone: run with --until train, then"),
+        ("jax", Cluster(("a:1", "b:1"), index=1), "KERAS_BACKEND=jax trains on one host alone:"),
+        ("theano", None, r"theano is not installed here; expected one of .* jax, and"),
+    ],
+)
+def test_other_backends_of_keras_only_train_and_on_one_host(
+    tmp_path, monkeypatch, backend, hosts, complaint
+):
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    with pytest.raises(Error, match=complaint):
+        execute(replace(opened(tmp_path, DIGITS), hosts=hosts))
+
 
 OTHER_EXPORT = "export.calibration_images=50"
 
 
-def test_a_stage_that_fails_keeps_its_old_result_and_resumes_with_the_same_settings(run, ran):
+def test_a_failed_stage_keeps_its_old_result_and_resumes_with_the_same_settings(run, ran):
     def fail(context):
         attempts.append((context.out / "left").exists())
         (context.out / "left").touch()
@@ -339,23 +305,7 @@ def test_a_stage_that_fails_keeps_its_old_result_and_resumes_with_the_same_setti
     assert stale(again) == {}
 
 
-@pytest.mark.parametrize(
-    ("setting", "force", "placed"), [(None, False, True), (OTHER_EXPORT, False, False),
-                                     (None, True, False)],
-)  # fmt: skip
-def test_a_finished_result_is_placed_if_it_has_these_settings_and_is_not_forced(
-    run, ran, capsys, setting, force, placed
-):
-    folder, partial = run.stage_folder("export"), run.folder / ".export.partial"
-    folder.rename(partial)
-    (partial / artifacts.IDENTITY).write_text("{}")
-    again = changed(run, *([setting] if setting else []))
-    assert ran.of(again, "export", "export", force=force) == ([] if placed else ["export"])
-    assert (f"export: was done, now in {folder}\n" in capsys.readouterr().err) == placed
-    assert "export" not in stale(again)
-
-
-def test_a_commit_that_was_cut_off_is_finished_first(run, ran):
+def test_an_interrupted_commit_is_completed_first(run, ran):
     folder = run.stage_folder("distill")
     folder.rename(folder.with_name(".distill.previous"))
     assert ran.of(run) == []
@@ -363,7 +313,6 @@ def test_a_commit_that_was_cut_off_is_finished_first(run, ran):
 
 
 def test_inputs_that_change_while_a_stage_runs_are_an_error(run, ran):
-    """Or the record would name files that the result was not made from."""
     quantized = run.stage_folder("quantize")
 
     def another_process(context):
@@ -378,30 +327,12 @@ def test_inputs_that_change_while_a_stage_runs_are_an_error(run, ran):
     assert ran.of(changed(run, OTHER_EXPORT)) == ["export", "evaluate", "report"]
 
 
-def test_an_interruption_tells_the_stage_and_its_finished_epochs(tmp_path, ran):
-    said = []
-
-    def tell(context):
-        said.append(pipeline.progress())
-        for lines in ("epoch\n1\n", "epoch\n1\n2\n"):
-            (context.out / artifacts.HISTORY).write_text(lines)
-            said.append(pipeline.progress())
-
-    ran.during["train"] = tell
-    execute(opened(tmp_path, "data.dataset=digits"), last="train")
-    assert said == ["in train", "in train, 1 epoch finished", "in train, 2 epochs finished"]
-    assert pipeline.progress() == "between stages"
-
-
-# Several runs at a time
-
-
-def test_one_run_is_not_run_by_two_at_once(run, ran):
-    in_use = pytest.raises(Error, match=f"mine is in use by process {os.getpid()} since")
+def test_a_run_folder_in_use_is_refused_unless_it_is_up_to_date(run, ran):
+    in_use = pytest.raises(Error, match="mine is in use by another process; wait for it")
     with artifacts.lock(run.folder):
         with in_use:
             execute(changed(run, "report.mistakes=5"))
-        execute(run)  # what is up to date needs no lock
+        execute(run)
     assert ran == []
     ran.during["report"] = lambda context: execute(changed(run, "report.mistakes=6"))
     with in_use:
@@ -412,11 +343,7 @@ def other_seed(run):
     return opened(run.folder.parent, *WITH_TEACHERS, "seed=1", name="other")
 
 
-def test_runs_of_other_seeds_share_the_teachers(run, ran):
-    assert ran.of(other_seed(run)) == ALL[1:]
-
-
-def test_a_run_waits_for_teachers_that_another_trains_and_takes_them(tmp_path, ran, capsys):
+def test_a_run_waits_for_teachers_that_another_trains_and_shares_them(tmp_path, ran, capsys):
     at_work, waiting = threading.Event(), threading.Event()
 
     def teach(context):
@@ -436,32 +363,9 @@ def test_a_run_waits_for_teachers_that_another_trains_and_takes_them(tmp_path, r
         first.result(30)
         second.result(30)
     assert sorted(ran) == ["distill", "train", "train"]
-    assert f"waiting for process {os.getpid()} since" in said
-    assert f", which uses {run.stage_folder('distill').parent}\n" in said
-
-
-def test_teachers_are_not_touched_while_another_run_places_them(run, ran, monkeypatch):
-    """In the middle of this, neither the old ones nor the new ones have their name."""
-    in_the_middle, rename = threading.Event(), Path.rename
-
-    def slowly(path, target):
-        if path.name == ".distill.partial":
-            in_the_middle.set()
-            time.sleep(0.3)
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", slowly)
-    ran.during["distill"] = lambda context: (context.out / "result").write_text("new teachers")
-    with ThreadPoolExecutor() as pool:
-        forced = pool.submit(execute, run, "distill", "distill", force=True)
-        assert in_the_middle.wait(30)
-        execute(other_seed(run), last="train")
-        forced.result(30)
-    assert (run.stage_folder("distill") / "result").read_text() == "new teachers"
-    assert ran == ["distill", "train"]
-
-
-# The data
+    teachers = run.stage_folder("distill").parent
+    assert teachers.parent == tmp_path / "shared"
+    assert f"waiting for another process, which uses {teachers}\n" in said
 
 
 @pytest.fixture
@@ -472,15 +376,6 @@ def no_mnist(monkeypatch):
     monkeypatch.setattr(download, "download", refuse)
 
 
-@pytest.fixture
-def mnist(monkeypatch):
-    """MNIST is here; the fixture has what was asked of the catalogue."""
-    asked = []
-    monkeypatch.setattr(catalogue, "is_here", lambda *asks: asked.append(asks) or True)
-    monkeypatch.setattr(catalogue, "identity", lambda *asks: asked.append(asks) or "images")
-    return asked
-
-
 FALLBACK = "data.fallback=digits"
 FELL_BACK = (
     "WARNING: mnist could not be had. Using digits instead: every figure of this run is for digits,"
@@ -488,7 +383,7 @@ FELL_BACK = (
 )
 
 
-def test_without_a_fallback_the_ways_out_are_listed(tmp_path, ran, no_mnist):
+def test_missing_data_without_a_fallback_lists_the_ways_out(tmp_path, ran, no_mnist):
     with pytest.raises(Error) as caught:
         execute(opened(tmp_path, data_dir=Path("data")))
     assert str(caught.value) == (
@@ -499,7 +394,7 @@ def test_without_a_fallback_the_ways_out_are_listed(tmp_path, ran, no_mnist):
     assert ran == []
 
 
-def test_a_fallback_is_loud_recorded_kept_and_left_by_force(tmp_path, ran, no_mnist, capsys):
+def test_a_fallback_is_loud_recorded_and_kept_until_force(tmp_path, ran, no_mnist, capsys):
     assert execute(opened(tmp_path, FALLBACK)).dataset == "digits"
     assert Record.of_finished(tmp_path / "mine" / "train").dataset == "digits"
     assert FELL_BACK in capsys.readouterr().err
@@ -512,45 +407,54 @@ def test_a_fallback_is_loud_recorded_kept_and_left_by_force(tmp_path, ran, no_mn
     assert f"mnist: no mirror could be reached\n{FELL_BACK}" in capsys.readouterr().err
 
 
-def test_data_is_looked_for_in_the_folder_that_is_given(tmp_path, ran, mnist):
-    for _ in range(2):
-        execute(opened(tmp_path, FALLBACK, data_dir=Path("data")))
-    assert {(name, folder) for name, _, folder in mnist} == {("mnist", Path("data"))}
+def test_data_is_looked_for_in_the_given_folder(tmp_path, ran, monkeypatch):
+    asked = []
+    monkeypatch.setattr(catalogue, "is_here", lambda *asks: asked.append(asks) or True)
+    monkeypatch.setattr(catalogue, "identity", lambda *asks: asked.append(asks) or "images")
+    execute(opened(tmp_path, FALLBACK, data_dir=Path("data")))
     train = tmp_path / "mine" / "train"
     replace(Record.of_finished(train), dataset="digits").write(train)
     assert opened(tmp_path, FALLBACK, data_dir=Path("data")).dataset == "mnist"
-    assert mnist[-1] == ("mnist", "train", Path("data"))
+    assert {(name, folder) for name, _, folder in asked} == {("mnist", Path("data"))}
 
 
-def test_only_training_leaves_the_fallback_once_the_data_is_here(
-    tmp_path, ran, no_mnist, monkeypatch
-):
+@pytest.fixture
+def all_here(monkeypatch):
+    """Let a test say from when on every dataset is on this machine."""
+    is_here = catalogue.is_here
+
+    def switch(here):
+        known = (lambda name, split, folder: True) if here else is_here
+        monkeypatch.setattr(catalogue, "is_here", known)
+
+    return switch
+
+
+def test_only_training_leaves_the_fallback_once_the_data_is_here(tmp_path, ran, no_mnist, all_here):
     execute(opened(tmp_path, FALLBACK))
     given = []
     ran.during = dict.fromkeys(ALL, lambda context: given.append(context.dataset))
     run = opened(tmp_path, FALLBACK)
-    monkeypatch.setattr(catalogue, "is_here", lambda name, split, data_dir: True)
-    assert execute(run, "quantize", "quantize", force=True).dataset == "digits"
-    assert execute(run, "train", "train", force=True).dataset == "mnist"
+    all_here(True)
+    execute(run, "quantize", "quantize", force=True)
+    execute(run, "train", "train", force=True)
     assert given == ["digits", "mnist"]
     assert opened(tmp_path, FALLBACK).dataset == "mnist"
 
 
-@pytest.mark.parametrize("damage", [False, True])
-def test_a_fallback_does_not_replace_a_model_that_may_be_of_the_real_data(
-    tmp_path, ran, no_mnist, monkeypatch, damage
+@pytest.mark.parametrize(
+    ("record", "first"), [("kept", "train"), ("kept", "evaluate"), ("damaged", "train")]
+)
+def test_a_fallback_does_not_replace_a_model_of_the_real_data(
+    tmp_path, ran, no_mnist, all_here, record, first
 ):
-    with monkeypatch.context() as patch:
-        patch.setattr(catalogue, "is_here", lambda name, split, data_dir: True)
-        execute(opened(tmp_path, FALLBACK))
-    if damage:
+    all_here(True)
+    execute(opened(tmp_path, FALLBACK))
+    all_here(False)
+    if record == "damaged":
         (tmp_path / "mine" / "train" / artifacts.RECORD).write_text("{")
-    refused = pytest.raises(Error, match=r"^mnist cannot be had")
-    with refused:
-        execute(opened(tmp_path, FALLBACK, "train.epochs=3"))
-    with contextlib.nullcontext() if damage else refused:
-        if not damage:
-            execute(opened(tmp_path, FALLBACK), "evaluate", force=True)
+    with pytest.raises(Error, match=r"^mnist cannot be had"):
+        execute(opened(tmp_path, FALLBACK), first, force=True)
     assert (tmp_path / "mine" / "train" / "result").exists()
 
 
@@ -571,20 +475,3 @@ def test_stages_before_the_first_stale_one_need_no_data(run, monkeypatch, settin
     monkeypatch.setattr(catalogue, "is_here", lambda name, split, folder: asked.append(split) or 1)
     execute(changed(run, setting))
     assert asked == splits
-
-
-@pytest.mark.parametrize(
-    ("backend", "hosts", "complaint"),
-    [
-        ("jax", None, "KERAS_BACKEND=jax is for training alone: run with --until train, then"),
-        ("jax", Cluster(("a:1", "b:1"), index=1), "KERAS_BACKEND=jax trains on one host alone:"),
-        ("theano", None, r"theano is not installed here; expected one of .* jax, and"),
-    ],
-)
-def test_other_backends_of_keras_only_train_and_on_one_host(
-    tmp_path, monkeypatch, backend, hosts, complaint
-):
-    monkeypatch.setenv("KERAS_BACKEND", backend)
-    run = replace(opened(tmp_path, "data.dataset=digits"), hosts=hosts)
-    with pytest.raises(Error, match=complaint):
-        execute(run)

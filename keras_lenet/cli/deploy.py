@@ -125,8 +125,9 @@ def publish_best(
 
     Example: keras-lenet publish pipelines/mnist.toml --seeds 3
     """
+    from keras_lenet.cli.run import publish, spread
+    from keras_lenet.pipeline import run_seeds
     from keras_lenet.recipe import load
-    from keras_lenet.seeds import publish, run_seeds, spread
     from keras_lenet.tflite.contract import MANIFEST
 
     loaded = load(recipe, overrides)

@@ -1,4 +1,4 @@
-"""The application that commands register with, and the options that several of them share."""
+"""The application that commands register with, and options that several commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,14 +25,14 @@ Overrides = Annotated[
         "--set", metavar="KEY=VALUE", help="Override a setting of the recipe; repeatable."
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Run even what is up to date.")]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder that results go to.")]
+Force = Annotated[bool, typer.Option("--force", help="Run stages that are up to date too.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder for results.")]
 DataDir = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
         envvar="KERAS_LENET_DATA",
-        help="Folder with <dataset>/<IDX files>, looked in before the cache.",
+        help="Folder with <dataset>/<IDX files>; searched before the cache.",
     ),
 ]
 

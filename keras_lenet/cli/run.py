@@ -1,18 +1,29 @@
-"""Commands that run recipes, and the data they need."""
+"""Commands that run recipes, publish their results, and list the data that they need."""
 
 from __future__ import annotations
 
+import shutil
+import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from keras_lenet import artifacts, console
 from keras_lenet.cli.options import DataDir, Force, Overrides, RecipeFile, Runs, app
 from keras_lenet.console import print_table
 
 if TYPE_CHECKING:
     from keras_lenet.evaluation.metrics import Metrics
-    from keras_lenet.pipeline import Run, Stage
+    from keras_lenet.pipeline import Finished, Run, Stage
+
+CARD = "README.md"
+PUBLISHED = {
+    "train": ("model.keras",),
+    "evaluate": ("metrics.json", "confusion.png", "rejection.png"),
+    "report": ("training.png",),  # the page itself shows images of the dataset
+}
+"""Published files of each stage; those of `export` are all published."""
 
 
 @app.command("run")
@@ -25,7 +36,7 @@ def run_recipe(
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
 ) -> None:
-    """Run a recipe's stages in order, skipping what is up to date.
+    """Run a recipe's stages in order; skip those that are up to date.
 
     Example: keras-lenet run pipelines/mnist.toml --set train.epochs=10
     """
@@ -59,22 +70,20 @@ def _stage_command(stage: str, summary: str) -> None:
 
 
 for _stage, _summary in {
-    "distill": "Train teachers, and have them answer the training images.\n\n"
-    "For recipes with [distill].",
-    "train": "Train the model in float, resuming if interrupted.",
-    "quantize": "Fine-tune it with quantization in the loop.",
+    "distill": "Train teachers and write their logits, for recipes with [distill].",
+    "train": "Train the float model; resume if interrupted.",
+    "quantize": "Fine-tune the trained model with quantization in the loop.",
     "export": "Write the SavedModel and the TFLite files.",
-    "report": "Make one HTML page of it all.\n\n"
-    "Verdict, plots, tables, mistakes; no network needed.",
+    "report": "Write one HTML page: verdict, plots, tables, mistakes.",
 }.items():
     _stage_command(_stage, _summary)
 
 
 def show(run: Run, stages: list[Stage]) -> None:
-    """Print what the stages of a run found.
+    """Print the results of the stages of a run.
 
     Raises:
-        GateError: they evaluated, and a figure misses a limit of the recipe.
+        GateError: a figure misses a limit of the recipe.
     """
     from keras_lenet.evaluation import gates
     from keras_lenet.evaluation.metrics import Metrics
@@ -90,7 +99,7 @@ def show(run: Run, stages: list[Stage]) -> None:
 
 
 def print_results(metrics: Metrics, name: str) -> None:
-    """Print the figures of each model that was evaluated."""
+    """Print the figures of each evaluated model."""
     from keras_lenet.reporting import results
 
     print_table(
@@ -112,15 +121,15 @@ def reproduce_origins(
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
 ) -> None:
-    """Run published systems, and print their figures beside ours.
+    """Run published systems from several seeds, and print their figures beside ours, as Markdown.
 
-    A table in Markdown, from several seeds of each. Exit status 3 if any misses a gate.
+    Exit status 3 if a gate is missed.
 
     Example: keras-lenet reproduce pipelines/reproductions/*.toml
     """
+    from keras_lenet.pipeline import run_seeds
     from keras_lenet.recipe import load
     from keras_lenet.reporting import reproduction
-    from keras_lenet.seeds import run_seeds
 
     loaded = [load(path, overrides) for path in paths]
     reproduction.check(loaded)  # before the work, not after it
@@ -130,11 +139,55 @@ def reproduce_origins(
         reproduction.check_gates(one)
 
 
+def choose(finished: list[Finished]) -> Finished:
+    """Return the seed to publish: the best on the validation split, never by the test set."""
+    return max(finished, key=lambda one: one.validation_accuracy)
+
+
+def publish(finished: list[Finished], folder: Path, source: str) -> None:
+    """Replace `folder` by the chosen seed's files and the model card.
+
+    `source` has the recipe's file and its overrides, as on the command line.
+
+    Raises:
+        GateError: the chosen seed misses a limit of the recipe; `folder` stays as it is.
+    """
+    from keras_lenet.artifacts import Record
+    from keras_lenet.evaluation import gates
+    from keras_lenet.reporting.card import card
+
+    chosen = choose(finished)
+    gates.check(chosen.metrics)
+    console.say(f"publish: seed {chosen.run.recipe.seed}, the best on validation, to {folder}")
+    exported = Record.of_finished(chosen.run.stage_folder("export"))
+    with artifacts.replacement(folder) as out:
+        for stage, names in (PUBLISHED | {"export": tuple(exported.outputs)}).items():
+            for name in names:
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(chosen.run.stage_folder(stage) / name, out / name)
+        (out / CARD).write_bytes(card(finished, chosen, spread(finished), source).encode())
+        artifacts.write_sums(out)
+
+
+def spread(finished: list[Finished]) -> str:
+    """Return each model's test accuracy over the seeds, as a Markdown table."""
+    lines = [
+        "| model | mean | standard deviation | lowest | highest |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for key, model in finished[0].metrics.models.items():
+        scores = [100 * one.metrics.models[key].accuracy for one in finished]
+        deviation = f"{statistics.stdev(scores):.3f}" if len(scores) > 1 else "–"
+        lines.append(
+            f"| {model.title} | {statistics.mean(scores):.3f} % | {deviation} | "
+            f"{min(scores):.2f} % | {max(scores):.2f} % |"
+        )
+    return "\n".join(lines)
+
+
 @app.command("datasets")
 def list_datasets(data_dir: DataDir = None) -> None:
-    """List the datasets, and whether each is here.
-
-    Where each is, or would come from.
+    """List the datasets, and where each is or would come from.
 
     Example: keras-lenet datasets --data-dir ~/data
     """

@@ -15,7 +15,7 @@ from keras_lenet.recipe import Recipe
 from keras_lenet.reporting import results
 
 if TYPE_CHECKING:
-    from keras_lenet.seeds import Finished
+    from keras_lenet.pipeline import Finished
 
 TEMPLATE = "card.md.j2"
 HASHED = (".tflite", ".c")

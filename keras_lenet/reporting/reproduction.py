@@ -12,7 +12,7 @@ from keras_lenet.evaluation import gates
 from keras_lenet.recipe import Recipe
 
 if TYPE_CHECKING:
-    from keras_lenet.seeds import Finished
+    from keras_lenet.pipeline import Finished
 
 HEADER = (
     "| system | published | ours, float | int8, quantized after training | int8, "

@@ -1,4 +1,4 @@
-"""Run every benchmark beside its peers, what a user would pick instead.
+"""Run every benchmark beside its peers, the tools that a user would take instead.
 
     python tests/benchmarks [BENCHMARK ...] [--quick]
 
@@ -21,7 +21,6 @@ from pathlib import Path
 import measure
 
 BENCHMARKS = {
-    "start-up": "commands:start_up",
     "whole process": "commands:whole_process",
     "inference": "inference:rows",
     "generated C": "c_source:rows",

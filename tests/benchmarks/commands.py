@@ -1,4 +1,4 @@
-"""Commands from process start to exit: beside bare processes, by stages, and with more images."""
+"""Commands from process start to exit: a run by stages, and training on more images."""
 
 from __future__ import annotations
 
@@ -15,13 +15,10 @@ from pathlib import Path
 
 import measure
 import numpy as np
-from measure import Peer, Row
-from PIL import Image
+from measure import Row
 
 COMMAND = str(Path(sys.executable).with_name("keras-lenet"))
 RECIPES = measure.ROOT / "pipelines"
-INTERPRETER = "import numpy; from ai_edge_litert.interpreter import Interpreter"
-MODEL = str(measure.EXPORTED / "lenet5_int8.tflite")
 IMPORTS = {
     "TensorFlow and Keras, imported alone": "import tensorflow, keras",
     "with tf_keras and tensorflow-model-optimization": (
@@ -36,37 +33,6 @@ SCALE_CASE = "training for an epoch from one file"
 SCALE_IMAGES, SCALE_QUICK = (600_000, 2_000_000), (24_000, 80_000)
 
 
-def start_up(quick: bool) -> list[Row]:
-    """Return the rows of each command, in processor time."""
-    nothing = peer("Python", python("pass"))
-    with tempfile.TemporaryDirectory() as folder:
-        picture = f"{folder}/one.png"
-        page = np.full((120, 120), 230, np.uint8)
-        page[20:100, 55:65] = 30
-        Image.fromarray(page).save(picture)
-        run = [COMMAND, "run", str(RECIPES / "smoke.toml"), "--runs", folder]
-        cases = {
-            "classify": [
-                peer("`keras-lenet classify one.png`", [COMMAND, "classify", picture]),
-                nothing,
-                peer("NumPy", python("import numpy")),
-                peer("NumPy, the interpreter", python(INTERPRETER)),
-                peer(
-                    "NumPy, the interpreter, the model opened",
-                    python(f"{INTERPRETER}; Interpreter({MODEL!r})"),
-                ),
-            ],
-            "help": [peer("`keras-lenet --help`", [COMMAND, "--help"]), nothing],
-            # The warm-up runs every stage.
-            "run": [peer("`keras-lenet run`, up to date", run), nothing],
-        }
-        return [
-            row
-            for case, peers in cases.items()
-            for row in measure.compare(case, "ms", peers, repetitions=2 if quick else 21)
-        ]
-
-
 def whole_process(quick: bool) -> list[Row]:
     """Return the seconds of a run into an empty folder, of each stage, and of imports."""
     recipe = RECIPES / ("smoke.toml" if quick else "quickstart.toml")
@@ -78,8 +44,14 @@ def whole_process(quick: bool) -> list[Row]:
     taken |= {each["stage"]: each["seconds"] for each in sorted(records, key=itemgetter("started"))}
     taken["the rest"] = whole - sum(record["seconds"] for record in records)
     for name, code in IMPORTS.items():
-        taken[name] = measure.wall(lambda code=code: execute(python(code)))
+        taken[name] = measure.wall(lambda code=code: execute([sys.executable, "-c", code]))
     return [Row(recipe.stem, name, "s", seconds) for name, seconds in taken.items()]
+
+
+def execute(command: list[str]) -> None:
+    """Run a command; Python may keep its bytecode, as an installed package does."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
 
 
 def scale(quick: bool) -> list[Row]:
@@ -127,39 +99,12 @@ def write_images(folder: Path, count: int) -> None:
 
 
 def anonymous(pid: int) -> int:
-    """Return the bytes of memory of a process that belong to no file; 0 where it has ended."""
+    """Return the bytes of a process's memory that belong to no file; 0 if it has ended."""
     found = re.search(r"RssAnon:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return 1024 * int(found[1]) if found else 0
-
-
-def python(code: str) -> list[str]:
-    """Return the command of a bare process."""
-    return [sys.executable, "-c", code]
-
-
-def peer(name: str, command: list[str]) -> Peer:
-    """Return a command, from start to exit, as a peer."""
-    return Peer(name, "commands:process", {"command": command})
-
-
-def process(command: list[str]) -> measure.Repetition:
-    """Prepare a command, in processor time: other programs' time isn't in it."""
-
-    def repetition() -> float:
-        before = used()
-        execute(command)
-        return used() - before
-
-    return repetition
 
 
 def used() -> float:
     """Return the processor time of all children that have ended."""
     found = resource.getrusage(resource.RUSAGE_CHILDREN)
     return found.ru_utime + found.ru_stime
-
-
-def execute(command: list[str]) -> None:
-    """Run a command; Python may keep its bytecode, as an installed package does."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    subprocess.run(command, check=True, capture_output=True, env=environment)

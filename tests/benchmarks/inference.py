@@ -1,6 +1,6 @@
-"""One inference, of one image and of a batch, beside ONNX Runtime and PyTorch: one thread each.
+"""Inference of one image and of a batch on one thread, beside ONNX Runtime and PyTorch.
 
-Everything takes raw 28×28 pixels or their shares of 255, and answers with probabilities.
+Inputs are raw 28×28 pixels or their shares of 255; outputs are probabilities.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from keras_lenet.edge.classifier import Classifier
 
-SECONDS = 0.005  # the least of a repetition
+SECONDS = 0.005  # least length of a repetition
 CALIBRATION = 500  # images
-TOLERANCE = 1e-4  # of a peer's probabilities from those of the float file
-AGREEMENT = 0.98  # of a quantized peer's answers with it
+TOLERANCE = 1e-4  # of a float peer's probabilities, from the float file
+AGREEMENT = 0.98  # of a quantized peer's classes, with the float file
 
 ONNX = """
 <ir_version: 9, opset_import: ["" : 17]>
@@ -48,39 +48,32 @@ lenet5 (float[N, 1, 28, 28] image) => (float[N, 10] probabilities) {
 """
 
 Invoke = Callable[[], object]
-"""One inference, of what was handed over before: no more than the runtime's own work."""
+"""One inference of an input that is set already: no more than the runtime's own work."""
 
 
 def rows(quick: bool) -> list[measure.Row]:
     """Return the rows of two batch sizes."""
+    plain, native = "microcontroller/lenet5_int8_plain.tflite", "-O3 -march=native"
     found = []
     for batch, goal in ((1, 2.0), (256, 3.0)):
         peers = [
-            peer("int8 .tflite", "litert", batch, file="lenet5_int8.tflite"),
-            peer("uint8 .tflite", "litert", batch, file="lenet5_uint8.tflite"),
-            peer(
-                "int8 .tflite in its plain layout",
-                "litert",
-                batch,
-                file="microcontroller/lenet5_int8_plain.tflite",
-            ),
-            peer("float32 .tflite", "litert", batch, file="lenet5_float32.tflite"),
-            *(
-                peer(f"generated C, gcc {options}", "generated_c", batch, options=options)
-                for options in ("-O3", "-O3 -march=native")
-            ),
-            peer("ONNX Runtime, float32", "onnx", batch, goal, quantized=False),
-            peer("ONNX Runtime, int8", "onnx", batch, goal, quantized=True),
-            peer("PyTorch, eager", "pytorch", batch, compiled=False),
-            peer("PyTorch, torch.compile", "pytorch", batch, compiled=True),
+            Peer(name, f"inference:{function}", {"batch": batch, **options}, goal)
+            for name, function, options, goal in (
+                ("int8 .tflite", "litert", {"file": "lenet5_int8.tflite"}, None),
+                ("uint8 .tflite", "litert", {"file": "lenet5_uint8.tflite"}, None),
+                ("int8 .tflite in its plain layout", "litert", {"file": plain}, None),
+                ("float32 .tflite", "litert", {"file": "lenet5_float32.tflite"}, None),
+                ("generated C, gcc -O3", "generated_c", {"options": "-O3"}, None),
+                (f"generated C, gcc {native}", "generated_c", {"options": native}, None),
+                ("ONNX Runtime, float32", "onnx", {"quantized": False}, goal),
+                ("ONNX Runtime, int8", "onnx", {"quantized": True}, goal),
+                ("PyTorch, eager", "pytorch", {"compiled": False}, None),
+                ("PyTorch, torch.compile", "pytorch", {"compiled": True}, None),
+            )
         ]
         case, repetitions = f"batch of {batch}", 2 if quick else 100
         found += measure.compare(case, "µs", peers, work=batch, repetitions=repetitions)
     return found
-
-
-def peer(name: str, function: str, batch: int, goal: float | None = None, **options: Any) -> Peer:
-    return Peer(name, f"inference:{function}", {"batch": batch, **options}, goal)
 
 
 def given(batch: int) -> NDArray[np.uint8]:
@@ -89,30 +82,27 @@ def given(batch: int) -> NDArray[np.uint8]:
 
 
 def timed(invoke: Invoke) -> measure.Repetition:
-    """Return the mean seconds of an inference, over as many as `SECONDS` take."""
-    for _ in range(3):
-        invoke()  # warms up
-    times = max(1, round(SECONDS / min(seconds(invoke, 1) for _ in range(5))))
-    return lambda: seconds(invoke, times) / times
+    """Return the mean seconds of an inference, in processor time of this thread."""
 
+    def seconds(times: int) -> float:
+        start = time.thread_time()
+        for _ in range(times):
+            invoke()
+        return time.thread_time() - start
 
-def seconds(function: Invoke, times: int) -> float:
-    """Return processor time of this thread: other programs' time isn't in it."""
-    start = time.thread_time()
-    for _ in range(times):
-        function()
-    return time.thread_time() - start
+    times = max(1, round(SECONDS / min(seconds(1) for _ in range(8))))
+    return lambda: seconds(times) / times
 
 
 def litert(batch: int, file: str) -> measure.Repetition:
-    """Prepare a .tflite by XNNPACK."""
+    """Prepare a .tflite file with XNNPACK."""
     classifier = Classifier(EXPORTED / file)
     classifier.raw(given(batch), batch)  # sets the input, of this size
     return timed(classifier._interpreter.invoke)
 
 
 def generated_c(batch: int, options: str) -> measure.Repetition:
-    """Prepare what `export-c` makes, compiled for this host."""
+    """Prepare the C of `export-c`, compiled for this host."""
     if not shutil.which("gcc"):
         raise ModuleNotFoundError(name="gcc")
     import c_source
@@ -134,7 +124,7 @@ def pytorch(batch: int, compiled: bool) -> measure.Repetition:
 
 
 def onnx(batch: int, quantized: bool) -> measure.Repetition:
-    """Prepare ONNX Runtime with the same network and weights, in float or quantized after."""
+    """Prepare ONNX Runtime with the same network and weights, in float or after PTQ."""
     import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
@@ -166,7 +156,7 @@ def onnx(batch: int, quantized: bool) -> measure.Repetition:
 
 
 def agree(found: Any, images: NDArray[np.uint8], quantized: bool) -> None:
-    """Check that a peer computes the same as the exported float model."""
+    """Check that a peer gives the answers of the exported float model."""
     wanted = Classifier(EXPORTED / "lenet5_float32.tflite").predict(images)
     if quantized:
         if np.mean(found.argmax(axis=1) == wanted.argmax(axis=1)) < AGREEMENT:
@@ -176,7 +166,7 @@ def agree(found: Any, images: NDArray[np.uint8], quantized: bool) -> None:
 
 
 def floats(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return images as the float peers take them: (N, 1, 28, 28), shares of 255."""
+    """Return the input of float peers: (N, 1, 28, 28), shares of 255."""
     return images[:, np.newaxis].astype(np.float32) / 255
 
 
@@ -194,7 +184,7 @@ def weights() -> list[NDArray[np.float32]]:
 
 
 def onnx_model(arrays: list[NDArray[np.float32]]) -> bytes:
-    """Return LeNet-5 as it is deployed, resize and softmax included, in ONNX."""
+    """Return the deployed LeNet-5, with resize and softmax, in ONNX."""
     from onnx import numpy_helper, parser
 
     constants = {"scales": np.array([1, 1, 32 / 28, 32 / 28], np.float32)}

@@ -13,6 +13,8 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from operator import truediv
 from pathlib import Path
@@ -20,7 +22,6 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 EXPORTED = ROOT / "exported"
-PATIENCE = 600.0  # seconds to wait for an answer of a peer
 PACKAGES = ["ai-edge-litert", "keras", "keras-lenet", "numpy", "onnxruntime", "tensorflow", "torch"]
 
 Repetition = Callable[[], float]
@@ -29,31 +30,31 @@ Repetition = Callable[[], float]
 
 @dataclass(frozen=True)
 class Peer:
-    """A program that takes part in a comparison.
+    """Program that takes part in a comparison.
 
-    `function` is "module:function", which prepares and returns a `Repetition`; a package or program
-    that is not installed raises ModuleNotFoundError there.
+    `function` is "module:function", which prepares and returns a `Repetition`, or raises
+    ModuleNotFoundError if a package or program is not installed.
     """
 
     name: str
     function: str
     options: Mapping[str, Any] = field(default_factory=dict)  # arguments of the function
-    goal: float | None = None  # the least speed-up of ours over this peer that is asked
+    goal: float | None = None  # least speed-up of ours over this peer
 
 
 @dataclass
 class Row:
-    """The figures of one peer; the first row of a case is ours."""
+    """Figures of one peer; the first row of a case is ours."""
 
     case: str
     name: str
     unit: str  # of median and quartiles
-    median: float | None = None  # over the repetitions; None where nothing was measured
+    median: float | None = None  # over the repetitions; None if nothing was measured
     quartiles: tuple[float, float] | None = None  # lower and upper
     speedup: float | None = None  # of ours over the peer, the median of the turns' own ratios
     speedup_quartiles: tuple[float, float] | None = None
     goal: float | None = None
-    note: str = ""  # why there are no figures, or what to know of them
+    note: str = ""  # why there are no figures, or what to know about them
 
 
 def load(function: str) -> Callable[..., Any]:
@@ -62,62 +63,18 @@ def load(function: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), name)
 
 
-class Process:
-    """The process of a peer.
-
-    Every answer is a dict: `seconds` of a repetition, `gave_up` where this is a lower bound, or a
-    `note` that says why no other answer will come.
-    """
-
-    def __init__(self, peer: Peer) -> None:
-        """Start the process, whose first answer, an empty one, says that it is ready."""
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, peer.function, peer.options))
-        self._process.start()
-        theirs.close()
-
-    def answer(self) -> dict[str, Any]:
-        """Return the next answer."""
-        try:
-            if self._connection.poll(PATIENCE):
-                return self._connection.recv()
-            return {"note": f"no answer in {PATIENCE:.0f} s"}
-        except (EOFError, ConnectionError):
-            self._process.join()
-            status = self._process.exitcode
-            return {
-                "note": f"crashed: signal {-status}" if status < 0 else f"ended: status {status}"
-            }
-
-    def repeat(self) -> dict[str, Any]:
-        """Return the answer of one repetition."""
-        with contextlib.suppress(ConnectionError):  # the answer says how the process ended
-            self._connection.send(None)
-        return self.answer()
-
-    def stop(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.join()
+def _prepare(function: str, options: Mapping[str, Any]) -> None:
+    """Prepare the repetition of a peer's process."""
+    global _repetition
+    _repetition = load(function)(**options)
 
 
-def _serve(connection: Any, function: str, options: Mapping[str, Any]) -> None:
-    """Prepare a peer, and have a repetition for each message."""
+def _repeat() -> tuple[float, bool]:
+    """Return the seconds of a repetition, and whether it gave up."""
     try:
-        repetition = load(function)(**options)
-        connection.send({})
-        while True:
-            connection.recv()
-            try:
-                connection.send({"seconds": repetition()})
-            except TimeoutError as error:
-                connection.send({"seconds": error.args[0], "gave_up": True})
-    except ModuleNotFoundError as error:
-        connection.send({"note": f"not installed: {error.name}"})
-    except Exception as error:
-        line = str(error).partition("\n")[0][:150]
-        connection.send({"note": f"fails: {type(error).__name__}: {line}"})
+        return _repetition(), False
+    except TimeoutError as error:
+        return error.args[0], True
 
 
 def compare(
@@ -131,41 +88,50 @@ def compare(
 ) -> list[Row]:
     """Let peers, ours first, take turns; return a row for each.
 
-    The unit "…/s" makes rates of the seconds; "ms", "µs" and "s" times. `work` is how much is done
-    in one repetition. A warm-up is a repetition of each peer that is not counted.
+    The unit "…/s" makes rates of the seconds; "ms", "µs" and "s" make times. `work` is how much is
+    done in one repetition. A warm-up is a repetition of each peer that is not counted.
     """
     rows = {peer.name: Row(case, peer.name, unit) for peer in peers}
-    goals = {peer.name: peer.goal for peer in peers}
     answers = collections.defaultdict(list)
-    processes = {}
 
-    def hear(name: str, answer: dict[str, Any]) -> bool:
-        if "note" in answer:
-            rows[name].note = answer["note"]
-            processes.pop(name).stop()
-            answers.pop(name, None)
-        return "note" not in answer
+    def ask(name: str, pool: ProcessPoolExecutor, function: Callable[..., Any], *given: Any) -> Any:
+        """Return the answer of a peer that has not failed; note why there is none."""
+        if rows[name].note:
+            return None
+        try:
+            return pool.submit(function, *given).result()
+        except ModuleNotFoundError as error:
+            rows[name].note = f"not installed: {error.name}"
+        except BrokenProcessPool:
+            rows[name].note = "crashed"
+        except Exception as error:
+            line = str(error).partition("\n")[0][:150]
+            rows[name].note = f"fails: {type(error).__name__}: {line}"
+        answers.pop(name, None)
+        return None
 
-    try:
+    with contextlib.ExitStack() as stack:
+        pools = {}
         for peer in peers:
-            process = processes[peer.name] = Process(peer)
-            if hear(peer.name, process.answer()) and warm_up:
-                hear(peer.name, process.repeat())
+            pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+            pools[peer.name] = stack.enter_context(pool)
+            ask(peer.name, pool, _prepare, peer.function, peer.options)
+            if warm_up:
+                ask(peer.name, pool, _repeat)
         for _ in range(repetitions):
-            for name, process in list(processes.items()):
-                if hear(name, answer := process.repeat()):
+            for name, pool in pools.items():
+                if answer := ask(name, pool, _repeat):
                     answers[name].append(answer)
-    finally:
-        for process in processes.values():
-            process.stop()
-    ours = [answer["seconds"] for answer in answers.get(peers[0].name, [])]
-    for name, given in answers.items():
-        row, taken = rows[name], [answer["seconds"] for answer in given]
+    ours = [seconds for seconds, _ in answers.get(peers[0].name, [])]
+    for peer in peers:
+        if peer.name not in answers:
+            continue
+        row, taken = rows[peer.name], [seconds for seconds, _ in answers[peer.name]]
         row.median, row.quartiles = spread(figure(unit, work, seconds) for seconds in taken)
-        if ours and name != peers[0].name:
-            row.goal = goals[name]
+        if ours and peer is not peers[0]:
+            row.goal = peer.goal
             row.speedup, row.speedup_quartiles = spread(map(truediv, taken, ours))
-        if gave_up := sum("gave_up" in answer for answer in given):
+        if gave_up := sum(gave_up for _, gave_up in answers[peer.name]):
             row.note = f"a lower bound: gave up in {gave_up} of {repetitions} repetitions"
     return list(rows.values())
 
@@ -207,7 +173,7 @@ def cores() -> int:
 
 
 def machine() -> dict[str, Any]:
-    """Return what everything is measured on."""
+    """Return the processor and the versions of everything that is measured."""
     versions = {}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

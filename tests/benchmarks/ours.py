@@ -25,15 +25,15 @@ console.console.quiet = True
 
 
 def training(count: int, batch: int) -> measure.Repetition:
-    """Prepare the training stage's own fit, over prepared batches."""
+    """Prepare an epoch of the training stage's own fit, over prepared batches."""
     return over(*random_batches(count), batch)
 
 
 def over(images: Any, labels: Any, batch: int) -> measure.Repetition:
-    """Return the training stage's fit over these images, prepared by the first repetition."""
+    """Return an epoch over these images, whose batches the first repetition prepares."""
     prepared = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch).cache()
 
-    def batches(epochs: range, _: tf.distribute.InputContext) -> tf.data.Dataset:
+    def batches(epochs: range, context: object = None) -> tf.data.Dataset:
         repeated = prepared.repeat(len(epochs)).prefetch(tf.data.AUTOTUNE)
         return repeated.with_options(loading.UNTUNED)
 
@@ -41,7 +41,7 @@ def over(images: Any, labels: Any, batch: int) -> measure.Repetition:
 
 
 def epoch_of(batches: Callable[..., Any], batch: int, steps: int) -> measure.Repetition:
-    """Return an epoch of the training stage: model, optimizer, loss, metric, checkpoint and all."""
+    """Return an epoch of the training stage, with loss, metric and checkpoint."""
     recipe = Recipe(name="bench", train=Train(batch_size=batch))
     model = models.build_trained(keras, recipe.model)
     setup.compile_model(model, recipe.train, steps, losses.chosen(recipe))
@@ -118,25 +118,20 @@ def fitted(
     if prepared:
         images, labels = (part.numpy() for part in next(iter(batches.unbatch().batch(count))))
         return over(images, labels, batch)
-    return epoch_of(lambda *_: batches, batch, count // batch)
+    return epoch_of(lambda epochs, context: batches, batch, count // batch)
 
 
-def fast_recipe(settings: list[str]) -> Recipe:
-    """Return the recipe that is the fastest to 99 %, with `section.key=value` settings."""
-    return load_recipe(measure.ROOT / "pipelines" / "fast.toml", settings)
-
-
-def splits(recipe: Recipe) -> tuple[loading.Examples, loading.Examples]:
-    """Return the training and the validation split of a recipe."""
+def splits(settings: list[str]) -> tuple[Recipe, loading.Examples, loading.Examples]:
+    """Return the fastest recipe to 99 %, with overrides, and its training and validation splits."""
+    recipe = load_recipe(measure.ROOT / "pipelines" / "fast.toml", settings)
     folder, data = os.environ.get("KERAS_LENET_DATA"), recipe.data
     folder = Path(folder) if folder else None
-    return loading.load_training(data.dataset, folder, data.validation_split, 0)
+    return recipe, *loading.load_training(data.dataset, folder, data.validation_split, 0)
 
 
 def to_goal(goal: float, settings: list[str]) -> measure.Repetition:
-    """Prepare the training stage with the recipe, once through, tracing and all."""
-    recipe = fast_recipe(settings)
-    training, validation = splits(recipe)
+    """Prepare the training stage with the recipe, from tracing to its last epoch."""
+    recipe, training, validation = splits(settings)
 
     def attempt(seed: int, deadline: float) -> bool:
         seeded = recipe.model_copy(update={"seed": seed})

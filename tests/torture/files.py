@@ -1,14 +1,13 @@
 """Give strangers' files to every parser of this package.
 
-Each input is a good or a nasty file, changed at random in a few places. A parser has to take the
-input, or to refuse it with `keras_lenet.errors.Error`, within seconds and bounds of memory.
+Each input is a good or a nasty file with a few random changes. A parser has to take the input, or
+to refuse it with `keras_lenet.errors.Error`, within seconds and bounds of memory.
 """
 
 import contextlib
 import gzip
 import io
 import itertools
-import json
 import multiprocessing
 import os
 import random
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from keras_lenet import artifacts, recipe
+from keras_lenet import recipe
 from keras_lenet.data import reading
 from keras_lenet.edge import decoding, metadata, prepare
 from keras_lenet.edge.classifier import Classifier
@@ -63,13 +62,6 @@ def picture(kind):
     return buffer.getvalue()
 
 
-def read_record(content):
-    file_of(content, artifacts.RECORD)
-    record = artifacts.Record.read(Path())
-    if record is not None:
-        artifacts.damaged(Path(), record.outputs)
-
-
 def read_metrics(content):
     file_of(content, "metrics.json")
     metrics = Metrics.read(Path())
@@ -81,7 +73,7 @@ def read_metrics(content):
 
 
 def read_metadata(content):
-    # As it declares; `read` makes Errors of them.
+    # `metadata.read` turns these into Errors.
     with contextlib.suppress(ValueError, LookupError, struct.error):
         metadata.decode(content)
 
@@ -119,11 +111,6 @@ METRICS = [
     b'{"schema": 2, "models": ' + b"[" * 100_000,
     b'{"schema": ' + b"9" * 5000 + b"}",
 ]
-RECORD = [
-    b'{"stage": "train", "settings": {"seed": 0}, "inputs": {"a": "0"}, "outputs": {"b": "1"},'
-    b' "dataset": "mnist", "seed": 0, "versions": {}, "started": "", "seconds": 0.1,'
-    b' "summary": {"temperature": 1.0}, "schema": 1}'
-]
 TFLITE = [path.read_bytes() for path in sorted((ROOT / "exported").glob("*.tflite"))]
 
 # By name: the function, what is changed, and the share of the inputs that IDX gets.
@@ -131,18 +118,12 @@ TARGETS = {
     "IDX": (lambda content: reading.parse(content, 3 if content[3:4] == b"\3" else 1), IDX, 1),
     "IDX files, gzip": (lambda content: reading.read(file_of(content, "x"), 3), GZIP, 0.001),
     "recipes": (lambda content: recipe.load(file_of(content, "recipe.toml")), TOML, 0.001),
-    "--set": (
-        lambda content: recipe.from_overrides("x", [content.decode(errors="replace")]),
-        [b"train.epochs=3", b"a=" + b"[" * 5000, b"name='x'"],
-        0.005,
-    ),
     "TFLite metadata": (read_metadata, METADATA, 0.001),
     "files appended to a .tflite": (
         metadata_writer.files,
         [TFLITE[0][-600:], bomb(TFLITE[0])],
         0.002,
     ),
-    "stage.json": (read_record, RECORD, 0.005),
     "metrics.json": (read_metrics, METRICS, 0.001),
     "pictures": (
         lambda content: prepare.prepare(decoding.decode(content)),
@@ -152,7 +133,7 @@ TARGETS = {
     ".tflite": (read_tflite, TFLITE, 0.0003),
 }
 FOREIGN = {"pictures", ".tflite"}
-"""Opened by C and C++ that are not ours: a death of the process is counted apart."""
+"""Read by C and C++ of others; deaths of the process are counted, and are no failure."""
 
 
 def inputs(seeds, count, seed):
@@ -201,52 +182,52 @@ def problem_of(function, content):
     return None
 
 
-def search(name, function, seeds, count, seed):
-    """Run inputs in a child, and those after its death in another; return problems and deaths.
-
-    An input that is a problem or a death is kept in the system's temporary folder.
-    """
-    tried = multiprocessing.Value("Q", 0, lock=False)
-    problems, deaths = [], 0
-
-    def keep(content, problem):
-        path = Path(tempfile.gettempdir()) / f"torture-{name.strip('.').replace(' ', '-')}.bin"
-        path.write_bytes(content)
-        print(f"{name}: {problem} ({path})", flush=True)
-
-    while tried.value < max(count, len(seeds)):
-        reader, writer = os.pipe()
-        child = os.fork()
-        if not child:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            for content in itertools.islice(inputs(seeds, count, seed), tried.value, None):
-                tried.value += 1
-                if problem := problem_of(function, content):
-                    keep(content, problem)
-                    os.write(writer, json.dumps(problem).encode() + b"\n")
-            os._exit(0)
-        os.close(writer)
-        with os.fdopen(reader) as lines:
-            problems += lines
-        if status := os.waitpid(child, 0)[1]:
-            deaths += 1
-            last = next(itertools.islice(inputs(seeds, count, seed), tried.value - 1, None))
-            keep(last, f"death, status {status}")
-    return len(problems), deaths
+def try_inputs(name, function, contents, tried, problems):
+    """Run inputs; keep problems in the system's temporary folder."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    signal.signal(signal.SIGALRM, expire)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    for content in contents:
+        tried.value += 1
+        if problem := problem_of(function, content):
+            keep(name, content, problem)
+            problems.value += 1
 
 
 def expire(number, frame):
     raise AssertionError(f"no end after {HANG} s")
 
 
+def keep(name, content, problem):
+    path = Path(tempfile.gettempdir()) / f"torture-{name.strip('.').replace(' ', '-')}.bin"
+    path.write_bytes(content)
+    print(f"{name}: {problem} ({path})", flush=True)
+
+
+def search(name, function, seeds, count, seed):
+    """Return problems and deaths; a child runs the inputs, and another one those after a death."""
+    context = multiprocessing.get_context("fork")
+    tried, problems = (context.Value("Q", 0, lock=False) for _ in range(2))
+    deaths = 0
+    while tried.value < count:
+        contents = itertools.islice(inputs(seeds, count, seed), tried.value, None)
+        arguments = name, function, contents, tried, problems
+        child = context.Process(target=try_inputs, args=arguments)
+        child.start()
+        child.join()
+        if child.exitcode:
+            assert child.exitcode < 0, f"{name}: the child failed before its inputs"
+            deaths += 1
+            last = next(itertools.islice(inputs(seeds, count, seed), tried.value - 1, None))
+            keep(name, last, f"death, status {child.exitcode}")
+    return problems.value, deaths
+
+
 def files(count, generator):
     """Run every parser on changed files; the others get a share of the number that IDX gets."""
-    signal.signal(signal.SIGALRM, expire)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
-        os.chdir(scratch)
+    with tempfile.TemporaryDirectory(prefix="torture-") as scratch, contextlib.chdir(scratch):
         for name, (function, seeds, share) in TARGETS.items():
             number = max(int(count * share), len(seeds))
             problems, deaths = search(name, function, seeds, number, generator.random())
