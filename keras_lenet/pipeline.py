@@ -133,6 +133,35 @@ class Run:
         return f"{broken} is missing or was changed" if broken else None
 
 
+def run_recipe(
+    recipe: Recipe,
+    first: str | None = None,
+    last: str | None = None,
+    *,
+    force: bool = False,
+    runs: str | Path = "runs",
+    data_dir: str | Path | None = None,
+) -> Run:
+    """Run the stages of a recipe that are not up to date.
+
+    Args:
+        recipe: the settings, from `load_recipe`.
+        first: first stage to run, such as "train"; None for the first of all.
+        last: last stage to run; None for the last of all.
+        force: run stages that are up to date too.
+        runs: folder of the results; the stages write to `runs/<recipe name>/<stage>`.
+        data_dir: folder with `<dataset>/<IDX files>`, searched before the user's cache.
+
+    Returns:
+        The run: its folder, and the dataset that was used.
+
+    Raises:
+        Error: as `select`, `open_run` and `execute`.
+    """
+    opened = open_run(recipe, Path(runs), Path(data_dir) if data_dir else None)
+    return execute(opened, select(first, last), force)
+
+
 def select(first: str | None, last: str | None) -> list[Stage]:
     """Return the stages from `first` to `last`, both included; None means no limit.
 
@@ -383,7 +412,7 @@ def run_seeds(recipe: Recipe, count: int, runs: Path, data_dir: Path | None) -> 
     finished = []
     for seed in range(recipe.seed, recipe.seed + count):
         seeded = recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-seed{seed}"})
-        run = execute(open_run(seeded, runs, data_dir), select(None, None))
+        run = run_recipe(seeded, runs=runs, data_dir=data_dir)
         record = Record.of_finished(run.stage_folder("quantize"))
         metrics = Metrics.read(run.stage_folder("evaluate"))
         finished.append(Finished(run, metrics, record.summary["validation_accuracy"]))

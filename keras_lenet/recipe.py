@@ -104,12 +104,17 @@ class Train(Section):
     """Float training.
 
     Attributes:
+        epochs: passes over the training images.
+        batch_size: images in a training step, over all devices.
         optimizer: "adamw" (decoupled weight decay), "muon" (orthogonalized momentum; it needs a
             third of the epochs to come as near to the teachers) or "sgd".
-        momentum: Nesterov momentum of sgd; 0 for plain gradient descent.
         learning_rate: peak of the schedule.
-        schedule: "cosine" to zero, "step" (`step_factor` every `step_epochs`) or "constant", after
-            `warmup_epochs` of linear warm-up.
+        weight_decay: decoupled weight decay of the kernels.
+        momentum: Nesterov momentum of sgd; 0 for plain gradient descent.
+        schedule: "cosine" to zero, "step" or "constant", after the warm-up.
+        warmup_epochs: epochs of linear warm-up.
+        step_epochs: epochs between the steps of the "step" schedule.
+        step_factor: factor of the learning rate at each step.
         weight_averaging: momentum of the exponential moving average of the weights, which is
             validated and saved; 0 turns it off.
     """
@@ -162,7 +167,13 @@ class Distill(Section):
 
 
 class Quantize(Section):
-    """Quantization-aware fine-tuning of the trained weights, with a cosine schedule to zero."""
+    """Quantization-aware fine-tuning of the trained weights.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images in a training step.
+        learning_rate: first learning rate; it falls to zero by a cosine.
+    """
 
     epochs: Count = 2
     batch_size: Count = 256
@@ -216,7 +227,11 @@ class Evaluate(Section):
 
 
 class Report(Section):
-    """HTML page; it shows `mistakes` of the most confident mistakes."""
+    """HTML page.
+
+    Attributes:
+        mistakes: number of mistakes to show, the most confident first.
+    """
 
     mistakes: Count = 30
 
@@ -297,13 +312,18 @@ class Recipe(EvaluateSettings):
     report: Report = Report()
 
 
-def load(path: Path, overrides: Iterable[str] | None = None) -> Recipe:
-    """Read a recipe file and apply `key.path=value` overrides, whose values are TOML.
+def load_recipe(path: str | Path, overrides: Iterable[str] | None = None) -> Recipe:
+    """Read a recipe file, such as `pipelines/quickstart.toml`.
+
+    Args:
+        path: the TOML file.
+        overrides: changed settings, such as "train.epochs=3"; the values are TOML.
 
     Raises:
         Error: the file cannot be read or is not TOML, a key is unknown, a value has the wrong type
             or is out of range.
     """
+    path = Path(path)
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -318,7 +338,7 @@ def from_overrides(name: str, overrides: Iterable[str] | None) -> Recipe:
     """Return the default recipe with `key.path=value` overrides.
 
     Raises:
-        Error: as `load`.
+        Error: as `load_recipe`.
     """
     return _validated({"name": name}, overrides, "--set")
 

@@ -159,7 +159,7 @@ class Chief:
 
 
 def opened(folder, synthetic, *overrides, hosts=None):
-    loaded = recipe.load(SMOKE, [f"data.dataset={synthetic}", *overrides])
+    loaded = recipe.load_recipe(SMOKE, [f"data.dataset={synthetic}", *overrides])
     return replace(pipeline.open_run(loaded, folder, None), hosts=hosts)
 
 

@@ -154,7 +154,7 @@ def test_an_interrupted_stage_goes_on(taught, tmp_path, capsys, monkeypatch):
 def test_a_recipe_without_teachers_has_nothing_to_distill(dataset, tmp_path):
     with pytest.raises(Error, match=r"^no \[distill\] section: nothing to distill$"):
         distill.run(tiny.context(tiny.recipe(dataset), tmp_path))
-    run = pipeline.open_run(recipe.load(SMOKE, [f"data.dataset={dataset}"]), tmp_path, None)
+    run = pipeline.open_run(recipe.load_recipe(SMOKE, [f"data.dataset={dataset}"]), tmp_path, None)
     with pytest.raises(Error, match=r"has no \[distill\] section, without which .* to distill"):
         pipeline.execute(run, pipeline.select("distill", "distill"))
 
@@ -166,7 +166,7 @@ def test_a_batch_larger_than_the_training_split_is_refused(dataset, tmp_path):
 
 
 def load(dataset, *overrides):
-    return recipe.load(
+    return recipe.load_recipe(
         SMOKE,
         [
             f"data.dataset={dataset}", "data.validation_split=0.25", "model.name=tiny",

@@ -331,7 +331,7 @@ TEMPERATURES = {"train": 0.5, "quantize": 0.25}
 
 def settings_for(data, *overrides):
     overrides = [f"data.dataset={data}", *overrides]
-    return recipe.load(SMOKE, overrides).only(ExportSettings)
+    return recipe.load_recipe(SMOKE, overrides).only(ExportSettings)
 
 
 @pytest.fixture(scope="module")
@@ -502,7 +502,7 @@ def test_a_manifest_of_another_form_is_an_error_of_one_line(content, tmp_path):
 
 
 THRESHOLDS = dict(zip(export.VARIANTS, (0.1, 0.2, 0.3, 0.4), strict=True))
-SETTINGS = recipe.load(SMOKE, []).only(ExportSettings)
+SETTINGS = recipe.load_recipe(SMOKE, []).only(ExportSettings)
 
 
 @pytest.fixture(scope="module")

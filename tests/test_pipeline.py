@@ -117,7 +117,7 @@ def test_each_models_figures_are_those_of_its_own_file(finished, synthetic):
 
 def test_the_rejection_threshold_is_that_of_the_validation_images(finished, synthetic):
     """At most 0.5 % of the images, here none of 80, may fall below the threshold."""
-    share = recipe.load(SMOKE).data.validation_split
+    share = recipe.load_recipe(SMOKE).data.validation_split
     splits = loading.load_training(str(synthetic), None, share, seed=0)
     manifest = read(finished.folder / "export" / "manifest.json")
     for variant in FILES:

@@ -55,7 +55,7 @@ def finish(run, validation_accuracy=0.99):
 
 def finished(runs, seed, validation_accuracy, gates=(), **accuracies):
     """Return a finished run with the published metrics, except for gates and accuracies."""
-    loaded = recipe.load(SMOKE, [f"name=seed{seed}", f"seed={seed}"])
+    loaded = recipe.load_recipe(SMOKE, [f"name=seed{seed}", f"seed={seed}"])
     run = finish(pipeline.open_run(loaded, runs, None), validation_accuracy)
     metrics = changed(Metrics.read(run.stage_folder("evaluate")), "gates", gates)
     for model, accuracy in accuracies.items():
@@ -174,7 +174,7 @@ def test_seeds_run_upwards_each_in_its_own_folder(monkeypatch, tmp_path):
         return finish(run, run.recipe.seed / 10)
 
     monkeypatch.setattr(pipeline, "execute", execute)
-    found = run_seeds(recipe.load(SMOKE, ["seed=5"]), 2, tmp_path / "runs", tmp_path)
+    found = run_seeds(recipe.load_recipe(SMOKE, ["seed=5"]), 2, tmp_path / "runs", tmp_path)
     stages = pipeline.select(None, None)
     names = {seed: f"smoke-seed{seed}" for seed in (5, 6)}
     assert executed == [(name, name, seed, tmp_path, stages) for seed, name in names.items()]

@@ -14,7 +14,7 @@ FILES = sorted(PIPELINES.rglob("*.toml"))
 def load(folder, content, *overrides):
     path = folder / "mine.toml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return recipe.load(path, overrides)
+    return recipe.load_recipe(path, overrides)
 
 
 def test_overrides_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
@@ -132,20 +132,20 @@ def test_a_bad_override_is_shown_in_one_short_line(tmp_path, override, complaint
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_recipe_loads_and_opens_with_its_command(file):
-    models.input_size(recipe.load(file).model)
+    models.input_size(recipe.load_recipe(file).model)
     command = f"# keras-lenet run {file.relative_to(PIPELINES.parent).as_posix()}\n"
     assert file.read_text().startswith(command)
 
 
 def test_every_model_has_a_recipe():
-    loaded = [recipe.load(file) for file in FILES]
+    loaded = [recipe.load_recipe(file) for file in FILES]
     used = {one.model.name for one in loaded}
     used |= {one.distill.model for one in loaded if one.distill}
     assert used == set(models.MODELS)
 
 
 def test_the_robust_recipe_shares_the_teachers_of_the_reference():
-    reference, robust = (recipe.load(PIPELINES / f"{name}.toml") for name in ("mnist", "robust"))
+    reference, robust = (recipe.load_recipe(PIPELINES / f"{name}.toml") for name in ("mnist", "robust"))
     for section in ("data", "augment", "distill"):
         assert getattr(robust, section) == getattr(reference, section)
 
@@ -172,7 +172,7 @@ def test_a_nasty_recipe_gets_one_short_line(tmp_path, content, complaint):
 
 def test_a_missing_recipe_is_named(tmp_path):
     with pytest.raises(Error, match=r"nowhere\.toml cannot be read: No such file"):
-        recipe.load(tmp_path / "nowhere.toml")
+        recipe.load_recipe(tmp_path / "nowhere.toml")
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ def finished(runs, scores, *overrides):
     """Runs of seeds 0, 1, … with these scores, float and int8, and training times 10, 20, … s."""
     found = []
     for seed, (exact, quantized) in enumerate(scores):
-        loaded = recipe.load(SMOKE, [f"name=seed{seed}", *overrides])
+        loaded = recipe.load_recipe(SMOKE, [f"name=seed{seed}", *overrides])
         run = pipeline.open_run(loaded, runs, None)
         run.stage_folder("train").mkdir(parents=True)
         Record("train", {}, {}, {}, "digits", seed, {}, "2026-01-01", 10.0 * (seed + 1), {}).write(
@@ -58,4 +58,4 @@ def test_a_recipe_that_reproduces_nothing_is_refused_before_any_work(tmp_path):
     "path", sorted((PIPELINES / "reproductions").iterdir()), ids=lambda one: one.stem
 )
 def test_every_recipe_among_the_seeds_reproduces_something(path):
-    reproduction.check([recipe.load(path)])
+    reproduction.check([recipe.load_recipe(path)])

@@ -127,10 +127,10 @@ def publish_best(
     """
     from keras_lenet.cli.run import publish, spread
     from keras_lenet.pipeline import run_seeds
-    from keras_lenet.recipe import load
+    from keras_lenet.recipe import load_recipe
     from keras_lenet.tflite.contract import MANIFEST
 
-    loaded = load(recipe, overrides)
+    loaded = load_recipe(recipe, overrides)
     folder = artifacts.replaceable(folder, MANIFEST)  # before the work, not after it
     finished = run_seeds(loaded, seeds, runs, data_dir)
     typer.echo(spread(finished))

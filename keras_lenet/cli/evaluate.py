@@ -50,11 +50,11 @@ def evaluate_models(
     from keras_lenet.data import download
     from keras_lenet.evaluation import gates
     from keras_lenet.evaluation.metrics import METRICS
-    from keras_lenet.recipe import from_overrides, load
+    from keras_lenet.recipe import from_overrides, load_recipe
 
     if recipe is not None:
         stages = pipeline.select("evaluate", "evaluate")
-        opened = pipeline.open_run(load(recipe, overrides), runs, data_dir)
+        opened = pipeline.open_run(load_recipe(recipe, overrides), runs, data_dir)
         show(pipeline.execute(opened, stages, force), stages)
         return
     settings = from_overrides("evaluate", overrides).evaluate

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from keras_lenet.evaluation.metrics import Metrics
     from keras_lenet.pipeline import Finished, Run, Stage
 
-CARD = "README.md"
+CARD, EXAMPLES = "README.md", "examples"
 PUBLISHED = {
     "train": ("model.keras",),
     "evaluate": ("metrics.json", "confusion.png", "rejection.png"),
@@ -27,7 +27,7 @@ PUBLISHED = {
 
 
 @app.command("run")
-def run_recipe(
+def run_stages(
     recipe: RecipeFile,
     first: Annotated[str | None, typer.Option("--from", help="First stage to run.")] = None,
     last: Annotated[str | None, typer.Option("--until", help="Last stage to run.")] = None,
@@ -41,11 +41,11 @@ def run_recipe(
     Example: keras-lenet run pipelines/mnist.toml --set train.epochs=10
     """
     from keras_lenet import pipeline
-    from keras_lenet.recipe import load
+    from keras_lenet.recipe import load_recipe
 
-    stages = pipeline.select(first, last)
-    opened = pipeline.open_run(load(recipe, overrides), runs, data_dir)
-    show(pipeline.execute(opened, stages, force), stages)
+    settings = load_recipe(recipe, overrides)
+    run = pipeline.run_recipe(settings, first, last, force=force, runs=runs, data_dir=data_dir)
+    show(run, pipeline.select(first, last))
 
 
 def _stage_command(stage: str, summary: str) -> None:
@@ -58,12 +58,7 @@ def _stage_command(stage: str, summary: str) -> None:
         runs: Runs = Path("runs"),
         data_dir: DataDir = None,
     ) -> None:
-        from keras_lenet import pipeline
-        from keras_lenet.recipe import load
-
-        stages = pipeline.select(stage, stage)
-        opened = pipeline.open_run(load(recipe, overrides), runs, data_dir)
-        show(pipeline.execute(opened, stages, force), stages)
+        run_stages(recipe, stage, stage, force, overrides, runs, data_dir)
 
     command.__doc__ = f"{summary}\n\nExample: keras-lenet {stage} pipelines/mnist.toml"
     app.command(stage)(command)
@@ -128,10 +123,10 @@ def reproduce_origins(
     Example: keras-lenet reproduce pipelines/reproductions/*.toml
     """
     from keras_lenet.pipeline import run_seeds
-    from keras_lenet.recipe import load
+    from keras_lenet.recipe import load_recipe
     from keras_lenet.reporting import reproduction
 
-    loaded = [load(path, overrides) for path in paths]
+    loaded = [load_recipe(path, overrides) for path in paths]
     reproduction.check(loaded)  # before the work, not after it
     finished = [run_seeds(one, seeds, runs, data_dir) for one in loaded]
     typer.echo("\n".join([reproduction.HEADER, *map(reproduction.row, finished)]))
@@ -165,6 +160,8 @@ def publish(finished: list[Finished], folder: Path, source: str) -> None:
             for name in names:
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(chosen.run.stage_folder(stage) / name, out / name)
+        if (folder / EXAMPLES).is_dir():  # they fit any weights
+            shutil.copytree(folder / EXAMPLES, out / EXAMPLES)
         (out / CARD).write_bytes(card(finished, chosen, spread(finished), source).encode())
         artifacts.write_sums(out)
 

@@ -117,7 +117,7 @@ TFLITE = [path.read_bytes() for path in sorted((ROOT / "exported").glob("*.tflit
 TARGETS = {
     "IDX": (lambda content: reading.parse(content, 3 if content[3:4] == b"\3" else 1), IDX, 1),
     "IDX files, gzip": (lambda content: reading.read(file_of(content, "x"), 3), GZIP, 0.001),
-    "recipes": (lambda content: recipe.load(file_of(content, "recipe.toml")), TOML, 0.001),
+    "recipes": (lambda content: recipe.load_recipe(file_of(content, "recipe.toml")), TOML, 0.001),
     "TFLite metadata": (read_metadata, METADATA, 0.001),
     "files appended to a .tflite": (
         metadata_writer.files,
