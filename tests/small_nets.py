@@ -135,7 +135,7 @@ class Net:
             fusedActivationFunction=activation,
         )  # fmt: skip
 
-    def resize(self, height, width, half=False, corners=False):
+    def resize(self, height, width, half=True, corners=False):
         return self.op(
             "RESIZE_BILINEAR", (1, height, width, self.shape[3]),
             constants=[self._tensor((2,), "int32", values=[height, width])],

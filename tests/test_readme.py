@@ -65,7 +65,7 @@ def sketch(request, tmp_path):
     folder = tmp_path / "bundle"
     folder.mkdir()
     model = ROOT / "exported" / "microcontroller" / "lenet5_int8_plain.tflite"
-    tflm.write(model, np.zeros((1, 28, 28), np.uint8), ["blank"], folder)
+    tflm.write(model, folder)
     text = README if request.param == "README" else (folder / "README.md").read_text()
     (snippet,) = snippets("cpp", text)
     (folder / "sketch.cc").write_text(snippet + MAIN)

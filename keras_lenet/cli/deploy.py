@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from keras_lenet import artifacts, console
 from keras_lenet.cli.options import DataDir, Overrides, RecipeFile, Runs, app
 from keras_lenet.console import plain, print_table
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @app.command("inspect")
@@ -39,7 +34,15 @@ def inspect_file(
     for end, tensors in (("input", report.inputs), ("output", report.outputs)):
         for tensor in tensors:
             typer.echo(plain(f"{end:9} {tensor}"))
-    print_table(inspection.HEADER, inspection.rows(report), right_aligned=inspection.RIGHT_ALIGNED)
+    figures = ("parameters", "multiply-accumulates")
+    rows = []
+    for op in report.ops:
+        inputs, outputs = (
+            ", ".join(f"{tensor.dtype} {tensor.dimensions}" for tensor in tensors)
+            for tensors in (op.inputs, op.outputs)
+        )
+        rows.append([op.name, inputs, outputs, f"{op.parameters:,}", f"{op.macs:,}"])
+    print_table(("op", "input", "output", *figures), rows, right_aligned=figures)
     typer.echo(
         f"{report.bytes:,} bytes; {report.parameters:,} parameters; "
         f"{report.weight_bytes:,} bytes of weights; {report.macs:,} multiply-accumulates; "
@@ -72,10 +75,26 @@ def compare_kernels(
     with console.without_information():
         found = parity.compare(file, images)
         bound = parity.softmax_bound(file)
-    typer.echo(f"{file.name}, {len(images):,} test images of {dataset}, against XNNPACK\n")
-    typer.echo(parity.markdown(found))
+    typer.echo(f"{file.name}, {len(images):,} test images of {dataset}, against XNNPACK")
+    figures = ("images in another class", "largest difference", "images with any", "arena, bytes")
+    rows = [
+        (
+            row.kernels,
+            str(len(row.flips)),
+            str(row.largest),
+            f"{row.unequal:,}",
+            str(row.arena or ""),
+        )
+        for row in found
+    ]
+    print_table(("kernel set", *figures), rows, right_aligned=figures)
+    for row in found:
+        for flip in row.flips:
+            typer.echo(f"{row.kernels}, {flip}")
+    if found[-1].kernels != parity.MICRO:
+        typer.echo(f"TensorFlow Lite Micro was not run: {parity.INSTALL}")
     if bound is not None:
-        typer.echo(f"\nOne unit in the logits can make {bound} after the softmax.")
+        typer.echo(f"One unit in the logits can make {bound} after the softmax.")
 
 
 @app.command("export-c")
@@ -89,25 +108,11 @@ def export_c(
 
     Example: keras-lenet export-c exported/microcontroller/lenet5_int8_plain.tflite -o c/
     """
-    from keras_lenet.deploy import tflm
-    from keras_lenet.deploy.c import bundle
+    from keras_lenet.deploy import c
 
     with console.without_information():
-        images, names = tflm.golden_images(*_digits())
-        bundle.write(file, images, names, folder)
+        c.write(file, folder)
     typer.echo(f"C: {folder}")
-
-
-def _digits() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the digits that scikit-learn carries, and their labels; none where it is missing."""
-    import numpy as np
-
-    from keras_lenet.data import catalogue, reading
-
-    if not importlib.util.find_spec("sklearn"):
-        return np.empty((0, 28, 28), np.uint8), np.empty(0, np.uint8)
-    digits = reading.load(catalogue.DIGITS, "train")
-    return digits.images, digits.labels
 
 
 @app.command("publish")
@@ -127,10 +132,9 @@ def publish_best(
     """
     from keras_lenet.recipe import load
     from keras_lenet.seeds import publish, run_seeds, spread
-    from keras_lenet.tflite.contract import MANIFEST
 
     loaded = load(recipe, overrides)
-    folder = artifacts.replaceable(folder, MANIFEST)  # before the work, not after it
+    folder = artifacts.replaceable(folder, "manifest.json")  # before the work, not after it
     finished = run_seeds(loaded, seeds, runs, data_dir)
     typer.echo(spread(finished))
     settings = "".join(f" --set {setting}" for setting in overrides or ())

@@ -23,7 +23,37 @@ from keras_lenet.data import augment, loading
 from keras_lenet.edge.classifier import Classifier, Tensor, open_interpreter
 from keras_lenet.errors import Error
 from keras_lenet.tflite import layout
-from keras_lenet.tflite.contract import CONTRACT, SIGNATURE
+
+
+def _contract(dtype: str, zero_point: int | None, pixel: str, probability: str) -> dict[str, Any]:
+    """Return the contract of pixels 0 to 255 and ten probabilities; `zero_point` None is float."""
+    contract = {}
+    for end, shape, scale, meaning in (
+        ("input", [1, 28, 28, 1], 1 / 255, pixel),
+        ("output", [1, 10], 1 / 256, probability),
+    ):
+        quantization = {} if zero_point is None else {"scale": scale, "zero_point": zero_point}
+        contract[end] = {"shape": shape, "dtype": dtype, **quantization, "meaning": meaning}
+    return contract
+
+
+CONTRACT = {
+    "float32": _contract("float32", None, "pixel / 255", "probability"),
+    "int8": _contract("int8", -128, "pixel - 128", "probability = (value + 128) / 256"),
+    "uint8": _contract("uint8", 0, "pixel", "probability = value / 256"),
+}
+CONTRACT["int8_ptq"] = CONTRACT["int8"]
+"""Input and output of each variant's .tflite, as the manifest has them."""
+
+SIGNATURE = {
+    "signature": "serving_default",
+    "inputs": {"images": {"shape": [None, 28, 28, 1], "dtype": "uint8", "meaning": "pixel"}},
+    "outputs": {
+        "probabilities": {"shape": [None, 10], "dtype": "float32", "meaning": "probability"},
+        "class": {"shape": [None], "dtype": "int64", "meaning": "position of the highest"},
+    },
+}
+"""The SavedModel's function; a side of None takes any number."""
 
 _IMAGE = tf.TensorSpec((1, loading.SIZE, loading.SIZE, 1), tf.float32, name="image")
 
@@ -76,19 +106,18 @@ def check(path: Path, variant: str) -> None:
         Error: shapes, dtypes, scales or zero points differ, or a quantized file has a float tensor.
     """
     interpreter = open_interpreter(path, kernels="builtin")
-    contract = CONTRACT[variant]
-    for name, details, expected in (
-        ("input", interpreter.get_input_details(), contract.input),
-        ("output", interpreter.get_output_details(), contract.output),
+    for end, details in (
+        ("input", interpreter.get_input_details()),
+        ("output", interpreter.get_output_details()),
     ):
-        found = Tensor.of(details[0])
-        scale, zero_point = expected.scale or 0.0, expected.zero_point or 0
-        wanted = (expected.shape, np.dtype(expected.dtype), zero_point)
+        found, expected = Tensor.of(details[0]), CONTRACT[variant][end]
+        scale, zero_point = expected.get("scale", 0.0), expected.get("zero_point", 0)
+        wanted = (tuple(expected["shape"]), np.dtype(expected["dtype"]), zero_point)
         same = (found.shape, found.dtype, found.zero_point) == wanted
         if not same or not np.isclose(found.scale, scale, atol=0):
             raise Error(
-                f"{path.name}: its {name} is {found}, expected shape {expected.shape}, "
-                f"{expected.dtype}, scale {scale:.6g}, zero point {zero_point}"
+                f"{path.name}: its {end} is {found}, expected shape {wanted[0]}, {wanted[1]}, "
+                f"scale {scale:.6g}, zero point {zero_point}"
             )
     for tensor in interpreter.get_tensor_details():
         dtype = np.dtype(tensor["dtype"])
@@ -139,4 +168,4 @@ def save_model(model: keras.Model, size: int, folder: Path) -> None:
         return {"probabilities": scores, "class": tf.argmax(scores, axis=1)}
 
     shutil.rmtree(folder, ignore_errors=True)
-    tf.saved_model.save(module, str(folder), signatures={SIGNATURE.signature: serve})
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})

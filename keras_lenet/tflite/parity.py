@@ -24,36 +24,19 @@ ARENA = 64 << 10
 
 
 @dataclass(frozen=True)
-class Flip:
-    """An image that two kernel sets put in different classes, with the output of each class."""
-
-    image: int
-    expected: int
-    expected_output: int
-    found: int
-    found_output: int
-
-    def __str__(self) -> str:
-        return (
-            f"image {self.image}: {self.found} ({self.found_output}) instead of {self.expected} "
-            f"({self.expected_output})"
-        )
-
-
-@dataclass(frozen=True)
 class Parity:
-    """One kernel set's outputs beside XNNPACK's.
+    """The outputs of one kernel set beside XNNPACK's.
 
     Attributes:
         kernels: the kernel set.
-        flips: the images in another class.
+        flips: the images in another class, each as a line of text.
         largest: largest difference of any output, in units of the last place.
         unequal: number of images on which any output differs.
         arena: bytes of arena used by TensorFlow Lite Micro; None for the others.
     """
 
     kernels: str
-    flips: tuple[Flip, ...]
+    flips: tuple[str, ...]
     largest: int
     unequal: int
     arena: int | None = None
@@ -100,38 +83,17 @@ def softmax_bound(path: Path) -> int | None:
     return None
 
 
-def markdown(found: list[Parity]) -> str:
-    """Return the comparison as a Markdown table, followed by the images in another class."""
-    lines = [
-        "| kernel set | images in another class | largest difference | images with any | arena |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for row in found:
-        arena = f"{row.arena:,} bytes" if row.arena else ""
-        lines.append(
-            f"| {row.kernels} | {len(row.flips)} | {row.largest} | {row.unequal:,} | {arena} |"
-        )
-    changed = [
-        f"{row.kernels}, another class (output): " + "; ".join(map(str, row.flips))
-        for row in found
-        if row.flips
-    ]
-    if found[-1].kernels != MICRO:
-        changed.append(f"TensorFlow Lite Micro was not run: {INSTALL}")
-    return "\n".join([*lines, "", *changed] if changed else lines)
-
-
 def _compared(
     kernels: str, outputs: NDArray[Any], expected: NDArray[Any], arena: int | None = None
 ) -> Parity:
     difference = np.abs(outputs.astype(np.int32) - expected)
     before, after = expected.argmax(1), outputs.argmax(1)
-    flips = [
-        Flip(i, int(before[i]), int(expected[i].max()), int(after[i]), int(outputs[i].max()))
-        for i in np.flatnonzero(before != after).tolist()
-    ]
+    flips = tuple(
+        f"image {i}: {after[i]} ({outputs[i].max()}) instead of {before[i]} ({expected[i].max()})"
+        for i in np.flatnonzero(before != after)
+    )
     unequal = int(difference.any(axis=1).sum())
-    return Parity(kernels, tuple(flips), int(difference.max()), unequal, arena)
+    return Parity(kernels, flips, int(difference.max()), unequal, arena)
 
 
 def run_micro(path: Path, inputs: NDArray[Any]) -> tuple[NDArray[Any], int]:

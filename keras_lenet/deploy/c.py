@@ -1,46 +1,88 @@
-"""The C of a network: templates, filled with the layers' shapes and constants."""
+"""An int8 .tflite as C99 that needs nothing but a compiler: integers only, no interpreter.
+
+`lowering` reads the file to layers. This module fills the templates with their shapes and
+constants, and writes the folder: the C, a test with vectors, a Makefile, an example and a page.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from keras_lenet.deploy import fill
-from keras_lenet.deploy.c import (
-    Convolution,
-    Depthwise,
-    Layer,
-    Lookup,
-    Pad,
-    Pool,
-    Resize,
-    Softmax,
-    Sums,
-)  # fmt: skip
+from keras_lenet.artifacts import digest
+from keras_lenet.deploy import bare_name, fill, footprint, lowering, write_files
+from keras_lenet.deploy.lowering import Convolution, Layer
+from keras_lenet.deploy.tflm import ATTRIBUTION, golden_images
+from keras_lenet.edge.classifier import Classifier
+from keras_lenet.tflite import inspection
 
 _LANES = 16
-"""Rows of weights end in zeros up to a multiple of this: vectors leave no remainder."""
+"""Filters end in zeros up to a multiple of this, so that vectorized loops leave no remainder."""
 _SUMS = 8
-"""Sums that are added up side by side: as many as registers hold."""
+"""Sums that the inner loop adds up side by side: as many as registers hold."""
 
-_Values = dict[str, object]
+
+def write(model: Path, folder: Path) -> None:
+    """Generate C from an int8 .tflite into `folder`.
+
+    Args:
+        model: an int8 digit classifier.
+        folder: for the files.
+
+    Raises:
+        Error: the file can't be read, or no C is generated for its ops; nothing is written.
+    """
+    network = lowering.read(model)
+    # A C identifier, which begins with a letter.
+    name = re.sub(r"\W", "_", bare_name(model), flags=re.ASCII).lower()
+    name = name if name[:1].isalpha() else f"model_{name}"
+    title = f"{model.name}, SHA-256 {digest(model.read_bytes())}"
+    classifier = Classifier(model, kernels="reference")
+    files = emit(name, title, network, classifier.threshold)
+    report = inspection.inspect(model)
+    images, names = golden_images()
+    pixels = [",\n".join(f"    {_comma(row)}" for row in image) for image in images.tolist()]
+    outputs = classifier.raw(images, batch_size=1).tolist()
+    values = {
+        "name": name,
+        "model": model.name,
+        "bytes": f"{report.bytes:,}",
+        "ops": ", ".join(op.name for op in report.ops),
+        "vectors": len(images),
+        "scratch": f"{plan(network).bytes:,}",
+        "measured": footprint.of_c(name, files),
+        "attribution": ATTRIBUTION,
+        "names": ",\n".join(f'"{text}"' for text in names),
+        "images": ",\n".join(f"{{\n{rows}\n}}" for rows in pixels),
+        "answers": ",\n".join(f"{{{_comma(row)}}}" for row in outputs),
+    }
+    files[f"{name}_test.c"] = fill("c/test.c", **values)
+    files[f"{name}_example/{name}_example.ino"] = fill("c/example.ino", **values)
+    files["Makefile"] = fill("c/Makefile", **values)
+    files["README.md"] = fill("c/README.md", **values)
+    write_files(folder, files)
+
+
+def _comma(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 @dataclass(frozen=True)
 class Plan:
     """The places of a network's activations in one buffer.
 
-    A layer reads at one end and writes at the other, and the next one the other way around.
+    A layer reads at one end of the buffer and writes at the other; the next layer does the
+    opposite.
 
     Attributes:
         places: of each layer's output, in bytes from the beginning of the buffer.
         values: bytes of the buffer.
-        patch: int16 values that convolutions gather besides.
+        patch: number of int16 values that convolutions gather besides.
     """
 
     places: tuple[int, ...]
@@ -54,7 +96,7 @@ class Plan:
 
 
 def plan(network: tuple[Layer, ...]) -> Plan:
-    """Lay a network's activations out; the first input and the last output are the caller's."""
+    """Plan the activations; the first input and the last output are the caller's."""
     layers = network[:-1]
     sizes = [math.prod(layer.target) for layer in layers]
     values = max(size + before for size, before in zip(sizes, [0, *sizes], strict=False))
@@ -76,7 +118,7 @@ class Patch:
         rows: of each strip.
         strips: their number.
         windows: the place where each begins.
-        weights: of one filter, with the zeros.
+        weights: number of weights of one filter, with the zeros.
     """
 
     line: int
@@ -92,18 +134,18 @@ class Patch:
 
 
 def patch(layer: Convolution) -> Patch:
-    """Lay the patch of a convolution out."""
+    """Plan the patch of a convolution."""
     _, tall, wide, depth = layer.weights.shape
     (step_y, step_x), (pool_y, pool_x) = layer.stride, layer.pool
     narrow, broad = wide * depth, (wide + (pool_x - 1) * step_x) * depth
-    shared = _whole(tall * broad) == _whole(tall * narrow)
+    shared = _padded(tall * broad) == _padded(tall * narrow)
     line, rows = broad if shared else narrow, tall + (pool_y - 1) * step_y
     across = step_x * depth if shared else rows * line
     windows = [i * step_y * line + j * across for i in range(pool_y) for j in range(pool_x)]
-    return Patch(line, rows, 1 if shared else pool_x, tuple(windows), _whole(tall * line))
+    return Patch(line, rows, 1 if shared else pool_x, tuple(windows), _padded(tall * line))
 
 
-def _whole(size: int) -> int:
+def _padded(size: int) -> int:
     return -(-size // _LANES) * _LANES
 
 
@@ -119,9 +161,10 @@ def emit(name: str, title: str, network: tuple[Layer, ...], threshold: float) ->
     layout = plan(network)
     functions, calls, place = [], [], "image"
     for number, layer in enumerate(network, 1):
-        function = f"{type(layer).__name__.lower()}_{number}"
+        prefix = "pool" if layer.template.endswith("_pool") else layer.template
+        function = f"{prefix}_{number}"
         functions.append(_function(layer, function, number == 1))
-        if not isinstance(layer, Softmax):
+        if layer.template != "softmax":
             target = f"scratch.values + {layout.places[number - 1]}"
             calls.append(f"{function}({place}, {target});")
             place = target
@@ -163,31 +206,35 @@ def _function(layer: Layer, name: str, first: bool) -> str:
     Args:
         layer: the layer.
         name: of the function, and prefix of its constants.
-        first: its input are the pixels; the network takes each as the int8 `pixel - 128`.
+        first: whether the input is the pixels; the network takes each as the int8 `pixel - 128`.
     """
     height, width, depth = layer.source
     down, across, channels = layer.target
-    values: _Values = {
-        "name": name,
-        "type": "uint8_t" if first else "int8_t",
-        "shapes": " to ".join("x".join(map(str, shape)) for shape in (layer.source, layer.target)),
-        "height": height,
-        "width": width,
-        "depth": depth,
-        "line": width * depth,
-        "size": height * width * depth,
-        "down": down,
-        "across": across,
-        "channels": channels,
-    }
-    values |= _VALUES[type(layer)](layer, name)
-    text = fill(f"c/{type(layer).__name__.lower()}.c", **values)
+    values, arrays = layer.values, layer.arrays
+    if isinstance(layer, Convolution):
+        values = values | _unrolled(layer, name)
+        arrays = {"weights": ("int8_t", _weights(layer))} | arrays
+    text = fill(
+        f"c/{layer.template}.c",
+        **{
+            "name": name,
+            "type": "uint8_t" if first else "int8_t",
+            "shapes": f"{height}x{width}x{depth} to {down}x{across}x{channels}",
+            "height": height,
+            "width": width,
+            "depth": depth,
+            "line": width * depth,
+            "size": height * width * depth,
+            "down": down,
+            "across": across,
+            "channels": channels,
+            "arrays": "\n".join(
+                _array(kind, f"{name}_{what}", numbers) for what, (kind, numbers) in arrays.items()
+            ),
+        }
+        | values,
+    )
     return re.sub(r"READ\((.+?\])\)", r"(\1 - 128)" if first else r"\1", text)
-
-
-def _arrays(name: str, *arrays: tuple[str, str, ArrayLike]) -> str:
-    """Return constant arrays, each given by its type, its name and its values."""
-    return "\n".join(_array(kind, f"{name}_{what}", values) for kind, what, values in arrays)
 
 
 def _array(kind: str, name: str, values: ArrayLike) -> str:
@@ -205,107 +252,26 @@ def _array(kind: str, name: str, values: ArrayLike) -> str:
     return f"static const {kind} {name}[{len(flat)}] = {{\n{rows}\n}};"
 
 
-def _resize(layer: Resize, name: str) -> _Values:
-    _, width, depth = layer.source
-    arrays = _arrays(
-        name,
-        ("int32_t", "row", [width * depth * row for row in layer.rows[0]]),
-        ("int16_t", "row_weight", layer.rows[1]),
-        ("int32_t", "column", [depth * column for column in layer.columns[0]]),
-        ("int16_t", "column_weight", layer.columns[1]),
-    )
-    return {"arrays": arrays}
-
-
-def _pad(layer: Pad, name: str) -> _Values:
-    down, across, depth = layer.target
-    return {
-        "size": down * across * depth,
-        "start": (layer.top * across + layer.left) * depth,
-        "target_line": across * depth,
-        "value": layer.value,
-    }
-
-
-def _pool(layer: Pool, name: str) -> _Values:
-    _, width, depth = layer.source
-    value = f"READ(input[(i * {width} + j) * {depth} + c])"
-    kind: _Values = {
-        "op": "MAX_POOL_2D",
-        "start": -128,
-        "change": f"found = larger(found, {value});",
-        "finish": "",
-    }
-    if layer.average:
-        kind = {
-            "op": "AVERAGE_POOL_2D",
-            "start": 0,
-            "change": f"found += {value};",
-            "finish": "const int32_t count = (bottom - top) * (right - left);\n"
-            "found = (found > 0 ? found + count / 2 : found - count / 2) / count;",
-        }
-    return kind | {
-        "tall": layer.window[0],
-        "wide": layer.window[1],
-        "step_y": layer.stride[0],
-        "step_x": layer.stride[1],
-        "top": layer.before[0],
-        "left": layer.before[1],
-        "low": layer.limits[0],
-        "high": layer.limits[1],
-    }
-
-
-def _sums(layer: Sums, name: str, weights: NDArray[np.int8]) -> _Values:
-    """Return the values that convolutions have in common; the weights are laid out."""
-    arrays: list[tuple[str, str, ArrayLike]] = [
-        ("int8_t", "weights", weights),
-        ("int32_t", "bias", layer.bias),
-        ("int32_t", "multiplier", layer.multipliers),
-        ("int8_t", "shift", -layer.shifts if layer.once else np.maximum(-layer.shifts, 0)),
-    ]
-    if _shifts_left(layer):
-        arrays.append(("int8_t", "left", np.maximum(layer.shifts, 0)))
-    return {
-        "arrays": _arrays(name, *arrays),
-        "tall": layer.weights.shape[1],
-        "wide": layer.weights.shape[2],
-        "filter": weights[0].size,
-        "row_step": layer.stride[0] * layer.source[1],
-        "column_step": layer.stride[1],
-        "offset": f"{'-' if layer.zero_point < 0 else '+'} {abs(layer.zero_point)}",
-        "low": layer.limits[0],
-        "high": layer.limits[1],
-    }
-
-
-def _shifts_left(layer: Sums) -> bool:
-    """Return whether sums are shifted before they are scaled, as double rounding may need."""
-    return not layer.once and bool(layer.shifts.max() > 0)
-
-
-def _shifted(layer: Sums, value: str, bits: str) -> str:
-    return f"({value}) * (1 << {bits})" if _shifts_left(layer) else value
-
-
-def _depthwise(layer: Depthwise, name: str) -> _Values:
-    return _sums(layer, name, layer.weights) | {"total": _shifted(layer, "sum", f"{name}_left[c]")}
-
-
-def _convolution(layer: Convolution, name: str) -> _Values:
-    """Return the values of a convolution.
-
-    Its inner loop adds up several sums: of `block` output channels, `o`, at all windows, `p`, of
-    the maximum that follows.
-    """
-    channels, tall, wide, _ = layer.weights.shape
-    _, width, depth = layer.source
-    laid, pool = patch(layer), layer.pool
+def _weights(layer: Convolution) -> NDArray[np.int8]:
+    """Return the weights in the layout of the patch, with its zeros: (out, values)."""
+    channels, tall, wide, depth = layer.weights.shape
+    laid = patch(layer)
     rows = np.zeros((channels, tall, laid.line), np.int8)
     rows[:, :, : wide * depth] = layer.weights.reshape(channels, tall, -1)
     weights = np.zeros((channels, laid.weights), np.int8)
     weights[:, : tall * laid.line] = rows.reshape(channels, -1)
-    common = _sums(layer, name, weights)
+    return weights
+
+
+def _unrolled(layer: Convolution, name: str) -> dict[str, object]:
+    """Return the values of a convolution's template, with its unrolled statements.
+
+    The inner loop adds up several sums side by side: of `block` output channels, `o`, at all
+    windows, `p`, of the maximum that follows.
+    """
+    channels, tall, wide, _ = layer.weights.shape
+    _, width, depth = layer.source
+    laid, pool, values = patch(layer), layer.pool, layer.values
     windows = len(laid.windows)
     block = max(n for n in range(1, _SUMS // windows + 1) if channels % n == 0)
     gather, declare, add, store = [], [], [], []
@@ -322,16 +288,17 @@ def _convolution(layer: Convolution, name: str) -> _Values:
         most = sums[0]
         for other in sums[1:]:
             most = f"larger({most}, {other})"
-        most = _shifted(layer, f"{most} + {name}_bias[o + {o}]", f"{name}_left[o + {o}]")
-        scale = "scale_once" if layer.once else "scale_twice"
         factor = f"{name}_multiplier[o + {o}], {name}_shift[o + {o}]"
-        limits = f"{common['low']}, {common['high']}"
+        limits = f"{values['low']}, {values['high']}"
         store += [
-            f"sum{o}0 = {most};",
-            f"sum{o}0 = {scale}(sum{o}0, {factor});",
-            f"output[o + {o}] = limit(sum{o}0 {common['offset']}, {limits});",
+            f"sum{o}0 = {most} + {name}_bias[o + {o}];",
+            f"sum{o}0 = {values['scale']}(sum{o}0, {factor});",
+            f"output[o + {o}] = limit(sum{o}0 {values['offset']}, {limits});",
         ]
-    return common | {
+    return {
+        "tall": tall,
+        "wide": wide,
+        "filter": laid.weights,
         "pooled": f", the greatest of each {pool[0]}x{pool[1]}" if windows > 1 else "",
         "row_step": pool[0] * layer.stride[0] * width,
         "column_step": pool[1] * layer.stride[1],
@@ -344,23 +311,3 @@ def _convolution(layer: Convolution, name: str) -> _Values:
         "add": "\n".join(add),
         "store": "\n".join(store),
     }
-
-
-def _lookup(layer: Lookup, name: str) -> _Values:
-    return {"arrays": _arrays(name, ("int8_t", "table", layer.table))}
-
-
-def _softmax(layer: Softmax, name: str) -> _Values:
-    exponentials = ("int32_t", "exponentials", layer.exponentials)
-    return {"arrays": _arrays(name, exponentials), "count": len(layer.exponentials)}
-
-
-_VALUES: dict[type[Layer], Callable[..., _Values]] = {
-    Convolution: _convolution,
-    Depthwise: _depthwise,
-    Lookup: _lookup,
-    Pad: _pad,
-    Pool: _pool,
-    Resize: _resize,
-    Softmax: _softmax,
-}
