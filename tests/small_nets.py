@@ -90,32 +90,26 @@ class Net:
 
     def conv(
         self, weights, bias=None, scales=1.0, scale=None, zero=None, stride=(1, 1), padding=VALID,
-        activation=NONE, dilation=(1, 1),
+        activation=NONE, dilation=(1, 1), kind="Conv2D", axis=0, **options,
     ):  # fmt: skip
         """Weights: (out, height, width, in)."""
         window = [
             (side - 1) * far + 1 for side, far in zip(weights.shape[1:3], dilation, strict=True)
         ]
+        shape = (1, *self._spread(window, stride, padding), weights.shape[axis])
+        name = {"Conv2D": "CONV_2D", "DepthwiseConv2D": "DEPTHWISE_CONV_2D"}[kind]
         return self.op(
-            "CONV_2D", (1, *self._spread(window, stride, padding), len(weights)), scale, zero,
-            self._filters(weights, bias, scales, 0), "Conv2DOptions", padding=padding,
-            strideH=stride[0], strideW=stride[1], dilationHFactor=dilation[0],
-            dilationWFactor=dilation[1], fusedActivationFunction=activation,
+            name, shape, scale, zero, self._filters(weights, bias, scales, axis), f"{kind}Options",
+            padding=padding, strideH=stride[0], strideW=stride[1], dilationHFactor=dilation[0],
+            dilationWFactor=dilation[1], fusedActivationFunction=activation, **options,
         )  # fmt: skip
 
-    def depthwise(
-        self, weights, bias=None, scales=1.0, scale=None, zero=None, stride=(1, 1), padding=VALID,
-        activation=NONE,
-    ):  # fmt: skip
+    def depthwise(self, weights, *arguments):
         """Weights: (1, height, width, channels)."""
-        channels = weights.shape[3]
-        return self.op(
-            "DEPTHWISE_CONV_2D", (1, *self._spread(weights.shape[1:3], stride, padding), channels),
-            scale, zero, self._filters(weights, bias, scales, 3), "DepthwiseConv2DOptions",
-            padding=padding, strideH=stride[0], strideW=stride[1], dilationHFactor=1,
-            dilationWFactor=1, depthMultiplier=channels // self.shape[3],
-            fusedActivationFunction=activation,
-        )  # fmt: skip
+        multiplier = weights.shape[3] // self.shape[3]
+        return self.conv(
+            weights, *arguments, kind="DepthwiseConv2D", axis=3, depthMultiplier=multiplier
+        )
 
     def dense(self, weights, bias=None, scales=1.0, scale=None, zero=None, activation=NONE):
         """Weights: (out, in)."""
