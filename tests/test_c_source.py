@@ -365,7 +365,7 @@ def test_a_failing_compiler_is_named_on_the_page(monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_a_file_that_is_not_int8_is_refused(dtype, tmp_path):
     model = EXPORTED / f"lenet5_{dtype}.tflite"
-    with pytest.raises(Error, match=f"C is generated from an int8 file, this one is {dtype}"):
+    with pytest.raises(Error, match=f"expected an int8 file, found {dtype}"):
         c.write(model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -443,8 +443,8 @@ REFUSED = [
     ("damaged .tflite file, or of a newer schema", VECTOR, remove_options),
     ("damaged", CONV, quantized(1, [1.0] * 5, [0] * 5)),
     ("expected int8 weights with zero point 0", VECTOR, quantized(1, [1.0], [3])),
-    ("its input isn't pixel - 128, which the C", CONV, quantized(0, [1 / 127], [-128])),
-    ("its input isn't pixel - 128, which the C", CONV, quantized(0, [1 / 255], [-127])),
+    ("expected the input pixel - 128", CONV, quantized(0, [1 / 127], [-128])),
+    ("expected the input pixel - 128", CONV, quantized(0, [1 / 255], [-127])),
 ]
 
 

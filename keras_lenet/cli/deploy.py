@@ -18,9 +18,9 @@ def inspect_file(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Any .tflite file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show what is in a .tflite file.
+    """Show the tensors, ops, parameters, arithmetic and memory of a .tflite file.
 
-    Its tensors, ops, parameters, arithmetic and memory, and whether it keeps the contract.
+    Also says whether the file keeps the contract of the exported classifiers.
 
     Example: keras-lenet inspect exported/lenet5_int8.tflite
     """
@@ -58,12 +58,14 @@ def inspect_file(
 @app.command("parity")
 def compare_kernels(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An int8 or uint8 .tflite file.")],
-    dataset: Annotated[str, typer.Option("--dataset", help="Whose test images to run.")] = "mnist",
+    dataset: Annotated[
+        str, typer.Option("--dataset", help="Dataset of the test images.")
+    ] = "mnist",
     data_dir: DataDir = None,
 ) -> None:
     """Compare a file's outputs on every kernel set.
 
-    XNNPACK, TFLite's own kernels, and TensorFlow Lite Micro where tflite-micro is installed.
+    The kernel sets are XNNPACK, LiteRT's own, and TensorFlow Lite Micro's if it is installed.
 
     Example: keras-lenet parity exported/lenet5_int8.tflite
     """
@@ -77,17 +79,9 @@ def compare_kernels(
         bound = parity.softmax_bound(file)
     typer.echo(f"{file.name}, {len(images):,} test images of {dataset}, against XNNPACK")
     figures = ("images in another class", "largest difference", "images with any", "arena, bytes")
-    rows = [
-        (
-            row.kernels,
-            str(len(row.flips)),
-            str(row.largest),
-            f"{row.unequal:,}",
-            str(row.arena or ""),
-        )
-        for row in found
-    ]
-    print_table(("kernel set", *figures), rows, right_aligned=figures)
+    rows = [(len(row.flips), row.largest, f"{row.unequal:,}", row.arena or "") for row in found]
+    cells = [[each.kernels, *map(str, row)] for each, row in zip(found, rows, strict=True)]
+    print_table(("kernel set", *figures), cells, right_aligned=figures)
     for row in found:
         for flip in row.flips:
             typer.echo(f"{row.kernels}, {flip}")
@@ -104,7 +98,7 @@ def export_c(
 ) -> None:
     """Generate C from a file: integers only, no interpreter.
 
-    With a test, a Makefile, an Arduino sketch, and what it takes of a microcontroller.
+    The folder also gets a test, a Makefile, an Arduino sketch and the footprint on a Cortex-M.
 
     Example: keras-lenet export-c exported/microcontroller/lenet5_int8_plain.tflite -o c/
     """
@@ -124,9 +118,9 @@ def publish_best(
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
 ) -> None:
-    """Run several seeds and publish the best.
+    """Run several seeds and publish the one that is best on the validation split.
 
-    The best on the validation split, with a model card.
+    The folder also gets a model card.
 
     Example: keras-lenet publish pipelines/mnist.toml --seeds 3
     """
@@ -134,7 +128,7 @@ def publish_best(
     from keras_lenet.seeds import publish, run_seeds, spread
 
     loaded = load(recipe, overrides)
-    folder = artifacts.replaceable(folder, "manifest.json")  # before the work, not after it
+    folder = artifacts.replaceable(folder, "manifest.json")  # an error comes before the work
     finished = run_seeds(loaded, seeds, runs, data_dir)
     typer.echo(spread(finished))
     settings = "".join(f" --set {setting}" for setting in overrides or ())

@@ -32,7 +32,7 @@ def write(model: Path, folder: Path) -> None:
 
     Args:
         model: an int8 digit classifier.
-        folder: for the files.
+        folder: where to write.
 
     Raises:
         Error: the file can't be read, or no C is generated for its ops; nothing is written.
@@ -44,6 +44,7 @@ def write(model: Path, folder: Path) -> None:
     title = f"{model.name}, SHA-256 {digest(model.read_bytes())}"
     classifier = Classifier(model, kernels="reference")
     files = emit(name, title, network, classifier.threshold)
+    patch_size, activations = _scratch(network)
     report = inspection.inspect(model)
     images, names = golden_images()
     pixels = [",\n".join(f"    {_comma(row)}" for row in image) for image in images.tolist()]
@@ -54,7 +55,7 @@ def write(model: Path, folder: Path) -> None:
         "bytes": f"{report.bytes:,}",
         "ops": ", ".join(op.name for op in report.ops),
         "vectors": len(images),
-        "scratch": f"{plan(network).bytes:,}",
+        "scratch": f"{2 * patch_size + activations:,}",
         "measured": footprint.of_c(name, files),
         "attribution": ATTRIBUTION,
         "names": ",\n".join(f'"{text}"' for text in names),
@@ -72,38 +73,18 @@ def _comma(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The places of a network's activations in one buffer.
+def _scratch(network: tuple[Layer, ...]) -> tuple[int, int]:
+    """Return the sizes of the static memory: int16 values of the patch, bytes of activations.
 
-    A layer reads at one end of the buffer and writes at the other; the next layer does the
-    opposite.
-
-    Attributes:
-        places: of each layer's output, in bytes from the beginning of the buffer.
-        values: bytes of the buffer.
-        patch: number of int16 values that convolutions gather besides.
+    A layer reads at one end of the activations' buffer and writes at the other; the next layer does
+    the opposite. The first input and the last output are the caller's.
     """
-
-    places: tuple[int, ...]
-    values: int
-    patch: int
-
-    @property
-    def bytes(self) -> int:
-        """All of the scratch memory."""
-        return 2 * self.patch + self.values
-
-
-def plan(network: tuple[Layer, ...]) -> Plan:
-    """Plan the activations; the first input and the last output are the caller's."""
     layers = network[:-1]
     sizes = [math.prod(layer.target) for layer in layers]
-    values = max(size + before for size, before in zip(sizes, [0, *sizes], strict=False))
-    places = [0 if number % 2 == 0 else values - size for number, size in enumerate(sizes)]
+    activations = max(size + before for size, before in zip(sizes, [0, *sizes], strict=False))
     patches = [patch(layer).size for layer in layers if isinstance(layer, Convolution)]
     # An array has at least one element. The int16 beside the buffer keep its size even.
-    return Plan(tuple(places), values + values % 2, max(patches, default=1))
+    return max(patches, default=1), activations + activations % 2
 
 
 @dataclass(frozen=True)
@@ -115,9 +96,9 @@ class Patch:
 
     Attributes:
         line: values in a row of a strip, and weights in a row of a filter.
-        rows: of each strip.
-        strips: their number.
-        windows: the place where each begins.
+        rows: number of rows of each strip.
+        strips: number of strips.
+        windows: place of each window's first value.
         weights: number of weights of one filter, with the zeros.
     """
 
@@ -129,7 +110,7 @@ class Patch:
 
     @property
     def size(self) -> int:
-        """Values in all; the zeros at a filter's end meet some as well."""
+        """Number of values; the zeros at a filter's end meet some as well."""
         return max(self.windows) + self.weights
 
 
@@ -158,14 +139,15 @@ def emit(name: str, title: str, network: tuple[Layer, ...], threshold: float) ->
         network: the layers, from `lowering.read`.
         threshold: the least probability that is accepted, 0 to 1.
     """
-    layout = plan(network)
+    patch_size, activations = _scratch(network)
     functions, calls, place = [], [], "image"
     for number, layer in enumerate(network, 1):
         prefix = "pool" if layer.template.endswith("_pool") else layer.template
         function = f"{prefix}_{number}"
         functions.append(_function(layer, function, number == 1))
         if layer.template != "softmax":
-            target = f"scratch.values + {layout.places[number - 1]}"
+            start = 0 if number % 2 else activations - math.prod(layer.target)
+            target = f"scratch.values + {start}"
             calls.append(f"{function}({place}, {target});")
             place = target
     # The least output that is not below the threshold, exactly: 256 is a power of two.
@@ -173,11 +155,11 @@ def emit(name: str, title: str, network: tuple[Layer, ...], threshold: float) ->
     values = {
         "name": name,
         "title": title,
-        "scratch": layout.bytes,
+        "scratch": 2 * patch_size + activations,
         "least": least,
         "threshold": least - 128,
-        "patch": layout.patch,
-        "values": layout.values,
+        "patch": patch_size,
+        "values": activations,
         "helpers": _helpers(functions),
         "functions": "\n".join(functions),
         "calls": "\n".join(calls),
@@ -205,7 +187,7 @@ def _function(layer: Layer, name: str, first: bool) -> str:
 
     Args:
         layer: the layer.
-        name: of the function, and prefix of its constants.
+        name: name of the function, and prefix of its constants.
         first: whether the input is the pixels; the network takes each as the int8 `pixel - 128`.
     """
     height, width, depth = layer.source

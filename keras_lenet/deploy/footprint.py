@@ -123,7 +123,7 @@ def of_c(name: str, files: dict[str, str]) -> str:
     """Return the footprint of generated C on Cortex-M, as Markdown, or why it wasn't measured.
 
     Args:
-        name: of the network.
+        name: name of the network.
         files: its header and its C file, by name.
     """
     if not shutil.which(COMPILER):
@@ -153,8 +153,8 @@ def memory(folder: Path, name: str) -> tuple[int, int, int]:
     """Return the memory that generated C alone takes of a Cortex-M4 at -O2.
 
     Args:
-        folder: with the C.
-        name: of the network.
+        folder: folder of the C.
+        name: name of the network.
 
     Returns:
         Bytes of flash and of static RAM, by the linker's map, and at most of stack.
@@ -187,8 +187,8 @@ def instructions(core: str, folder: Path, name: str) -> int:
 
     Args:
         core: one of `CORES`.
-        folder: with the C.
-        name: of the network.
+        folder: folder of the C.
+        name: name of the network.
 
     Raises:
         Error: the compiler or the emulator fails.

@@ -130,22 +130,18 @@ class _Operator:
 
 
 def read(path: Path) -> tuple[Layer, ...]:
-    """Read the layers of an int8 digit classifier, from a uint8 image to ten int8 probabilities.
-
-    Only the last is a softmax.
+    """Read the layers of an int8 digit classifier; the last is its only softmax.
 
     Raises:
-        Error: the file can't be read or is damaged; isn't int8 throughout, from pixel - 128 to
-            ten probabilities; or has an op, an option or a graph that isn't supported.
+        Error: the file can't be read or is damaged; isn't int8 from pixel - 128 to ten
+            probabilities; or has an op, an option or a graph that isn't supported.
     """
     classifier = Classifier(path, kernels="reference")
     if classifier.input.dtype != np.int8 or classifier.output.dtype != np.int8:
-        raise Error(
-            f"{path}: C is generated from an int8 file, this one is {classifier.input.dtype}"
-        )
+        raise Error(f"{path}: expected an int8 file, found {classifier.input.dtype}")
     image = np.resize(np.arange(256, dtype=np.uint8), (1, 28, 28))
     if (classifier.quantize(image).ravel() != image.ravel().astype(int) - 128).any():
-        raise Error(f"{path}: its input isn't pixel - 128, which the C interface takes")
+        raise Error(f"{path}: expected the input pixel - 128, found another scale or zero point")
     try:
         found = [_READERS[operator.name](operator) for operator in _operators(path)]
     except Error as error:
@@ -160,7 +156,7 @@ def read(path: Path) -> tuple[Layer, ...]:
 
 
 def _operators(path: Path) -> list[_Operator]:
-    """Return the operators in order, each fed by the one before it alone."""
+    """Return the operators, each of which reads the output of the one before it."""
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
     graph = model.subgraphs[0]
     interpreter = open_interpreter(path, kernels="reference")
@@ -184,7 +180,7 @@ def _operators(path: Path) -> list[_Operator]:
         name = op_name(model.operatorCodes[operator.opcodeIndex])
         if name not in _READERS:
             known = ", ".join(sorted(_READERS))
-            hint = "; of a run, take the file in microcontroller/" if name == "TRANSPOSE" else ""
+            hint = "; take the file in the export's microcontroller/" if name == "TRANSPOSE" else ""
             raise Error(f"no C is generated for {name}; there is for {known}{hint}")
         inputs = [int(i) for i in operator.inputs if i >= 0]
         if inputs[0] != flowing or len(operator.outputs) != 1:

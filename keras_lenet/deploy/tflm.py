@@ -59,13 +59,13 @@ def golden_images() -> tuple[NDArray[np.uint8], list[str]]:
 def write(model: Path, folder: Path) -> None:
     """Write the bundle of an int8 .tflite into `folder`.
 
-    The golden vectors are outputs of TensorFlow Lite Micro's own interpreter, whose kernels round
-    otherwise than TensorFlow Lite's. Where tflite-micro isn't installed, the bundle has neither
-    golden vectors nor the self-test, and a message says so.
+    The golden vectors are outputs of TensorFlow Lite Micro's own interpreter, because its kernels
+    round differently from TensorFlow Lite's. Where tflite-micro isn't installed, the bundle has
+    neither golden vectors nor the self-test, and a message says so.
 
     Args:
         model: an int8 digit classifier.
-        folder: for the files.
+        folder: where to write.
 
     Raises:
         Error: the file is no digit classifier, or TensorFlow Lite Micro cannot run it.

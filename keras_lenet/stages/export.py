@@ -1,4 +1,4 @@
-"""Export to SavedModel and TFLite, with what describes the files, the C++ bundle, and C."""
+"""Export stage: SavedModel, TFLite, their descriptions, the C++ bundle, and C."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from keras_lenet.training import devices
 SAVED_MODEL, MICROCONTROLLER, MANIFEST = "saved_model", "microcontroller", "manifest.json"
 VARIANTS = ("float32", "int8_ptq", "int8", "uint8")
 DEPLOYED = ("int8", "uint8")
-"""The variants whose layout may be optimized; the others are there to compare with."""
+"""The variants whose layout may be optimized; the others are for comparison."""
 
 LAYOUT_IMAGES = 300
-"""Validation images on which the optimized layout must answer as the plain one does."""
+"""Validation images on which both layouts must have the same outputs."""
 TEMPERATURE = (
     "Export has divided the logits by the temperature, in the weights of the last layer. "
     "Every file has these weights: use its probabilities as they are. The float32 and int8_ptq "
@@ -36,11 +36,11 @@ TEMPERATURE = (
 
 
 def run(context: Context[ExportSettings]) -> dict[str, Any]:
-    """Write the SavedModel, the four .tflite files, what describes them, the C++ bundle, and C.
+    """Write the SavedModel, the four .tflite files, their descriptions, the C++ bundle, and C.
 
     Raises:
-        Error: a converted file doesn't keep its contract, or its optimized layout answers
-            otherwise than the plain one.
+        Error: a converted file breaks its contract, or its optimized layout has other outputs than
+            the plain one.
     """
     devices.prepare_devices()
     recipe = context.settings
@@ -148,10 +148,10 @@ def manifest(
 
     Args:
         out: folder of the files.
-        dataset: the dataset really used.
-        settings: the recipe's, that decided the files.
+        dataset: the dataset in use: the recipe's, or its fallback.
+        settings: settings of the recipe that decide the files.
         thresholds: the confidence threshold of each variant.
-        temperatures: those that the train and the quantize stage found.
+        temperatures: the temperatures of the train and the quantize stage.
     """
 
     def described(path: Path) -> dict[str, Any]:
