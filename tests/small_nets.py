@@ -21,6 +21,15 @@ def edited(model, change):
     return model
 
 
+def pictures(count, seed=0):
+    """Random pixels: of every brightness, in blocks, and sparse; uint8 (count, 28, 28)."""
+    generator = np.random.default_rng(seed)
+    noise = generator.integers(0, 256, (count, 28, 28))
+    noise[::3] = np.kron(generator.integers(0, 256, (len(noise[::3]), 7, 7)), np.ones((4, 4)))
+    noise[1::3] *= generator.random((len(noise[1::3]), 28, 28)) < 0.15
+    return noise.astype(np.uint8)
+
+
 class Net:
     """A chain of ops that begins with an image, pixel - 128; each method adds an op."""
 

@@ -10,20 +10,13 @@ from ai_edge_litert import schema_py_generated as schema
 from conftest import PIPELINES
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from small_nets import pictures
 
 from keras_lenet.edge import metadata
 from keras_lenet.edge.classifier import Classifier, Kernels, open_interpreter
 from keras_lenet.tflite import convert, layout, metadata_writer
 
 PLAIN = PIPELINES.parent / "exported" / "microcontroller" / "lenet5_int8_plain.tflite"
-
-
-def pictures(count, seed=0):
-    """Random pixels, and the same but for an eighth of them empty: uint8 (count, 28, 28)."""
-    generator = np.random.default_rng(seed)
-    images = generator.integers(0, 256, (count, 28, 28))
-    images[::2] *= generator.random(images[::2].shape) < 0.125
-    return images.astype(np.uint8)
 
 
 def both_layouts(content, folder):
