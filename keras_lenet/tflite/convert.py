@@ -1,6 +1,6 @@
-"""Keras models to SavedModel and TFLite. Every artifact takes the raw 28×28 image.
+"""Conversion of Keras models to SavedModel and TFLite, and the contract of the files.
 
-The resize, and the softmax that turns logits into probabilities, are inside the models.
+Every file takes the raw 28×28 image: the resize is inside, and so is the softmax.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def convert(
 
 
 def check(path: Path, variant: str) -> None:
-    """Open a converted file and hold it to the contract of its variant.
+    """Check a converted file against the contract of its variant.
 
     Raises:
         Error: shapes, dtypes, scales or zero points differ, or a quantized file has a float tensor.
@@ -126,12 +126,11 @@ def check(path: Path, variant: str) -> None:
 
 
 def optimize_layout(content: bytes, images: NDArray[np.uint8]) -> bytes:
-    """Optimize the layout of an int8 or uint8 .tflite, and prove that its outputs stay the same.
+    """Optimize the layout of an int8 or uint8 .tflite, and check that its outputs stay the same.
 
     Args:
         content: the .tflite in the plain layout.
-        images: uint8, (N, 28, 28): both layouts must give the same outputs for them, by the
-            reference kernels.
+        images: uint8, (N, 28, 28); LiteRT's reference kernels run both layouts on them.
 
     Raises:
         Error: an output differs.
@@ -146,8 +145,8 @@ def optimize_layout(content: bytes, images: NDArray[np.uint8]) -> bytes:
     unequal = int((outputs[0] != outputs[1]).any(axis=1).sum())
     if unequal:
         raise Error(
-            f"the optimized layout answers {unequal} of {len(images)} validation images otherwise "
-            "than the plain one (reference kernels); use the plain one: "
+            f"the optimized layout has other outputs than the plain one for {unequal} of "
+            f"{len(images)} validation images (reference kernels); use the plain one: "
             "--set export.optimize_layout=false"
         )
     return optimized
@@ -157,8 +156,8 @@ def save_model(model: keras.Model, size: int, folder: Path) -> None:
     """Write the SavedModel: uint8 images in, probabilities and class out, any batch."""
     probabilities = deployed(model, size)
     module = tf.Module()
-    # The plain variables, which the graph reads. Saved through the model, they get second handles,
-    # and a session restores those alone.
+    # The graph reads the plain variables. Saved through the model, they would get second handles,
+    # and a session would restore only those.
     module.weights = [variable.value for variable in model.variables]
     spec = tf.TensorSpec((None, loading.SIZE, loading.SIZE, 1), tf.uint8, name="images")
 

@@ -79,9 +79,8 @@ class Report:
         weight_bytes: size of all constants.
         peak_activation_bytes: greatest size of the tensors alive at one time, if each is freed
             after its last use; an arena needs some more.
-        metadata: the file's own description, if it has one.
-        contract_problem: the difference from a digit classifier as exported here; None if it is
-            such a classifier.
+        metadata: the description inside the file, or None.
+        contract_problem: the difference from a digit classifier as exported here, or None.
     """
 
     bytes: int
@@ -114,7 +113,7 @@ def inspect(path: Path) -> Report:
     Raises:
         Error: the file cannot be read, is no .tflite, or is damaged.
     """
-    open_interpreter(path, kernels="builtin")  # the runtime's own verifier comes first
+    open_interpreter(path, kernels="builtin")  # LiteRT verifies the file
     try:
         return _report(path)
     except (AttributeError, LookupError, TypeError, ValueError, struct.error) as error:

@@ -1,7 +1,4 @@
-"""Layouts of a converted .tflite: for any batch, and for fast kernels.
-
-Every output stays the same, bit for bit.
-"""
+"""Changes of a converted .tflite that keep its outputs: a free batch size, an XNNPACK layout."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from numpy.typing import NDArray
 from keras_lenet.tflite import inspection, metadata_writer
 
 ROWS, COLUMNS = 2, 4
-"""The block of pixels that becomes the channels of one."""
+"""Height and width of the block of pixels that becomes the channels of one pixel."""
 PLACES = ROWS * COLUMNS
 WINDOW = 4
 """Pixels of a 2×2 pooling; a block has two such windows."""
@@ -28,7 +25,7 @@ _SWAP = (3, 1, 2, 0)
 def any_batch(content: bytes) -> bytes:
     """Let the RESHAPE ops of a .tflite take any number of images.
 
-    Interpreters can resize the input to any batch, but not a shape that is a constant.
+    An interpreter can resize the input, but not a shape that is a constant in the file.
     """
     graph = _Graph(content)
     reshapes = [operator for operator in graph.operators if graph.name(operator) == "RESHAPE"]
@@ -41,7 +38,7 @@ def any_batch(content: bytes) -> bytes:
 def optimize(content: bytes) -> bytes:
     """Optimize the layout of an int8 or uint8 .tflite for kernels that compute several channels.
 
-    XNNPACK pads a tensor of one channel, so that the first layers take most of a LeNet's time. The
+    XNNPACK pads a tensor of one channel, so the first layers take most of a LeNet's time. The
     optimized layout makes channels of
 
     - images: RESIZE_BILINEAR takes (1, 28, 28, N) instead of (N, 28, 28, 1), between two TRANSPOSE;
@@ -56,8 +53,8 @@ def optimize(content: bytes) -> bytes:
     processors that compute one product at a time, such as microcontrollers, need the plain layout.
 
     Returns:
-        The new .tflite without appended files; the same bytes where nothing suits, as with another
-        channel count, padding, stride or pooling, or with float.
+        The new .tflite without appended files, or the same bytes if nothing suits: another channel
+        count, padding, stride or pooling, or a float file.
     """
     graph = _Graph(content)
     done = [_resize_as_channels(graph), _space_to_depth(graph)]

@@ -1,4 +1,4 @@
-"""Parity of the kernel sets: one quantized file on each of them, and on a microcontroller's."""
+"""Parity of the kernel sets, LiteRT's and TensorFlow Lite Micro's: one file's outputs on each."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def compare(path: Path, images: NDArray[np.uint8]) -> list[Parity]:
     """
     classifier = Classifier(path)
     if not classifier.output.scale:
-        raise Error(f"{path}: its output is float32; parity is between int8 or uint8 outputs")
+        raise Error(f"{path}: expected int8 or uint8 outputs, found float32")
     expected = classifier.raw(images)
     found = [Parity("xnnpack", (), 0, 0)]
     for kernels in get_args(Kernels)[1:]:
@@ -130,7 +130,7 @@ def run_micro(path: Path, inputs: NDArray[Any]) -> tuple[NDArray[Any], int]:
 
 
 def arena(path: Path) -> tuple[int, str]:
-    """Return the bytes of RAM that the interpreter takes for a file, and the source of the figure.
+    """Return the bytes of RAM that TensorFlow Lite Micro needs, and the source of the figure.
 
     Raises:
         Error: the interpreter is installed, but lacks an op of the file, or memory.
