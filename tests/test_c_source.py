@@ -106,6 +106,8 @@ NETS = {
     "factors far below 1": small().conv(
         weights(4, 5, 5, 1), biases(4, 10**6), 2.0 ** -np.arange(12, 16), 1 / 64
     ),
+    "padded": rescaled(2).conv(*filters(5, 3, 2, 2), SCALES, 0.01, -3, (1, 2), SAME, RELU6),
+    "image, padded": Net().conv(*filters(2, 6, 5, 1), 0.01, 0.02, 0, (3, 4), SAME),
     # A maximum after a convolution may be taken of its sums.
     "maximum of 2x2, strided": Net()
     .conv(*filters(7, 3, 5, 1), 0.01, 0.02, -9, (2, 3))
@@ -123,8 +125,8 @@ NETS = {
     .pool("AVERAGE", (2, 2)),
     "maximum of the image": Net().pool("MAX", (3, 2), (2, 3)),
     "mean of the image": Net().pool("AVERAGE", (3, 2), (2, 3), activation=RELU6),
-    "depthwise, then a maximum": rescaled(5)
-    .depthwise(weights(1, 3, 2, 5), None, SCALES * 10, 0.05, 2, (2, 2))
+    "depthwise, padded, then a maximum": rescaled(5)
+    .depthwise(weights(1, 3, 2, 5), None, SCALES * 10, 0.05, 2, (2, 2), SAME)
     .pool("MAX", (2, 2)),
     "depthwise of the image": Net().depthwise(*filters(1, 3, 2, 1), 0.01, 0.02, -9, (2, 3)),
     "tanh of the image": Net().quantize(1 / 30, -60).tanh(1 / 100, -5),
@@ -394,7 +396,6 @@ FLAT = small().reshape(1, 49)
 COLUMN = small().pool("MAX", (1, 1), (7, 1)).pad([(0, 0), (0, 0), (0, 3), (0, 0)])
 REFUSED = [
     ("CONV_2D: no C is generated for dilation", Net().conv(weights(2, 2, 2, 1), dilation=(2, 1))),
-    ("CONV_2D: no C is generated for SAME", Net().conv(weights(2, 2, 2, 1), padding=SAME)),
     ("MAX_POOL_2D: no C is generated for SAME", Net().pool("MAX", (3, 3), padding=SAME)),
     ("for its fused activation (4)", Net().conv(weights(2, 2, 2, 1), activation=TANH)),
     ("DEPTHWISE_CONV_2D: no C is generated for groups", Net().depthwise(weights(1, 2, 2, 3))),

@@ -124,10 +124,6 @@ class _Operator:
         low, high = np.clip(np.array(ends) + self.output.zero_point, *arithmetic.INT8).tolist()
         return low, high
 
-    def require_no_padding(self) -> None:
-        if self.options.padding != schema.Padding.VALID:
-            raise Error(f"{self.name}: no C is generated for SAME padding; use a padding layer")
-
 
 def read(path: Path) -> tuple[Layer, ...]:
     """Read the layers of an int8 digit classifier; the last is its only softmax.
@@ -143,12 +139,12 @@ def read(path: Path) -> tuple[Layer, ...]:
     if (classifier.quantize(image).ravel() != image.ravel().astype(int) - 128).any():
         raise Error(f"{path}: expected the input pixel - 128, found another scale or zero point")
     try:
-        found = [_READERS[operator.name](operator) for operator in _operators(path)]
+        operators = _operators(path)
+        layers = [layer for each in operators for layer in _READERS[each.name](each)]
     except Error as error:
         raise Error(f"{path}: {error}") from error
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise Error(f"{path}: damaged .tflite file, or of a newer schema ({error})") from error
-    layers = [layer for layer in found if layer is not None]
     templates = [layer.template for layer in layers]
     if templates.count("softmax") != 1 or templates[-1] != "softmax":
         raise Error(f"{path}: expected one SOFTMAX, at the end")
@@ -196,7 +192,7 @@ def _operators(path: Path) -> list[_Operator]:
     return operators
 
 
-def _resize(operator: _Operator) -> Layer:
+def _resize(operator: _Operator) -> list[Layer]:
     source, target, options = operator.source.extents, operator.output.extents, operator.options
     if options.alignCorners or not options.halfPixelCenters or min(source[:2]) < 2:
         raise Error(f"{operator.name}: no C is generated for this kind of resize")
@@ -209,27 +205,33 @@ def _resize(operator: _Operator) -> Layer:
         "column": ("int32_t", [depth * column for column in columns]),
         "column_weight": ("int16_t", column_weights),
     }
-    return Layer("resize", source, target, arrays=arrays)
+    return [Layer("resize", source, target, arrays=arrays)]
 
 
-def _pad(operator: _Operator) -> Layer:
+def _pad(operator: _Operator) -> list[Layer]:
     paddings = operator.constant(1).tolist()
     if len(paddings) != 4 or any(paddings[0]) or any(paddings[3]):
         raise Error(f"{operator.name}: expected rows and columns around an image, found {paddings}")
-    target = operator.output.extents
+    (top, _), (left, _) = paddings[1:3]
+    zero_point = operator.output.zero_point
+    return [_padding(operator.source.extents, operator.output.extents, top, left, zero_point)]
+
+
+def _padding(source: Shape, target: Shape, top: int, left: int, value: int) -> Layer:
     down, across, depth = target
     values = {
         "size": down * across * depth,
-        "start": (paddings[1][0] * across + paddings[2][0]) * depth,
+        "start": (top * across + left) * depth,
         "target_line": across * depth,
-        "value": operator.output.zero_point,
+        "value": value,
     }
-    return Layer("pad", operator.source.extents, target, values)
+    return Layer("pad", source, target, values)
 
 
-def _pool(operator: _Operator) -> Layer:
-    operator.require_no_padding()
+def _pool(operator: _Operator) -> list[Layer]:
     options, (low, high) = operator.options, operator.limits()
+    if options.padding != schema.Padding.VALID:
+        raise Error(f"{operator.name}: no C is generated for SAME padding")
     values = {
         "tall": options.filterHeight,
         "wide": options.filterWidth,
@@ -239,18 +241,27 @@ def _pool(operator: _Operator) -> Layer:
         "high": high,
     }
     template = operator.name.removesuffix("_2D").lower()
-    return Layer(template, operator.source.extents, operator.output.extents, values)
+    return [Layer(template, operator.source.extents, operator.output.extents, values)]
 
 
-def _convolution(operator: _Operator) -> Layer:
-    operator.require_no_padding()
+def _convolution(operator: _Operator) -> list[Layer]:
     source, options, weights = operator.source.extents, operator.options, operator.constant(1)
     if (options.dilationHFactor, options.dilationWFactor) != (1, 1):
         raise Error(f"{operator.name}: no C is generated for dilation")
     if weights.shape[3] != source[2]:
         raise Error(f"{operator.name}: no C is generated for groups of channels")
+    layers = []
+    if options.padding == schema.Padding.SAME:
+        totals = [
+            max((operator.output.extents[i] - 1) * operator.stride[i] + side - source[i], 0)
+            for i, side in enumerate(weights.shape[1:3])
+        ]
+        padded = (source[0] + totals[0], source[1] + totals[1], source[2])
+        before = totals[0] // 2, totals[1] // 2
+        layers.append(_padding(source, padded, *before, operator.source.zero_point))
+        source = padded
     if operator.name == "CONV_2D":
-        return _weighted(operator, weights, source, operator.stride)
+        return [*layers, _weighted(operator, weights, source, operator.stride)]
     weights = weights.transpose(3, 1, 2, 0)
     layer = _weighted(operator, weights, source, operator.stride)
     values = {
@@ -261,15 +272,16 @@ def _convolution(operator: _Operator) -> Layer:
         "column_step": operator.stride[1],
     }
     arrays: Arrays = {"weights": ("int8_t", weights)}
-    return Layer("depthwise", source, layer.target, layer.values | values, arrays | layer.arrays)
+    values |= layer.values
+    return [*layers, Layer("depthwise", source, layer.target, values, arrays | layer.arrays)]
 
 
-def _fully_connected(operator: _Operator) -> Layer:
+def _fully_connected(operator: _Operator) -> list[Layer]:
     flat = operator.constant(1)
     if operator.output.extents != (1, 1, len(flat)):
         raise Error(f"{operator.name}: expected one vector, found {operator.output.shape}")
     weights = flat.reshape(len(flat), 1, 1, -1)
-    return _weighted(operator, weights, (1, 1, weights.shape[3]), (1, 1))
+    return [_weighted(operator, weights, (1, 1, weights.shape[3]), (1, 1))]
 
 
 def _weighted(
@@ -323,23 +335,23 @@ def _weighted(
     )
 
 
-def _lookup(operator: _Operator) -> Layer:
+def _lookup(operator: _Operator) -> list[Layer]:
     function = {"QUANTIZE": arithmetic.requantization, "TANH": arithmetic.tanh}[operator.name]
     source, output = operator.source, operator.output
     table = function(source.scale, source.zero_point, output.scale, output.zero_point)
-    return Layer("lookup", source.extents, output.extents, arrays={"table": ("int8_t", table)})
+    return [Layer("lookup", source.extents, output.extents, arrays={"table": ("int8_t", table)})]
 
 
-def _softmax(operator: _Operator) -> Layer:
+def _softmax(operator: _Operator) -> list[Layer]:
     source = operator.source.extents
     if source[:2] != (1, 1):
         raise Error(f"{operator.name}: expected one vector, found {operator.source.shape}")
     table = arithmetic.exponentials(operator.source.scale, operator.options.beta)
     arrays: Arrays = {"exponentials": ("int32_t", table)}
-    return Layer("softmax", source, source, {"count": len(table)}, arrays)
+    return [Layer("softmax", source, source, {"count": len(table)}, arrays)]
 
 
-_READERS: dict[str, Callable[[_Operator], Layer | None]] = {
+_READERS: dict[str, Callable[[_Operator], list[Layer]]] = {
     "AVERAGE_POOL_2D": _pool,
     "CONV_2D": _convolution,
     "DEPTHWISE_CONV_2D": _convolution,
@@ -347,7 +359,7 @@ _READERS: dict[str, Callable[[_Operator], Layer | None]] = {
     "MAX_POOL_2D": _pool,
     "PAD": _pad,
     "QUANTIZE": _lookup,
-    "RESHAPE": lambda operator: None,  # the same values in the same order
+    "RESHAPE": lambda operator: [],  # the same values in the same order
     "RESIZE_BILINEAR": _resize,
     "SOFTMAX": _softmax,
     "TANH": _lookup,
