@@ -195,7 +195,7 @@ def _operators(path: Path) -> list[_Operator]:
 def _resize(operator: _Operator) -> list[Layer]:
     source, target, options = operator.source.extents, operator.output.extents, operator.options
     if options.alignCorners or not options.halfPixelCenters or min(source[:2]) < 2:
-        raise Error(f"{operator.name}: no C is generated for this kind of resize")
+        raise Error(f"{operator.name}: expected half-pixel centres and an input of 2×2 or more")
     rows, row_weights = arithmetic.interpolation(source[0], target[0])
     columns, column_weights = arithmetic.interpolation(source[1], target[1])
     _, width, depth = source
@@ -251,7 +251,7 @@ def _convolution(operator: _Operator) -> list[Layer]:
     if weights.shape[3] != source[2]:
         raise Error(f"{operator.name}: no C is generated for groups of channels")
     layers = []
-    if options.padding == schema.Padding.SAME:
+    if options.padding == schema.Padding.SAME:  # an odd row goes below, an odd column right
         totals = [
             max((operator.output.extents[i] - 1) * operator.stride[i] + side - source[i], 0)
             for i, side in enumerate(weights.shape[1:3])
