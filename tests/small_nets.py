@@ -21,6 +21,15 @@ def edited(model, change):
     return model
 
 
+def pictures(count, seed=0):
+    """Random pixels: of every brightness, in blocks, and sparse; uint8 (count, 28, 28)."""
+    generator = np.random.default_rng(seed)
+    noise = generator.integers(0, 256, (count, 28, 28))
+    noise[::3] = np.kron(generator.integers(0, 256, (len(noise[::3]), 7, 7)), np.ones((4, 4)))
+    noise[1::3] *= generator.random((len(noise[1::3]), 28, 28)) < 0.15
+    return noise.astype(np.uint8)
+
+
 class Net:
     """A chain of ops that begins with an image, pixel - 128; each method adds an op."""
 
@@ -90,32 +99,26 @@ class Net:
 
     def conv(
         self, weights, bias=None, scales=1.0, scale=None, zero=None, stride=(1, 1), padding=VALID,
-        activation=NONE, dilation=(1, 1),
+        activation=NONE, dilation=(1, 1), kind="Conv2D", axis=0, **options,
     ):  # fmt: skip
         """Weights: (out, height, width, in)."""
         window = [
             (side - 1) * far + 1 for side, far in zip(weights.shape[1:3], dilation, strict=True)
         ]
+        shape = (1, *self._spread(window, stride, padding), weights.shape[axis])
+        name = {"Conv2D": "CONV_2D", "DepthwiseConv2D": "DEPTHWISE_CONV_2D"}[kind]
         return self.op(
-            "CONV_2D", (1, *self._spread(window, stride, padding), len(weights)), scale, zero,
-            self._filters(weights, bias, scales, 0), "Conv2DOptions", padding=padding,
-            strideH=stride[0], strideW=stride[1], dilationHFactor=dilation[0],
-            dilationWFactor=dilation[1], fusedActivationFunction=activation,
+            name, shape, scale, zero, self._filters(weights, bias, scales, axis), f"{kind}Options",
+            padding=padding, strideH=stride[0], strideW=stride[1], dilationHFactor=dilation[0],
+            dilationWFactor=dilation[1], fusedActivationFunction=activation, **options,
         )  # fmt: skip
 
-    def depthwise(
-        self, weights, bias=None, scales=1.0, scale=None, zero=None, stride=(1, 1), padding=VALID,
-        activation=NONE,
-    ):  # fmt: skip
+    def depthwise(self, weights, *arguments):
         """Weights: (1, height, width, channels)."""
-        channels = weights.shape[3]
-        return self.op(
-            "DEPTHWISE_CONV_2D", (1, *self._spread(weights.shape[1:3], stride, padding), channels),
-            scale, zero, self._filters(weights, bias, scales, 3), "DepthwiseConv2DOptions",
-            padding=padding, strideH=stride[0], strideW=stride[1], dilationHFactor=1,
-            dilationWFactor=1, depthMultiplier=channels // self.shape[3],
-            fusedActivationFunction=activation,
-        )  # fmt: skip
+        multiplier = weights.shape[3] // self.shape[3]
+        return self.conv(
+            weights, *arguments, kind="DepthwiseConv2D", axis=3, depthMultiplier=multiplier
+        )
 
     def dense(self, weights, bias=None, scales=1.0, scale=None, zero=None, activation=NONE):
         """Weights: (out, in)."""
@@ -135,7 +138,7 @@ class Net:
             fusedActivationFunction=activation,
         )  # fmt: skip
 
-    def resize(self, height, width, half=False, corners=False):
+    def resize(self, height, width, half=True, corners=False):
         return self.op(
             "RESIZE_BILINEAR", (1, height, width, self.shape[3]),
             constants=[self._tensor((2,), "int32", values=[height, width])],

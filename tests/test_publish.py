@@ -169,7 +169,8 @@ def test_the_spread_is_over_all_seeds(tmp_path):
 def test_seeds_run_upwards_each_in_its_own_folder(monkeypatch, tmp_path):
     executed = []
 
-    def execute(run, stages):
+    def execute(run, stages, force):
+        assert not force
         executed.append((run.folder.name, run.recipe.name, run.recipe.seed, run.data_dir, stages))
         return finish(run, run.recipe.seed / 10)
 

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "models": {"errors"},
     "training": BASE | {"data", "models", "recipe"},
     "tflite": BASE | {"data", "edge"},
-    "deploy": BASE | {"edge", "tflite"},
+    "deploy": BASE | {"data", "edge", "tflite"},
     "draw": BASE | {"edge"},
     "evaluation": BASE | {"data", "edge", "recipe", "tflite"},
     "reporting": BASE | {"data", "evaluation", "models", "recipe"},

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,19 +12,15 @@ from keras_lenet import artifacts, console
 from keras_lenet.cli.options import DataDir, Overrides, RecipeFile, Runs, app
 from keras_lenet.console import plain, print_table
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 
 @app.command("inspect")
 def inspect_file(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Any .tflite file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show what is in a .tflite file.
+    """Show the tensors, ops, parameters, arithmetic and memory of a .tflite file.
 
-    Its tensors, ops, parameters, arithmetic and memory, and whether it keeps the contract.
+    Also says whether the file keeps the contract of the exported classifiers.
 
     Example: keras-lenet inspect exported/lenet5_int8.tflite
     """
@@ -39,7 +34,15 @@ def inspect_file(
     for end, tensors in (("input", report.inputs), ("output", report.outputs)):
         for tensor in tensors:
             typer.echo(plain(f"{end:9} {tensor}"))
-    print_table(inspection.HEADER, inspection.rows(report), right_aligned=inspection.RIGHT_ALIGNED)
+    figures = ("parameters", "multiply-accumulates")
+    rows = []
+    for op in report.ops:
+        inputs, outputs = (
+            ", ".join(f"{tensor.dtype} {tensor.dimensions}" for tensor in tensors)
+            for tensors in (op.inputs, op.outputs)
+        )
+        rows.append([op.name, inputs, outputs, f"{op.parameters:,}", f"{op.macs:,}"])
+    print_table(("op", "input", "output", *figures), rows, right_aligned=figures)
     typer.echo(
         f"{report.bytes:,} bytes; {report.parameters:,} parameters; "
         f"{report.weight_bytes:,} bytes of weights; {report.macs:,} multiply-accumulates; "
@@ -55,12 +58,14 @@ def inspect_file(
 @app.command("parity")
 def compare_kernels(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An int8 or uint8 .tflite file.")],
-    dataset: Annotated[str, typer.Option("--dataset", help="Whose test images to run.")] = "mnist",
+    dataset: Annotated[
+        str, typer.Option("--dataset", help="Dataset of the test images.")
+    ] = "mnist",
     data_dir: DataDir = None,
 ) -> None:
     """Compare a file's outputs on every kernel set.
 
-    XNNPACK, TFLite's own kernels, and TensorFlow Lite Micro where tflite-micro is installed.
+    The kernel sets are XNNPACK, LiteRT's own, and TensorFlow Lite Micro's if it is installed.
 
     Example: keras-lenet parity exported/lenet5_int8.tflite
     """
@@ -72,10 +77,18 @@ def compare_kernels(
     with console.without_information():
         found = parity.compare(file, images)
         bound = parity.softmax_bound(file)
-    typer.echo(f"{file.name}, {len(images):,} test images of {dataset}, against XNNPACK\n")
-    typer.echo(parity.markdown(found))
+    typer.echo(f"{file.name}, {len(images):,} test images of {dataset}, against XNNPACK")
+    figures = ("images in another class", "largest difference", "images with any", "arena, bytes")
+    rows = [(len(row.flips), row.largest, f"{row.unequal:,}", row.arena or "") for row in found]
+    cells = [[each.kernels, *map(str, row)] for each, row in zip(found, rows, strict=True)]
+    print_table(("kernel set", *figures), cells, right_aligned=figures)
+    for row in found:
+        for flip in row.flips:
+            typer.echo(f"{row.kernels}, {flip}")
+    if found[-1].kernels != parity.MICRO:
+        typer.echo(f"TensorFlow Lite Micro was not run: {parity.INSTALL}")
     if bound is not None:
-        typer.echo(f"\nOne unit in the logits can make {bound} after the softmax.")
+        typer.echo(f"One unit in the logits can make {bound} after the softmax.")
 
 
 @app.command("export-c")
@@ -85,29 +98,15 @@ def export_c(
 ) -> None:
     """Generate C from a file: integers only, no interpreter.
 
-    With a test, a Makefile, an Arduino sketch, and what it takes of a microcontroller.
+    The folder also gets a test, a Makefile, an Arduino sketch and the footprint on a Cortex-M.
 
     Example: keras-lenet export-c exported/microcontroller/lenet5_int8_plain.tflite -o c/
     """
-    from keras_lenet.deploy import tflm
-    from keras_lenet.deploy.c import bundle
+    from keras_lenet.deploy import c
 
     with console.without_information():
-        images, names = tflm.golden_images(*_digits())
-        bundle.write(file, images, names, folder)
+        c.write(file, folder)
     typer.echo(f"C: {folder}")
-
-
-def _digits() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the digits that scikit-learn carries, and their labels; none where it is missing."""
-    import numpy as np
-
-    from keras_lenet.data import catalogue, reading
-
-    if not importlib.util.find_spec("sklearn"):
-        return np.empty((0, 28, 28), np.uint8), np.empty(0, np.uint8)
-    digits = reading.load(catalogue.DIGITS, "train")
-    return digits.images, digits.labels
 
 
 @app.command("publish")
@@ -119,19 +118,18 @@ def publish_best(
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
 ) -> None:
-    """Run several seeds and publish the best.
+    """Run several seeds and publish the one that is best on the validation split.
 
-    The best on the validation split, with a model card.
+    The folder also gets a model card.
 
     Example: keras-lenet publish pipelines/mnist.toml --seeds 3
     """
     from keras_lenet.cli.run import publish, spread
     from keras_lenet.pipeline import run_seeds
     from keras_lenet.recipe import load_recipe
-    from keras_lenet.tflite.contract import MANIFEST
 
     loaded = load_recipe(recipe, overrides)
-    folder = artifacts.replaceable(folder, MANIFEST)  # before the work, not after it
+    folder = artifacts.replaceable(folder, "manifest.json")  # an error comes before the work
     finished = run_seeds(loaded, seeds, runs, data_dir)
     typer.echo(spread(finished))
     settings = "".join(f" --set {setting}" for setting in overrides or ())

@@ -17,10 +17,10 @@ def bare_name(model: Path) -> str:
 
 
 def fill(template: str, **values: object) -> str:
-    """Return a file of `templates/` with values in the place of @words@.
+    """Return a file of `templates/` with each @word@ replaced by its value.
 
     A word in capitals takes the value in capitals. A value of several lines is indented as the word
-    at the beginning of a line; an empty value takes the line of a word that stands alone with it.
+    at the beginning of a line. An empty value deletes the line of a word that stands alone.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -35,6 +35,6 @@ def fill(template: str, **values: object) -> str:
 
 
 def write_files(folder: Path, files: dict[str, str]) -> None:
-    """Write texts into a folder, by their paths in it."""
+    """Write texts, given by their paths in a folder."""
     for path, text in files.items():
         write_bytes(folder / path, text.encode())

@@ -1,4 +1,4 @@
-"""Export to SavedModel and TFLite, with what describes the files, the C++ bundle, and C."""
+"""Export stage: SavedModel, TFLite, their descriptions, the C++ bundle, and C."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from keras_lenet import __version__, artifacts, console, models
-from keras_lenet.data import catalogue, loading, reading
-from keras_lenet.deploy import footprint, tflm
-from keras_lenet.deploy.c import bundle
+from keras_lenet.data import catalogue, loading
+from keras_lenet.deploy import c, footprint, tflm
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.edge.metadata import LABELS_FILE
 from keras_lenet.errors import Error
@@ -19,17 +18,15 @@ from keras_lenet.evaluation import confidence
 from keras_lenet.recipe import ExportSettings
 from keras_lenet.stages import Context, quantize, train
 from keras_lenet.tflite import convert, metadata_writer
-from keras_lenet.tflite.contract import CONTRACT, MANIFEST, SIGNATURE, File, Manifest
 from keras_lenet.training import devices
 
-SAVED_MODEL, BUDGET, MICROCONTROLLER = "saved_model", "budget.md", "microcontroller"
-CALIBRATION = "calibration.json"
+SAVED_MODEL, MICROCONTROLLER, MANIFEST = "saved_model", "microcontroller", "manifest.json"
 VARIANTS = ("float32", "int8_ptq", "int8", "uint8")
 DEPLOYED = ("int8", "uint8")
-"""The variants whose layout may be optimized; the others are there to compare with."""
+"""The variants whose layout may be optimized; the others are for comparison."""
 
 LAYOUT_IMAGES = 300
-"""Validation images on which the optimized layout must answer as the plain one does."""
+"""Validation images on which both layouts must have the same outputs."""
 TEMPERATURE = (
     "Export has divided the logits by the temperature, in the weights of the last layer. "
     "Every file has these weights: use its probabilities as they are. The float32 and int8_ptq "
@@ -39,11 +36,11 @@ TEMPERATURE = (
 
 
 def run(context: Context[ExportSettings]) -> dict[str, Any]:
-    """Write the SavedModel, the four .tflite files, what describes them, the C++ bundle, and C.
+    """Write the SavedModel, the four .tflite files, their descriptions, the C++ bundle, and C.
 
     Raises:
-        Error: a converted file doesn't keep its contract, or its optimized layout answers
-            otherwise than the plain one.
+        Error: a converted file breaks its contract, or its optimized layout has other outputs than
+            the plain one.
     """
     devices.prepare_devices()
     recipe = context.settings
@@ -79,18 +76,18 @@ def run(context: Context[ExportSettings]) -> dict[str, Any]:
         describe(path, name, context.dataset, thresholds[variant])
     describe(plain, name, context.dataset, thresholds["int8"])
     console.say("export: budget card")
-    footprint.write(plain, context.out / BUDGET)
+    artifacts.write_bytes(context.out / "budget.md", footprint.page(plain).encode())
     write_bundles(plain, context.out)
     artifacts.write_bytes(context.out / LABELS_FILE, labels(context.dataset))
     hashes = [artifacts.digest(image.tobytes()) for image in calibration.images[:]]
     used = {"indices": calibration.indices.tolist(), "sha256": hashes}
-    artifacts.write_json(context.out / CALIBRATION, used)
+    artifacts.write_json(context.out / "calibration.json", used)
     temperatures = {
         stage: confidence.temperature_of(context.inputs[stage]) for stage in ("train", "quantize")
     }
     described = manifest(context.out, context.dataset, recipe, thresholds, temperatures)
-    artifacts.write_json(context.out / MANIFEST, described.as_json())
-    return {variant: described.files[file_name(name, variant)].bytes for variant in VARIANTS}
+    artifacts.write_json(context.out / MANIFEST, described)
+    return {variant: described["files"][file_name(name, variant)]["bytes"] for variant in VARIANTS}
 
 
 def write_bundles(int8: Path, out: Path) -> None:
@@ -98,16 +95,13 @@ def write_bundles(int8: Path, out: Path) -> None:
 
     A bundle that lacks an op of the model is left out, with a line that says so.
     """
-    # Not of the run's own dataset, whose licence may not let its images be handed on.
-    digits = reading.load(catalogue.DIGITS, "train")
-    images, names = tflm.golden_images(digits.images, digits.labels)
     for title, write, name in (
         ("microcontroller bundle", tflm.write, MICROCONTROLLER),
-        ("C", bundle.write, "c"),
+        ("C", c.write, "c"),
     ):
         console.say(f"export: {title}")
         try:
-            write(int8, images, names, out / name)
+            write(int8, out / name)
         except Error as error:
             console.say(f"export: no {title} of this model: {error}")
 
@@ -149,36 +143,41 @@ def manifest(
     settings: ExportSettings,
     thresholds: dict[str, float],
     temperatures: dict[str, float],
-) -> Manifest:
-    """Describe the exported files in `out` for programs.
+) -> dict[str, Any]:
+    """Return the manifest, which describes the exported files in `out` for programs.
 
     Args:
         out: folder of the files.
-        dataset: the dataset really used.
-        settings: the recipe's, that decided the files.
+        dataset: the dataset in use: the recipe's, or its fallback.
+        settings: settings of the recipe that decide the files.
         thresholds: the confidence threshold of each variant.
-        temperatures: those that the train and the quantize stage found.
+        temperatures: the temperatures of the train and the quantize stage.
     """
 
-    def tflite(path: Path, variant: str) -> File:
-        return File.of(path, **dict(CONTRACT[variant]), threshold=thresholds[variant])
+    def described(path: Path) -> dict[str, Any]:
+        return {"bytes": path.stat().st_size, "sha256": artifacts.sha256(path)}
+
+    def tflite(path: Path, variant: str) -> dict[str, Any]:
+        return {**described(path), **convert.CONTRACT[variant], "threshold": thresholds[variant]}
 
     model = settings.model.name
     plain = plain_int8(out, model)
-    bundle = {name: File.of(plain.parent / name) for name in artifacts.hash_files(plain.parent)}
-    return Manifest(
-        schema=artifacts.SCHEMA,
-        model=model,
-        dataset=dataset,
-        image="28×28 grey pixels, 0 = background, 255 = ink",
-        labels=catalogue.classes(dataset),
-        temperature={"meaning": TEMPERATURE, **temperatures},
-        files={
+    return {
+        "schema": artifacts.SCHEMA,
+        "model": model,
+        "dataset": dataset,
+        "image": "28×28 grey pixels, 0 = background, 255 = ink",
+        "labels": list(catalogue.classes(dataset)),
+        "temperature": {"meaning": TEMPERATURE, **temperatures},
+        "files": {
             file_name(model, variant): tflite(out / file_name(model, variant), variant)
             for variant in VARIANTS
         },
-        saved_model=SIGNATURE.model_copy(update={"threshold": thresholds["float32"]}),
-        microcontroller=bundle | {plain.name: tflite(plain, "int8")},
-        settings=settings.model_dump(mode="json"),
-        versions=artifacts.versions(),
-    )
+        "saved_model": {**convert.SIGNATURE, "threshold": thresholds["float32"]},
+        "microcontroller": {
+            name: described(plain.parent / name) for name in artifacts.hash_files(plain.parent)
+        }
+        | {plain.name: tflite(plain, "int8")},
+        "settings": settings.model_dump(mode="json"),
+        "versions": artifacts.versions(),
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,7 @@ from PIL import Image
 from keras_lenet import artifacts
 from keras_lenet.recipe import Recipe
 from keras_lenet.reporting import feature_maps, page, plots
-from keras_lenet.stages import Context, train
-from keras_lenet.tflite import contract
+from keras_lenet.stages import Context, export, train
 
 CURVES = "training.png"
 FILTERS, FEATURE_MAPS = "filters.png", "feature_maps.png"
@@ -30,14 +30,14 @@ def run(context: Context[Recipe]) -> dict[str, Any]:
         for stage in histories
     }
     plots.save(plots.training_curves(histories, kept), context.out / CURVES)
-    manifest = contract.Manifest.read(inputs["export"])
+    manifest = json.loads((inputs["export"] / export.MANIFEST).read_bytes())
     details = page.RunDetails(
         recipe=context.settings,
         histories=histories,
         kept=kept,
         contact_sheet=(inputs["train"] / train.CONTACT_SHEET).read_bytes(),
-        inside=_inside(inputs["train"], manifest.labels, context.out),
-        hashes={name: described.sha256 for name, described in manifest.files.items()},
+        inside=_inside(inputs["train"], manifest["labels"], context.out),
+        hashes={name: described["sha256"] for name, described in manifest["files"].items()},
     )
     return {"bytes": page.write(inputs["evaluate"], context.out, details)}
 

@@ -1,6 +1,6 @@
-"""Keras models to SavedModel and TFLite. Every artifact takes the raw 28×28 image.
+"""Conversion of Keras models to SavedModel and TFLite, and the contract of the files.
 
-The resize, and the softmax that turns logits into probabilities, are inside the models.
+Every file takes the raw 28×28 image: the resize is inside, and so is the softmax.
 """
 
 from __future__ import annotations
@@ -23,7 +23,37 @@ from keras_lenet.data import augment, loading
 from keras_lenet.edge.classifier import Classifier, Tensor, open_interpreter
 from keras_lenet.errors import Error
 from keras_lenet.tflite import layout
-from keras_lenet.tflite.contract import CONTRACT, SIGNATURE
+
+
+def _contract(dtype: str, zero_point: int | None, pixel: str, probability: str) -> dict[str, Any]:
+    """Return the contract of pixels 0 to 255 and ten probabilities; `zero_point` None is float."""
+    contract = {}
+    for end, shape, scale, meaning in (
+        ("input", [1, 28, 28, 1], 1 / 255, pixel),
+        ("output", [1, 10], 1 / 256, probability),
+    ):
+        quantization = {} if zero_point is None else {"scale": scale, "zero_point": zero_point}
+        contract[end] = {"shape": shape, "dtype": dtype, **quantization, "meaning": meaning}
+    return contract
+
+
+CONTRACT = {
+    "float32": _contract("float32", None, "pixel / 255", "probability"),
+    "int8": _contract("int8", -128, "pixel - 128", "probability = (value + 128) / 256"),
+    "uint8": _contract("uint8", 0, "pixel", "probability = value / 256"),
+}
+CONTRACT["int8_ptq"] = CONTRACT["int8"]
+"""Input and output of each variant's .tflite, as the manifest has them."""
+
+SIGNATURE = {
+    "signature": "serving_default",
+    "inputs": {"images": {"shape": [None, 28, 28, 1], "dtype": "uint8", "meaning": "pixel"}},
+    "outputs": {
+        "probabilities": {"shape": [None, 10], "dtype": "float32", "meaning": "probability"},
+        "class": {"shape": [None], "dtype": "int64", "meaning": "position of the highest"},
+    },
+}
+"""The SavedModel's function; a side of None takes any number."""
 
 _IMAGE = tf.TensorSpec((1, loading.SIZE, loading.SIZE, 1), tf.float32, name="image")
 
@@ -70,25 +100,24 @@ def convert(
 
 
 def check(path: Path, variant: str) -> None:
-    """Open a converted file and hold it to the contract of its variant.
+    """Check a converted file against the contract of its variant.
 
     Raises:
         Error: shapes, dtypes, scales or zero points differ, or a quantized file has a float tensor.
     """
     interpreter = open_interpreter(path, kernels="builtin")
-    contract = CONTRACT[variant]
-    for name, details, expected in (
-        ("input", interpreter.get_input_details(), contract.input),
-        ("output", interpreter.get_output_details(), contract.output),
+    for end, details in (
+        ("input", interpreter.get_input_details()),
+        ("output", interpreter.get_output_details()),
     ):
-        found = Tensor.of(details[0])
-        scale, zero_point = expected.scale or 0.0, expected.zero_point or 0
-        wanted = (expected.shape, np.dtype(expected.dtype), zero_point)
+        found, expected = Tensor.of(details[0]), CONTRACT[variant][end]
+        scale, zero_point = expected.get("scale", 0.0), expected.get("zero_point", 0)
+        wanted = (tuple(expected["shape"]), np.dtype(expected["dtype"]), zero_point)
         same = (found.shape, found.dtype, found.zero_point) == wanted
         if not same or not np.isclose(found.scale, scale, atol=0):
             raise Error(
-                f"{path.name}: its {name} is {found}, expected shape {expected.shape}, "
-                f"{expected.dtype}, scale {scale:.6g}, zero point {zero_point}"
+                f"{path.name}: its {end} is {found}, expected shape {wanted[0]}, {wanted[1]}, "
+                f"scale {scale:.6g}, zero point {zero_point}"
             )
     for tensor in interpreter.get_tensor_details():
         dtype = np.dtype(tensor["dtype"])
@@ -97,12 +126,11 @@ def check(path: Path, variant: str) -> None:
 
 
 def optimize_layout(content: bytes, images: NDArray[np.uint8]) -> bytes:
-    """Optimize the layout of an int8 or uint8 .tflite, and prove that its outputs stay the same.
+    """Optimize the layout of an int8 or uint8 .tflite, and check that its outputs stay the same.
 
     Args:
         content: the .tflite in the plain layout.
-        images: uint8, (N, 28, 28): both layouts must give the same outputs for them, by the
-            reference kernels.
+        images: uint8, (N, 28, 28); LiteRT's reference kernels run both layouts on them.
 
     Raises:
         Error: an output differs.
@@ -117,8 +145,8 @@ def optimize_layout(content: bytes, images: NDArray[np.uint8]) -> bytes:
     unequal = int((outputs[0] != outputs[1]).any(axis=1).sum())
     if unequal:
         raise Error(
-            f"the optimized layout answers {unequal} of {len(images)} validation images otherwise "
-            "than the plain one (reference kernels); use the plain one: "
+            f"the optimized layout has other outputs than the plain one for {unequal} of "
+            f"{len(images)} validation images (reference kernels); use the plain one: "
             "--set export.optimize_layout=false"
         )
     return optimized
@@ -128,8 +156,8 @@ def save_model(model: keras.Model, size: int, folder: Path) -> None:
     """Write the SavedModel: uint8 images in, probabilities and class out, any batch."""
     probabilities = deployed(model, size)
     module = tf.Module()
-    # The plain variables, which the graph reads. Saved through the model, they get second handles,
-    # and a session restores those alone.
+    # The graph reads the plain variables. Saved through the model, they would get second handles,
+    # and a session would restore only those.
     module.weights = [variable.value for variable in model.variables]
     spec = tf.TensorSpec((None, loading.SIZE, loading.SIZE, 1), tf.uint8, name="images")
 
@@ -139,4 +167,4 @@ def save_model(model: keras.Model, size: int, folder: Path) -> None:
         return {"probabilities": scores, "class": tf.argmax(scores, axis=1)}
 
     shutil.rmtree(folder, ignore_errors=True)
-    tf.saved_model.save(module, str(folder), signatures={SIGNATURE.signature: serve})
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,13 +17,7 @@ from keras_lenet.errors import Error
 
 _OPS = {code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()}
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if name.isupper()}
-_BYTES = {
-    "float64": 8, "int64": 8, "uint64": 8, "complex64": 8, "float32": 4, "int32": 4, "uint32": 4,
-    "float16": 2, "bfloat16": 2, "int16": 2, "uint16": 2, "int8": 1, "uint8": 1, "bool": 1,
-    "int4": 0.5,
-}  # fmt: skip
-_DAMAGE = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, struct.error)
-_WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
+_WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,8 @@ class TensorInfo:
     @property
     def bytes(self) -> int:
         """Return the size in memory; 0 for types of no fixed size."""
-        return math.ceil(self.elements * _BYTES.get(self.dtype, 0))
+        bits = re.search(r"\d+$", self.dtype.replace("bool", "bool8"))
+        return math.ceil(self.elements * int(bits[0]) / 8) if bits else 0
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ class Op:
     """One operator, by its name in the TFLite schema.
 
     `inputs` leave out the constants, `macs` are the multiply-accumulates of one inference,
-    `parameters` the number of weights and biases, `weight_bytes` their size.
+    `parameters` the number of weights and biases.
     """
 
     name: str
@@ -71,7 +67,6 @@ class Op:
     outputs: tuple[TensorInfo, ...]
     macs: int
     parameters: int
-    weight_bytes: int
 
 
 @dataclass(frozen=True)
@@ -84,9 +79,8 @@ class Report:
         weight_bytes: size of all constants.
         peak_activation_bytes: greatest size of the tensors alive at one time, if each is freed
             after its last use; an arena needs some more.
-        metadata: the file's own description, if it has one.
-        contract_problem: the difference from a digit classifier as exported here; None if it is
-            such a classifier.
+        metadata: the description inside the file, or None.
+        contract_problem: the difference from a digit classifier as exported here, or None.
     """
 
     bytes: int
@@ -113,32 +107,16 @@ class Report:
         return sum(op.parameters for op in self.ops)
 
 
-HEADER = ("op", "input", "output", "parameters", "multiply-accumulates")
-RIGHT_ALIGNED = HEADER[3:]
-
-
-def rows(report: Report) -> list[list[str]]:
-    """Return one row of `HEADER` per op."""
-
-    def shown(tensors: tuple[TensorInfo, ...]) -> str:
-        return ", ".join(f"{tensor.dtype} {tensor.dimensions}" for tensor in tensors)
-
-    return [
-        [op.name, shown(op.inputs), shown(op.outputs), f"{op.parameters:,}", f"{op.macs:,}"]
-        for op in report.ops
-    ]
-
-
 def inspect(path: Path) -> Report:
     """Read a .tflite file.
 
     Raises:
         Error: the file cannot be read, is no .tflite, or is damaged.
     """
-    open_interpreter(path, kernels="builtin")  # the runtime's own verifier comes first
+    open_interpreter(path, kernels="builtin")  # LiteRT verifies the file
     try:
         return _report(path)
-    except _DAMAGE as error:
+    except (AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
         raise Error(f"{path}: damaged .tflite file, or of a newer schema ({error})") from error
 
 
@@ -176,19 +154,15 @@ def _indices(positions: Any) -> list[int]:
     return [int(i) for i in positions if i >= 0] if positions is not None else []
 
 
-def _text(value: bytes | str | None) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value or ""
-
-
 def _tensor(tensor: Any, model: Any) -> TensorInfo:
     quantization = tensor.quantization
     scales = [] if quantization is None or quantization.scale is None else quantization.scale
     single = len(scales) == 1
     data = model.buffers[tensor.buffer].data
     return TensorInfo(
-        name=_text(tensor.name),
+        name=(tensor.name or b"").decode(errors="replace"),
         shape=() if tensor.shape is None else tuple(int(side) for side in tensor.shape),
-        dtype=_TYPES.get(tensor.type, f"type {tensor.type}"),
+        dtype=_TYPES.get(tensor.type, "unknown"),
         scale=float(scales[0]) if single else None,
         zero_point=int(quantization.zeroPoint[0]) if single else None,
         constant=data is not None and len(data) > 0,
@@ -206,7 +180,6 @@ def _op(operator: Any, model: Any, tensors: list[TensorInfo]) -> Op:
         outputs=outputs,
         macs=_macs(name, inputs, outputs),
         parameters=sum(tensor.elements for tensor in weights),
-        weight_bytes=sum(tensor.bytes for tensor in weights),
     )
 
 
@@ -219,9 +192,7 @@ def _macs(name: str, inputs: list[TensorInfo], outputs: tuple[TensorInfo, ...]) 
         return outputs[0].elements * math.prod(weights[1:])
     if name == "DEPTHWISE_CONV_2D":  # (1, height, width, out)
         return outputs[0].elements * math.prod(weights[1:3])
-    if name == "FULLY_CONNECTED":  # (out, in)
-        return outputs[0].elements * weights[-1]
-    return inputs[-1].elements * math.prod(weights[:3])  # TRANSPOSE_CONV: (out, height, width, in)
+    return outputs[0].elements * weights[-1]  # FULLY_CONNECTED: (out, in)
 
 
 def _peak(graph: Any, tensors: list[TensorInfo]) -> int:

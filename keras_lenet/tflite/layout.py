@@ -1,7 +1,4 @@
-"""Layouts of a converted .tflite: for any batch, and for fast kernels.
-
-Every output stays the same, bit for bit.
-"""
+"""Changes of a converted .tflite that keep its outputs: a free batch size, an XNNPACK layout."""
 
 from __future__ import annotations
 
@@ -17,18 +14,18 @@ from numpy.typing import NDArray
 from keras_lenet.tflite import inspection, metadata_writer
 
 ROWS, COLUMNS = 2, 4
-"""The block of pixels that becomes the channels of one."""
+"""Height and width of the block of pixels that becomes the channels of one pixel."""
 PLACES = ROWS * COLUMNS
 WINDOW = 4
 """Pixels of a 2×2 pooling; a block has two such windows."""
-_IMAGES_AND_CHANNELS = (3, 1, 2, 0)
-"""The permutation between images and channels, its own inverse."""
+_SWAP = (3, 1, 2, 0)
+"""The permutation that swaps images and channels."""
 
 
 def any_batch(content: bytes) -> bytes:
     """Let the RESHAPE ops of a .tflite take any number of images.
 
-    Interpreters can resize the input to any batch, but not a shape that is a constant.
+    An interpreter can resize the input, but not a shape that is a constant in the file.
     """
     graph = _Graph(content)
     reshapes = [operator for operator in graph.operators if graph.name(operator) == "RESHAPE"]
@@ -41,7 +38,7 @@ def any_batch(content: bytes) -> bytes:
 def optimize(content: bytes) -> bytes:
     """Optimize the layout of an int8 or uint8 .tflite for kernels that compute several channels.
 
-    XNNPACK pads a tensor of one channel, so that the first layers take most of a LeNet's time. The
+    XNNPACK pads a tensor of one channel, so the first layers take most of a LeNet's time. The
     optimized layout makes channels of
 
     - images: RESIZE_BILINEAR takes (1, 28, 28, N) instead of (N, 28, 28, 1), between two TRANSPOSE;
@@ -56,8 +53,8 @@ def optimize(content: bytes) -> bytes:
     processors that compute one product at a time, such as microcontrollers, need the plain layout.
 
     Returns:
-        The new .tflite without appended files; the same bytes where nothing suits, as with another
-        channel count, padding, stride or pooling, or with float.
+        The new .tflite without appended files, or the same bytes if nothing suits: another channel
+        count, padding, stride or pooling, or a float file.
     """
     graph = _Graph(content)
     done = [_resize_as_channels(graph), _space_to_depth(graph)]
@@ -114,13 +111,12 @@ class _Graph:
         operator, argument = schema.OperatorT(), schema.TensorT()
         if kind == "RESHAPE":
             shape, values = tuple(how), np.array([-1, *how[1:]], np.int32)
-            operator.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions
             operator.builtinOptions = schema.ReshapeOptionsT()
             operator.builtinOptions.newShape = values
         else:
             shape, values = tuple(self.shape(source)[i] for i in how), np.array(how, np.int32)
-            operator.builtinOptionsType = schema.BuiltinOptions.TransposeOptions
             operator.builtinOptions = schema.TransposeOptionsT()
+        operator.builtinOptionsType = getattr(schema.BuiltinOptions, f"{kind.title()}Options")
         if target is None:
             target = self.tensor_like(source, shape)
         argument.type = schema.TensorType.INT32
@@ -159,12 +155,11 @@ def _resize_as_channels(graph: _Graph) -> bool:
         return False
     resize = graph.operators[position]
     (source, size), target = map(int, resize.inputs), int(resize.outputs[0])
-    done = position > 0 and graph.name(graph.operators[position - 1]) == "TRANSPOSE"
-    if done or not graph.is_int8(source) or graph.shape(source)[3] != 1:
+    if not graph.is_int8(source) or graph.shape(source)[3] != 1:
         return False
-    before = graph.rearrange("TRANSPOSE", source, _IMAGES_AND_CHANNELS)
+    before = graph.rearrange("TRANSPOSE", source, _SWAP)
     resized = graph.tensor_like(target, graph.shape(target))
-    after = graph.rearrange("TRANSPOSE", resized, _IMAGES_AND_CHANNELS, target)
+    after = graph.rearrange("TRANSPOSE", resized, _SWAP, target)
     resize.inputs, resize.outputs = _indices(before.outputs[0], size), _indices(resized)
     graph.operators[position : position + 1] = [before, resize, after]
     return True
@@ -209,7 +204,7 @@ def _space_to_depth(graph: _Graph) -> bool:
 def _suits(graph: _Graph, convolution: Any) -> bool:
     """Return whether `optimize` can change this convolution, with a size that blocks divide."""
     options, operators = convolution.builtinOptions, graph.operators
-    image, weights = map(int, convolution.inputs[:2])
+    image = int(convolution.inputs[0])
     readers = [operator for operator in operators if convolution.outputs[0] in operator.inputs]
     following = operators[operators.index(convolution) + 1 :][:1]
     if not readers or readers != following or graph.name(following[0]) != "MAX_POOL_2D":
@@ -221,8 +216,6 @@ def _suits(graph: _Graph, convolution: Any) -> bool:
     _, target_height, target_width, _ = graph.shape(int(convolution.outputs[0]))
     return (
         graph.is_int8(image)
-        and graph.is_int8(weights)
-        and len(convolution.inputs) == 3
         and (channels, steps, window) == (1, [1, 1, 1, 1], [2, 2, 2, 2])
         and options.padding == pooling.padding == schema.Padding.VALID
         and not (height % ROWS or width % COLUMNS or target_height % ROWS or target_width % COLUMNS)

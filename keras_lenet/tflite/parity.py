@@ -1,4 +1,4 @@
-"""Parity of the kernel sets: one quantized file on each of them, and on a microcontroller's."""
+"""Parity of the kernel sets, LiteRT's and TensorFlow Lite Micro's: one file's outputs on each."""
 
 from __future__ import annotations
 
@@ -24,36 +24,19 @@ ARENA = 64 << 10
 
 
 @dataclass(frozen=True)
-class Flip:
-    """An image that two kernel sets put in different classes, with the output of each class."""
-
-    image: int
-    expected: int
-    expected_output: int
-    found: int
-    found_output: int
-
-    def __str__(self) -> str:
-        return (
-            f"image {self.image}: {self.found} ({self.found_output}) instead of {self.expected} "
-            f"({self.expected_output})"
-        )
-
-
-@dataclass(frozen=True)
 class Parity:
-    """One kernel set's outputs beside XNNPACK's.
+    """The outputs of one kernel set beside XNNPACK's.
 
     Attributes:
         kernels: the kernel set.
-        flips: the images in another class.
+        flips: the images in another class, each as a line of text.
         largest: largest difference of any output, in units of the last place.
         unequal: number of images on which any output differs.
         arena: bytes of arena used by TensorFlow Lite Micro; None for the others.
     """
 
     kernels: str
-    flips: tuple[Flip, ...]
+    flips: tuple[str, ...]
     largest: int
     unequal: int
     arena: int | None = None
@@ -72,7 +55,7 @@ def compare(path: Path, images: NDArray[np.uint8]) -> list[Parity]:
     """
     classifier = Classifier(path)
     if not classifier.output.scale:
-        raise Error(f"{path}: its output is float32; parity is between int8 or uint8 outputs")
+        raise Error(f"{path}: expected int8 or uint8 outputs, found float32")
     expected = classifier.raw(images)
     found = [Parity("xnnpack", (), 0, 0)]
     for kernels in get_args(Kernels)[1:]:
@@ -100,38 +83,17 @@ def softmax_bound(path: Path) -> int | None:
     return None
 
 
-def markdown(found: list[Parity]) -> str:
-    """Return the comparison as a Markdown table, followed by the images in another class."""
-    lines = [
-        "| kernel set | images in another class | largest difference | images with any | arena |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for row in found:
-        arena = f"{row.arena:,} bytes" if row.arena else ""
-        lines.append(
-            f"| {row.kernels} | {len(row.flips)} | {row.largest} | {row.unequal:,} | {arena} |"
-        )
-    changed = [
-        f"{row.kernels}, another class (output): " + "; ".join(map(str, row.flips))
-        for row in found
-        if row.flips
-    ]
-    if found[-1].kernels != MICRO:
-        changed.append(f"TensorFlow Lite Micro was not run: {INSTALL}")
-    return "\n".join([*lines, "", *changed] if changed else lines)
-
-
 def _compared(
     kernels: str, outputs: NDArray[Any], expected: NDArray[Any], arena: int | None = None
 ) -> Parity:
     difference = np.abs(outputs.astype(np.int32) - expected)
     before, after = expected.argmax(1), outputs.argmax(1)
-    flips = [
-        Flip(i, int(before[i]), int(expected[i].max()), int(after[i]), int(outputs[i].max()))
-        for i in np.flatnonzero(before != after).tolist()
-    ]
+    flips = tuple(
+        f"image {i}: {after[i]} ({outputs[i].max()}) instead of {before[i]} ({expected[i].max()})"
+        for i in np.flatnonzero(before != after)
+    )
     unequal = int(difference.any(axis=1).sum())
-    return Parity(kernels, tuple(flips), int(difference.max()), unequal, arena)
+    return Parity(kernels, flips, int(difference.max()), unequal, arena)
 
 
 def run_micro(path: Path, inputs: NDArray[Any]) -> tuple[NDArray[Any], int]:
@@ -168,7 +130,7 @@ def run_micro(path: Path, inputs: NDArray[Any]) -> tuple[NDArray[Any], int]:
 
 
 def arena(path: Path) -> tuple[int, str]:
-    """Return the bytes of RAM that the interpreter takes for a file, and the source of the figure.
+    """Return the bytes of RAM that TensorFlow Lite Micro needs, and the source of the figure.
 
     Raises:
         Error: the interpreter is installed, but lacks an op of the file, or memory.

@@ -1,11 +1,12 @@
-"""Generated C: bytes that differ from LiteRT's reference kernels', and what processors take.
+"""Generated C: bytes that differ from LiteRT's reference kernels', and its footprint.
 
-How fast it is on this host is a row of the benchmark `inference`.
+The benchmark `inference` measures its speed on this host.
 """
 
 from __future__ import annotations
 
 import ctypes
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -15,13 +16,13 @@ import numpy as np
 from measure import EXPORTED, Row, mnist
 from numpy.typing import NDArray
 
-from keras_lenet.deploy import footprint
-from keras_lenet.deploy.c import bundle
+from keras_lenet.deploy import c, footprint
 from keras_lenet.edge.classifier import Classifier
 
 RANDOM, EMULATED, QUICK = 100_000, 1_000, 100
 MODEL = EXPORTED / "microcontroller" / "lenet5_int8_plain.tflite"
-NAME = bundle.identifier(MODEL)
+NAME = "lenet5"
+AARCH64 = ("aarch64-linux-gnu-gcc", "qemu-aarch64")
 MANY = f"""\
 #include "{NAME}.h"
 void many(const uint8_t *images, int8_t *probabilities, int count)
@@ -40,14 +41,8 @@ def rows(quick: bool) -> list[Row]:
     noise = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
     with tempfile.TemporaryDirectory() as temporary:
         generated = Path(temporary)
-        write(generated, images[:10])
+        c.write(MODEL, generated)
         return [*here(generated, images, noise), *elsewhere(generated, images[:EMULATED])]
-
-
-def write(generated: Path, images: NDArray[np.uint8]) -> None:
-    """Write the C of the published model into a folder."""
-    names = [f"image {number}" for number in range(len(images))]
-    bundle.write(MODEL, images, names, generated)
 
 
 def compiled(generated: Path, options: str) -> Callable[[NDArray[np.uint8]], NDArray[np.int8]]:
@@ -79,34 +74,41 @@ def elsewhere(generated: Path, images: NDArray[np.uint8]) -> list[Row]:
     """Measure on emulated processors: bytes that differ, flash, RAM, stack, instructions."""
     expected = Classifier(MODEL, kernels="reference").raw(images)
     (generated / "images").write_bytes(images.tobytes())
-    different, instructions = [], []
-    for target in footprint.TARGETS:
-        name = f"{len(images):,} test images, {target.name}, emulated"
-        rows = [
-            Row("different bytes", name, "bytes"),
-            Row("instructions an image", target.name, ""),
-        ]
-        if target.missing:
-            for row in rows:
-                row.note = f"not installed: {target.missing}"
+    cortex = (footprint.COMPILER, footprint.EMULATOR)
+    rows = []
+    for core in (*footprint.CORES, "AArch64"):
+        row = Row("different bytes", f"{len(images):,} test images, {core}, emulated", "bytes")
+        missing = absent(AARCH64 if core == "AArch64" else cortex)
+        if missing:
+            row.note = f"not installed: {missing}"
         else:
-            rows[0].median = different_bytes(target, generated, expected)
-            rows[1].median = footprint.instructions(target, generated, NAME)
-        different.append(rows[0])
-        instructions.append(rows[1])
-    costs = [Row("Cortex-M4, -O2", "all", "", note=f"not installed: {footprint.M4.missing}")]
-    if not footprint.M4.missing:
-        labels = ("flash: code and weights", "RAM: static", "stack, at most")
-        values = footprint.memory(generated, NAME)
-        pairs = zip(labels, values, strict=True)
-        costs = [Row("Cortex-M4, -O2", label, "bytes", value) for label, value in pairs]
-    return [*different, *costs, *instructions]
+            row.median = different_bytes(core, generated, expected)
+        rows.append(row)
+    if missing := absent(cortex):
+        return [*rows, Row("Cortex-M4, -O2", "all", "", note=f"not installed: {missing}")]
+    labels = ("flash: code and weights", "RAM: static", "stack, at most")
+    for label, size in zip(labels, footprint.memory(generated, NAME), strict=True):
+        rows.append(Row("Cortex-M4, -O2", label, "bytes", size))
+    for core in footprint.CORES:
+        count = footprint.instructions(core, generated, NAME)
+        rows.append(Row("instructions an image", core, "", count))
+    return rows
 
 
-def different_bytes(target: footprint.Target, generated: Path, expected: NDArray[np.int8]) -> int:
+def absent(tools: tuple[str, ...]) -> str | None:
+    return next((tool for tool in tools if not shutil.which(tool)), None)
+
+
+def different_bytes(core: str, generated: Path, expected: NDArray[np.int8]) -> int:
+    program = generated / "program"
     sources = [generated / f"{NAME}_test.c", generated / f"{NAME}.c"]
-    footprint.build(target, sources, generated / "program")
-    command = footprint.emulated(target, generated / "program", "images", "answers")
+    command = [AARCH64[1], str(program), "images", "answers"]
+    if core == "AArch64":
+        compiler = [AARCH64[0], "-O3", "-static", *footprint.STRICT]
+        subprocess.run([*compiler, "-o", program, *sources], check=True)
+    else:
+        footprint.build(core, sources, program)
+        command = footprint.emulated(core, program, "images", "answers")
     subprocess.run(command, cwd=generated, check=True, stdout=subprocess.DEVNULL)
     scores = np.fromfile(generated / "answers", np.int8).reshape(-1, 20)[:, 10:]
     return int((scores != expected).sum())

@@ -1,4 +1,4 @@
-"""The programs that run the published files, each in a virtual environment of its own.
+"""Runtimes other than our own on the published files, each in its own virtual environment.
 
     KERAS_LENET_DATA=… python tests/benchmarks/clients.py [CLIENT ...]
 
@@ -47,15 +47,11 @@ CLIENTS = {
     "OpenVINO": ("openvino", {"CPU": "openvino"}),
     "ONNX Runtime": ("tf2onnx onnxruntime tensorflow tf_keras", {"by tf2onnx": "onnx"}),
     "TVM": ("apache-tvm tflite psutil", {"Relax, LLVM": "tvm"}),
-    "netron": ("netron numpy playwright", {"the page": "netron"}),
 }
-"""What pip installs; and by the way of running it, the function of this module. The standard comes
-first."""
-NOT_RUN = {
-    "MediaPipe ImageClassifier": "refuses models with one channel; seen in 1.2, not run here",
-    "TensorFlow Lite Task Library": "refuses models with one channel; "
-    "no wheels of tflite-support for Python 3.12 and later, not run here",
-}
+"""The packages that pip installs, and the function of this module for each way of running them. The
+standard comes first."""
+NOT_RUN = ("MediaPipe ImageClassifier", "TensorFlow Lite Task Library")
+"""Clients whose rows were written by hand: they refuse models with one channel."""
 
 
 def main() -> None:
@@ -68,17 +64,12 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     np.save(FOLDER / "images.npy", measure.mnist("test").images[:])
     names = sys.argv[1:] or list(CLIENTS)
-    record = json.loads(RECORD.read_text()) if sys.argv[1:] else {"rows": []}
-    if not sys.argv[1:]:
-        record["rows"] = [{"client": name, "note": note} for name, note in NOT_RUN.items()]
-    order = [*CLIENTS, *NOT_RUN]
+    rows = [row for row in json.loads(RECORD.read_text())["rows"] if row["client"] not in names]
     for name in names:
-        kept = [row for row in record["rows"] if row["client"] != name]
-        record["rows"] = sorted(
-            kept + client_rows(name, *CLIENTS[name]), key=lambda row: order.index(row["client"])
-        )
-        record |= {"cpu": measure.machine()["cpu"], "python": platform.python_version()}
-        RECORD.write_text(json.dumps(record, indent=1) + "\n")
+        rows += client_rows(name, *CLIENTS[name])
+    rows = [row for client in (*CLIENTS, *NOT_RUN) for row in rows if row["client"] == client]
+    machine = {"cpu": measure.machine()["cpu"], "python": platform.python_version()}
+    RECORD.write_text(json.dumps({"rows": rows, **machine}, indent=1) + "\n")
 
 
 def client_rows(name: str, packages: str, functions: dict[str, str]) -> list[dict[str, Any]]:
@@ -105,8 +96,7 @@ def client_rows(name: str, packages: str, functions: dict[str, str]) -> list[dic
 
 def compared(python: Path, name: str, how: str, function: str, file: str) -> dict[str, Any]:
     """Run a file in a client's environment; return what differs from the standard, or why not."""
-    # The SavedModel is float, as this file is.
-    same = "lenet5_float32.tflite" if file == SAVED_MODEL else file
+    same = "lenet5_float32.tflite" if file == SAVED_MODEL else file  # both are float
     out = outputs(name, how, file)
     out.unlink(missing_ok=True)
     result = quietly(python, __file__, "--run", function, EXPORTED / file, out)
@@ -114,8 +104,6 @@ def compared(python: Path, name: str, how: str, function: str, file: str) -> dic
         cause = f"signal {-result.returncode}" if result.returncode < 0 else ""
         return {"note": f"does not run: {cause or last_line(result.stderr)}"}
     found = np.load(out)
-    if found.ndim < 2:
-        return {"note": f"opens it: {int(found)} nodes"}
     standard = np.load(outputs(NEWEST, STANDARD, same))
     distance = np.abs(found - standard)  # in units of 1/256; float ones count from half a unit
     return {
@@ -239,25 +227,6 @@ def tvm(path: str, images: Any) -> Any:
     return batches(
         images, dtype, lambda batch: machine["main"](compiler.runtime.tensor(batch)).numpy()
     )
-
-
-def netron(path: str, _: Any) -> Any:
-    """Open a file in netron's page; return the number of nodes that it draws."""
-    import netron as viewer
-    from playwright.sync_api import sync_playwright
-
-    host, port = viewer.start(path, browse=False)
-    url = f"http://{host}:{port}"
-    with sync_playwright() as browsers:
-        options = {"executable_path": "/usr/bin/chromium", "args": ["--no-sandbox"]}
-        context = browsers.chromium.launch(**options).new_context()
-        context.add_cookies([{"name": "consent", "value": "yes", "url": url}])
-        page = context.new_page()
-        page.goto(url)
-        page.wait_for_selector(".graph-node", state="attached", timeout=120_000)
-        count = page.locator(".graph-node").count()
-    viewer.stop()
-    return np.array(count)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ static void @name@(const @type@ *input, int8_t *output)
                         sum += weights[i * @wide@ + j] * READ(corner[(i * @width@ + j) * @channels@ + c]);
                     }
                 }
-                sum = scale_twice(@total@, @name@_multiplier[c], @name@_shift[c]);
+                sum = @scale@(sum, @name@_multiplier[c], @name@_shift[c]);
                 *output++ = limit(sum @offset@, @low@, @high@);
             }
         }

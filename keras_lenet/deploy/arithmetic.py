@@ -159,26 +159,22 @@ def _exponential(value: int) -> int:
     return result
 
 
-def interpolation(size: int, target: int, half: bool, corners: bool) -> tuple[list[int], list[int]]:
-    """Return the inputs of RESIZE_BILINEAR's integer kernel along one axis.
+def interpolation(size: int, target: int) -> tuple[list[int], list[int]]:
+    """Return the inputs of RESIZE_BILINEAR along one axis, with half-pixel centres.
 
     Args:
-        size: of the input.
-        target: of the output.
-        half: half-pixel centres.
-        corners: corners aligned.
+        size: length of the input, at least 2.
+        target: length of the output.
 
     Returns:
         For each output the lower of two neighbouring inputs, and 1024 times the weight of the upper
         one.
     """
     scale = (1024 * size + target // 2) // target
-    if corners and target > 1:
-        scale = (1024 * (size - 1) + (target - 1) // 2) // (target - 1)
     lower, weights = [], []
     for position in range(target):
-        place = position * scale + (scale // 2 - 512 if half else 0)
-        place = min(max(place, 0), 1024 * (size - 1))  # beyond the edges both neighbours are one
-        lower.append(min(place // 1024, max(size - 2, 0)))
+        place = position * scale + scale // 2 - 512
+        place = min(max(place, 0), 1024 * (size - 1))
+        lower.append(min(place // 1024, size - 2))
         weights.append(place - 1024 * lower[-1])
     return lower, weights
