@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw, ImageFont
 from waitress import wasyncore
 
-from keras_lenet.data import catalogue, reading
+from keras_lenet.data import catalogue
 from keras_lenet.draw.server import listen
 from keras_lenet.edge.classifier import Classifier
 
@@ -98,17 +98,12 @@ def write_idx(path: Path, array: np.ndarray, level: int = 9) -> None:
     path.write_bytes(gzip.compress(content, level, mtime=0) if path.suffix == ".gz" else content)
 
 
-def write_emnist(folder: Path, monkeypatch, count: int = 20) -> np.ndarray:
-    """Write `count` images as EMNIST is published, and expect so many; return them upright."""
-    dataset = catalogue.DATASETS["emnist_digits"]
-    images, labels = draw_digits(count, 0)
-    known = {}
-    for kind, array in (("images", images.transpose(0, 2, 1)), ("labels", labels)):
-        files = getattr(dataset, kind)
-        for file in files.values():
+def write_emnist(folder: Path) -> np.ndarray:
+    """Write 20 images as EMNIST is published; return them upright."""
+    images, labels = draw_digits(20, 0)
+    for pair in catalogue.DATASETS["emnist_digits"].files.values():
+        for file, array in zip(pair, (images.transpose(0, 2, 1), labels), strict=True):
             write_idx(folder / f"{file.name}.gz", array)
-        known[kind] = {split: replace(file, count=count) for split, file in files.items()}
-    monkeypatch.setitem(catalogue.DATASETS, "emnist_digits", replace(dataset, **known))
     return images
 
 
@@ -132,15 +127,6 @@ def shared_folder(tmp_path_factory) -> Path:
 def synthetic(tmp_path_factory) -> Path:
     """A folder of synthetic IDX files; not to be changed."""
     return write_dataset(tmp_path_factory.mktemp("synthetic"))
-
-
-@pytest.fixture(scope="session")
-def mapped(tmp_path_factory, synthetic) -> Path:
-    """The images of `synthetic` in uncompressed files, which are mapped; not to be changed."""
-    folder = tmp_path_factory.mktemp("mapped")
-    for path in synthetic.iterdir():
-        (folder / path.name.removesuffix(".gz")).write_bytes(reading.read_bytes(path))
-    return folder
 
 
 def keras_lenet(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

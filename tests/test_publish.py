@@ -201,11 +201,8 @@ def test_seeds_are_run_upwards_from_the_recipes_own_each_in_a_folder_of_its_own(
 def clothing(tmp_path, monkeypatch):
     """Files named as Fashion-MNIST's, which show digits, taken for it: the folder of them."""
     known = catalogue.DATASETS["fashion_mnist"]
-    unverified = {
-        kind: {split: catalogue.File(file.name) for split, file in getattr(known, kind).items()}
-        for kind in ("images", "labels")
-    }
-    monkeypatch.setitem(catalogue.DATASETS, "fashion_mnist", replace(known, **unverified))
+    files = catalogue.find(str(tmp_path)).files  # of the same names, unverified
+    monkeypatch.setitem(catalogue.DATASETS, "fashion_mnist", replace(known, files=files))
     for part, count in (("train", 200), ("t10k", 60)):
         images, labels = draw_digits(count, count)
         write_idx(tmp_path / "fashion_mnist" / f"{part}-images-idx3-ubyte", images)

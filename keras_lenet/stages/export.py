@@ -20,7 +20,7 @@ from keras_lenet.recipe import ExportSettings
 from keras_lenet.stages import Context, quantize, train
 from keras_lenet.tflite import convert, metadata_writer
 from keras_lenet.tflite.contract import CONTRACT, MANIFEST, SIGNATURE, File, Manifest
-from keras_lenet.training import devices
+from keras_lenet.training import setup
 
 SAVED_MODEL, BUDGET, MICROCONTROLLER = "saved_model", "budget.md", "microcontroller"
 CALIBRATION = "calibration.json"
@@ -45,7 +45,7 @@ def run(context: Context[ExportSettings]) -> dict[str, Any]:
         Error: a converted file doesn't keep its contract, or its optimized layout answers
             otherwise than the plain one.
     """
-    devices.prepare_devices()
+    setup.prepare_devices()
     recipe = context.settings
     name, size = recipe.model.name, models.input_size(recipe.model)
     trained = train.load(context.inputs["train"])

@@ -129,7 +129,11 @@ TFLITE = [path.read_bytes() for path in sorted((ROOT / "exported").glob("*.tflit
 # By name: the function, what is changed, and the share of the inputs that IDX gets.
 TARGETS = {
     "IDX": (lambda content: reading.parse(content, 3 if content[3:4] == b"\3" else 1), IDX, 1),
-    "IDX files, gzip": (lambda content: reading.read(file_of(content, "x"), 3), GZIP, 0.001),
+    "IDX files, gzip": (
+        lambda content: reading.parse(reading.read_bytes(file_of(content, "x")), 3),
+        GZIP,
+        0.001,
+    ),
     "recipes": (lambda content: recipe.load(file_of(content, "recipe.toml")), TOML, 0.001),
     "--set": (
         lambda content: recipe.from_overrides("x", [content.decode(errors="replace")]),
