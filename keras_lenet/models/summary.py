@@ -250,8 +250,8 @@ def draw(summary: Summary) -> Figure:
     axis.set_axis_off()
     for shape in shapes:
         x, y = shape.front
-        for place in range(shape.count):
-            back = shape.reach * (1 - place / max(shape.count - 1, 1))
+        for number in range(shape.count):
+            back = shape.reach * (1 - number / max(shape.count - 1, 1))
             corner = (x - back, y + back)
             axis.add_patch(
                 Rectangle(corner, shape.width, shape.height, fc=shape.fill, ec="#333333", zorder=2)
