@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras
 import tiny
 from conftest import write_dataset
+from sklearn.linear_model import Ridge
 
 from keras_lenet import models
 from keras_lenet.data import augment, catalogue, loading, reading
@@ -46,13 +47,10 @@ def quantized(name):
     plain = quantize.to_tf_keras(models.deploy(trained, settings), settings)
     images, last = resized(name, LEARNT), plain.layers[-1]
     values = np.array(tf_keras.Model(plain.input, last.input)(images))
-    values -= (mean := values.mean(axis=0))
     targets = 10 * (np.eye(10)[digits().labels[LEARNT]] - 0.1)
-    # Ridge regression of the last layer, which doesn't magnify the rounding of untrained features.
-    gram = values.T @ values
-    ridge = 0.1 * np.trace(gram) / len(gram) * np.eye(len(gram))
-    kernel = np.linalg.solve(gram + ridge, values.T @ targets)
-    last.set_weights([kernel, -mean @ kernel])
+    # The penalty doesn't magnify the rounding of untrained features.
+    ridge = Ridge(0.1 * len(values) * values.var(axis=0).mean()).fit(values, targets)
+    last.set_weights([ridge.coef_.T, ridge.intercept_])
     model = quantize.fake_quantized(plain)
     quantize.set_ranges(model, plain, tf.data.Dataset.from_tensors((images, 0)))
     model(images[:1], training=True)  # sets the ranges of weights
