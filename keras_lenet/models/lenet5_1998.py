@@ -135,7 +135,7 @@ def loss(labels: Any, logits: Any) -> Any:
     the class of OOD examples.
 
     Args:
-        labels: integers, (N,) or (N, 1): 0 to 9, or 10 for no class.
+        labels: integers, (N,) or (N, 1): 0 to 9, or 10 for OOD examples.
         logits: float32, (N, 10).
 
     Returns:
