@@ -99,16 +99,15 @@ def write_idx(path: Path, array: np.ndarray, level: int = 9) -> None:
 
 
 def write_emnist(folder: Path, monkeypatch, count: int = 20) -> np.ndarray:
-    """Write `count` images in EMNIST's published form; return them upright."""
+    """Write `count` images as EMNIST is published, and expect so many; return them upright."""
     dataset = catalogue.DATASETS["emnist_digits"]
     images, labels = draw_digits(count, 0)
     known = {}
-    for kind, array in (("images", images.transpose(0, 2, 1)), ("labels", labels)):
-        files = getattr(dataset, kind)
-        for file in files.values():
+    for split, pair in dataset.files.items():
+        known[split] = tuple(replace(file, count=count) for file in pair)
+        for file, array in zip(pair, (images.transpose(0, 2, 1), labels), strict=True):
             write_idx(folder / f"{file.name}.gz", array)
-        known[kind] = {split: replace(file, count=count) for split, file in files.items()}
-    monkeypatch.setitem(catalogue.DATASETS, "emnist_digits", replace(dataset, **known))
+    monkeypatch.setitem(catalogue.DATASETS, "emnist_digits", replace(dataset, files=known))
     return images
 
 

@@ -1,7 +1,7 @@
-"""A stage killed before each single change that it makes to its folder, and then run again.
+"""A stage that is killed before each change that it makes to its folder, and then run again.
 
-Prints, as JSON, the number of places, and the faults found. The stage is a stand-in that, as a fit
-does, writes a checkpoint an epoch, and its result at the end.
+Prints the number of changes and the faults found, as JSON. The stage is a stand-in that writes a
+checkpoint an epoch, as a fit does, and its result at the end.
 """
 
 import importlib
@@ -21,12 +21,11 @@ CHANGES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod"}
 
 
 def work(context):
-    """Count epochs in the checkpoint, and in a log outside that no kill takes back."""
-    log = context.out.parent.parent / "log"
+    """Count epochs in the checkpoint, and in a log that no kill takes back."""
     checkpoint = context.out / artifacts.CHECKPOINT
     done = int(checkpoint.read_text()) if checkpoint.exists() else 0
     for epoch in range(done + 1, EPOCHS + 1):
-        with log.open("a") as file:
+        with (context.out.parent.parent / "log").open("a") as file:
             file.write(f"{epoch}\n")
         artifacts.write_bytes(checkpoint, str(epoch).encode())
     artifacts.write_json(context.out / "sub" / "result.json", context.settings.train.epochs)
@@ -56,16 +55,16 @@ def attempt(folder, epochs, kill_at):
     os._exit(0)
 
 
-def check(folder, epochs):
+def fault(folder):
     """What is wrong with the finished folder, in words."""
     stage = folder / "smoke" / "train"
     record = artifacts.Record.read(stage)
     files = {path.name for path in stage.rglob("*") if path.is_file()}
     if record is None or artifacts.damaged(stage, record.outputs):
-        return "not whole"
-    if json.loads((stage / "sub" / "result.json").read_text()) != epochs:
+        return "damaged"
+    if json.loads((stage / "sub" / "result.json").read_text()) != 20:
         return "the wrong result"
-    # What a kill in the very last step leaves is nobody's input, and goes with the next change.
+    # A kill in the very last step leaves these; the next change removes them.
     if files - {artifacts.CHECKPOINT, artifacts.IDENTITY} != {"result.json", "stage.json"}:
         return f"remains: {files}"
     computed = (folder / "log").read_text().split()
@@ -89,8 +88,8 @@ def main():
             if replacing and not any(result.exists() for result in results):
                 wrong.append(f"change {kill_at}: neither the old result nor the new one")
             attempt(folder, 20, 0)
-            if problem := check(folder, 20):
-                wrong.append(f"change {kill_at}, replacing {replacing}: {problem}")
+            if found := fault(folder):
+                wrong.append(f"change {kill_at}, replacing {replacing}: {found}")
             places += killed
             kill_at += 1
     print(json.dumps({"places": places, "wrong": wrong}))

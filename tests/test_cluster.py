@@ -25,54 +25,45 @@ from keras_lenet.training import cluster
 
 pytestmark = pytest.mark.slow
 
-COMMAND = sys.executable, "-m", "keras_lenet"
 PATIENCE = 900
 """Seconds, on a machine however busy, after which a process hangs."""
 
 
-def addresses(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-
-
 class Hosts:
-    """The same command on several hosts, which see one folder for runs."""
+    """The same command on two hosts, which see one folder for runs."""
 
     def __init__(self, folder, *arguments):
-        self.folder = folder
+        self.folder, self.logs = folder, [folder.parent / f"host-{index}.log" for index in (0, 1)]
         folder.mkdir(parents=True, exist_ok=True)
-        hosts = addresses(2)
-        self.processes = [self._start(index, hosts, arguments) for index in range(2)]
-
-    def _start(self, index, hosts, arguments):
-        task = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}
-        with self.log(index).open("w") as log:
-            return subprocess.Popen(
-                [*COMMAND, *map(str, arguments), "--runs", str(self.folder)],
-                env=os.environ | {"TF_CONFIG": json.dumps(task)},
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-            )
-
-    def log(self, index):
-        return self.folder.parent / f"host-{index}.log"
+        with socket.socket() as one, socket.socket() as two:
+            for each in (one, two):
+                each.bind(("127.0.0.1", 0))
+            hosts = [f"127.0.0.1:{each.getsockname()[1]}" for each in (one, two)]
+        command = [sys.executable, "-m", "keras_lenet", *map(str, arguments), "--runs", str(folder)]
+        self.processes = []
+        for index, path in enumerate(self.logs):
+            task = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}
+            environment = os.environ | {"TF_CONFIG": json.dumps(task)}
+            with path.open("w") as log:
+                process = subprocess.Popen(
+                    command, env=environment, stdout=subprocess.DEVNULL, stderr=log
+                )
+            self.processes.append(process)
 
     def said(self, index):
-        return self.log(index).read_text()
+        return self.logs[index].read_text()
 
-    def wait(self):
-        """The exit status of each."""
+    def end(self, *expected):
+        """Wait for these exit statuses."""
         try:
-            return [process.wait(PATIENCE) for process in self.processes]
+            found = [process.wait(PATIENCE) for process in self.processes]
         finally:
             for process in self.processes:
                 process.kill()
+        assert found == list(expected), self.said(0) + self.said(1)
 
     def wait_for(self, text):
-        """Until the chief has said it."""
+        """Wait until the chief has said it."""
         end = time.monotonic() + PATIENCE
         while text not in self.said(0):
             assert self.processes[0].poll() is None, self.said(0)
@@ -91,15 +82,12 @@ def arguments(synthetic):
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory, arguments):
-    """Two hosts that share one folder for runs."""
-    folder = tmp_path_factory.mktemp("together") / "runs"
-    hosts = Hosts(folder, *arguments)
-    assert hosts.wait() == [0, 0], hosts.said(0) + hosts.said(1)
+    hosts = Hosts(tmp_path_factory.mktemp("together") / "runs", *arguments)
+    hosts.end(0, 0)
     return hosts
 
 
-def test_two_hosts_train_as_one(together, tmp_path, arguments):
-    """The same losses, but for the order of sums; and the chief alone leaves anything."""
+def test_two_hosts_train_as_one_and_the_chief_alone_writes(together, tmp_path, arguments):
     alone = keras_lenet(*arguments, "--runs", tmp_path)
     assert alone.returncode == 0, alone.stderr
     found, expected = history(together.folder), history(tmp_path)
@@ -113,35 +101,26 @@ def test_two_hosts_train_as_one(together, tmp_path, arguments):
     assert names[0] == names[1]
 
 
-def test_a_host_that_dies_ends_the_rest_and_nothing_is_lost(together, tmp_path, arguments):
-    folder = tmp_path / "runs"
-    hosts = Hosts(folder, *arguments)
+def test_training_resumes_after_a_host_died(together, tmp_path, arguments):
+    hosts = Hosts(tmp_path / "runs", *arguments)
     hosts.wait_for("train epoch 1/8")
     hosts.processes[1].send_signal(signal.SIGKILL)
-    assert hosts.wait() == [1, -signal.SIGKILL], hosts.said(0)
+    hosts.end(1, -signal.SIGKILL)
     assert "keras-lenet: one of the 2 hosts of TF_CONFIG is gone: start" in hosts.said(0)
-    again = Hosts(folder, *arguments)
-    assert again.wait() == [0, 0], again.said(0) + again.said(1)
-    assert "train: resuming after epoch" in again.said(0)
-    assert "train: resuming after epoch" in again.said(1)
-    assert history(folder) == history(together.folder)
+    again = Hosts(tmp_path / "runs", *arguments)
+    again.end(0, 0)
+    assert all("train: resuming after epoch" in again.said(index) for index in (0, 1))
+    assert history(again.folder) == history(together.folder)
     first, second = (
-        keras.models.load_model(one / "smoke" / "train" / "model.keras").get_weights()
-        for one in (folder, together.folder)
+        keras.models.load_model(one.folder / "smoke" / "train" / "model.keras").get_weights()
+        for one in (again, together)
     )
     for values, others in zip(first, second, strict=True):
         np.testing.assert_array_equal(values, others)
 
 
-def test_what_is_trained_is_up_to_date_on_every_host(together, arguments):
-    hosts = Hosts(together.folder, *arguments)
-    assert hosts.wait() == [0, 0], hosts.said(0) + hosts.said(1)
-    assert "smoke: everything is up to date" in hosts.said(0)
-    assert "this host has done its part" in hosts.said(1)
-
-
 class Chief:
-    """Stands for the hosts, as one that is not the chief sees them: they agree on `numbers`."""
+    """Stand-in for the hosts as a follower sees them: they agree on `numbers`."""
 
     is_chief = False
 
@@ -173,7 +152,7 @@ def begun(run):
     return pipeline._number(run, TRAIN)
 
 
-def test_the_others_have_what_the_chief_has_and_leave_nothing(tmp_path, synthetic, monkeypatch):
+def test_followers_resume_from_the_chiefs_files_and_write_nothing(tmp_path, synthetic, monkeypatch):
     number = begun(opened(tmp_path, synthetic))
     seen = []
 
@@ -202,13 +181,14 @@ def test_a_host_with_another_recipe_or_other_data_is_refused(tmp_path, synthetic
         pipeline.execute(run, [TRAIN])
 
 
-def test_several_hosts_train_and_nothing_else(tmp_path, synthetic):
+def test_several_hosts_only_train(tmp_path, synthetic):
     run = opened(tmp_path, synthetic, hosts=Chief())
     with pytest.raises(Error, match="TF_CONFIG is for training alone: run with --until train"):
         pipeline.execute(run, pipeline.select(None, None))
 
 
 CONFIG = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}}
+ONE = {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}
 
 
 def named(monkeypatch, config):
@@ -216,17 +196,12 @@ def named(monkeypatch, config):
     return cluster.of_environment()
 
 
-def test_the_chief_comes_first(monkeypatch):
-    task = {"type": "worker", "index": 1}
-    found = named(monkeypatch, CONFIG | {"task": task})
+def test_tf_config_names_the_hosts_chief_first(monkeypatch):
+    found = named(monkeypatch, CONFIG | {"task": {"type": "worker", "index": 1}})
     assert found == cluster.Cluster(("a:1", "b:1", "c:1"), 2)
     assert not found.is_chief
     assert named(monkeypatch, CONFIG | {"task": {"type": "chief", "index": 0}}).is_chief
-
-
-def test_one_host_is_no_cluster(monkeypatch):
-    config = {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}
-    assert named(monkeypatch, config) is None
+    assert named(monkeypatch, ONE) is None
     assert named(monkeypatch, "") is None
 
 
@@ -237,10 +212,9 @@ def test_one_host_is_no_cluster(monkeypatch):
         "[]",
         {"cluster": {"worker": ["a:1", "b:1"]}},
         CONFIG | {"task": {"type": "worker", "index": 2}},
-        CONFIG | {"task": {"type": "ps", "index": 0}},
         {"cluster": {"worker": 2}, "task": {"type": "worker", "index": 0}},
     ],
 )
-def test_what_names_no_hosts_is_told_in_one_line(monkeypatch, config):
+def test_a_malformed_tf_config_is_an_error_in_one_line(monkeypatch, config):
     with pytest.raises(Error, match=r"TF_CONFIG = .*: expected, on the first of two hosts"):
         named(monkeypatch, config)

@@ -1,4 +1,4 @@
-"""Teachers: how they are trained, and what they answer to which images."""
+"""Teachers: their training and their logits."""
 
 import keras
 import numpy as np
@@ -31,9 +31,11 @@ def dataset(tmp_path_factory):
     return write_dataset(tmp_path_factory.mktemp("few"), train=40, test=10)
 
 
-def distilled(dataset, augment=OWN, outliers=0.1, training=TEACHERS_TRAINING):
+def distilled(dataset, augment=OWN, outliers=0.1):
     """A recipe of two teachers, none of whose settings but `augment` are the student's."""
-    distill = Distill(model="tiny", teachers=2, seed=3, rounds=2, augment=augment, train=training)
+    distill = Distill(
+        model="tiny", teachers=2, seed=3, rounds=2, augment=augment, train=TEACHERS_TRAINING
+    )
     return tiny.recipe(
         dataset,
         distill=distill,
@@ -57,68 +59,50 @@ def taught(dataset, tmp_path_factory):
     return wanted, distill.run(tiny.context(wanted, folder)), folder
 
 
-def test_the_stage_leaves_teachers_and_answers(taught):
-    _, _, folder = taught
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert names == {
-        "round-000.npy", "round-001.npy", "validation.npy",
-        "teacher-0/checkpoint.npz", "teacher-0/history.csv", "teacher-0/model.keras",
-        "teacher-1/checkpoint.npz", "teacher-1/history.csv", "teacher-1/model.keras",
-    }  # fmt: skip
-
-
-def assert_trained_alone(dataset, folder, number, out, augment, outliers):
-    """A teacher has the weights of a model that is trained on labels by the same settings."""
-    alone = tiny.recipe(
+@pytest.mark.parametrize(
+    ("number", "augment", "outliers"), [(0, OWN, 0.1), (1, None, 0.0)], ids=["own", "student's"]
+)
+def test_a_teacher_is_trained_on_labels_with_its_own_settings(
+    dataset, tmp_path, number, augment, outliers
+):
+    """Without an augmentation of its own, with the student's; never on degraded images."""
+    found, alone = tmp_path / "found", tmp_path / "alone"
+    distill.run(tiny.context(distilled(dataset, augment, outliers), found))
+    wanted = tiny.recipe(
         dataset,
-        augment=augment,
+        augment=augment or STUDENT,
         seed=3 + number,
         train=TEACHERS_TRAINING,
         data={"outliers": outliers},
     )
-    train.run(tiny.context(alone, out))
-    expected = keras.models.load_model(out / "model.keras").get_weights()
-    for values, others in zip(teachers_of(folder)[number].get_weights(), expected, strict=True):
+    train.run(tiny.context(wanted, alone))
+    expected = keras.models.load_model(alone / "model.keras").get_weights()
+    for values, others in zip(teachers_of(found)[number].get_weights(), expected, strict=True):
         np.testing.assert_array_equal(values, others)
 
 
-def test_a_teacher_is_fitted_by_its_own_settings_and_outliers(dataset, taught, tmp_path):
-    """Never to degraded images."""
-    assert_trained_alone(dataset, taught[2], 0, tmp_path, OWN, outliers=0.1)
-
-
-def test_teachers_without_augmentation_have_the_students(dataset, tmp_path, capsys):
-    distill.run(tiny.context(distilled(dataset, None, outliers=0.0), tmp_path / "found"))
-    said = " ".join(capsys.readouterr().err.split())
-    assert "device: CPU" in said
-    assert "teacher 1 of 2 epoch 2/2: loss" in said
-    assert "teacher 2 of 2 epoch 2/2: loss" in said
-    assert_trained_alone(dataset, tmp_path / "found", 1, tmp_path / "alone", STUDENT, outliers=0.0)
-
-
-def answers(folder, images):
-    """The mean of both teachers' logits."""
+def mean_logits(folder, images):
     first, second = (model(images).numpy() for model in teachers_of(folder))
     assert not np.allclose(first, second, atol=0.1)
     return (first + second) / 2
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_answers_are_mean_logits_of_the_images_as_the_student_sees_them(taught, number):
-    """Warped by the student's augmentation and the round, in order, outliers last, not degraded."""
+def test_logits_are_means_for_the_images_as_the_student_sees_them(taught, number):
+    """Augmented by the student's settings and the round, in order, outliers last, not degraded."""
     wanted, _, folder = taught
     mixed = loading.with_outliers(tiny.splits(wanted)[0], 0.1, 3)
-    seen = loading.warped_in_order(mixed, STUDENT, size=28, seed=3, epoch=number)
+    seen = loading.augmented_in_order(mixed, STUDENT, size=28, seed=3, epoch=number)
     images = np.concatenate(list(seen.as_numpy_iterator()))
     found = np.load(folder / f"round-{number:03}.npy")
     assert (found.shape, found.dtype) == ((33, 10), np.float16)
-    np.testing.assert_allclose(found, answers(folder, images), rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(found, mean_logits(folder, images), rtol=2e-3, atol=2e-3)
 
 
-def test_validation_images_are_answered_as_they_are(taught):
+def test_validation_images_are_not_augmented(taught):
     wanted, summary, folder = taught
     validation = tiny.splits(wanted)[1]
-    expected = answers(folder, validation.images[..., np.newaxis] / np.float32(255))
+    expected = mean_logits(folder, validation.images[..., np.newaxis] / np.float32(255))
     found = np.load(folder / "validation.npy")
     assert (found.shape, found.dtype) == ((10, 10), np.float16)
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
@@ -132,20 +116,20 @@ def test_validation_images_are_answered_as_they_are(taught):
     }
 
 
-def test_an_interrupted_stage_goes_on(taught, tmp_path, capsys, monkeypatch):
-    """Teachers and rounds that are there are kept; the others are as they would have been."""
+def test_an_interrupted_stage_resumes(taught, tmp_path, capsys):
+    """Finished teachers and rounds are kept; the others are as they would have been."""
     wanted, summary, whole = taught
     context = tiny.context(wanted, tmp_path)
     distill.run(context)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "device: CPU" in said
+    assert "teacher 2 of 2 epoch 2/2: loss" in said
     np.save(tmp_path / "round-000.npy", np.zeros(3))
     (tmp_path / "round-001.npy").unlink()
-    capsys.readouterr()
-    bar = tiny.Bar(monkeypatch)
     assert distill.run(context) == summary
     said = capsys.readouterr().err
     assert "teacher 1 of 2: resuming after epoch 2" in said
     assert "teacher 2 of 2: resuming after epoch 2" in said
-    assert bar.told == [("distill", {"total": 2}), ("task", "advanced"), ("task", "advanced")]
     np.testing.assert_array_equal(np.load(tmp_path / "round-000.npy"), np.zeros(3))
     for name in ("round-001.npy", "validation.npy"):
         np.testing.assert_array_equal(np.load(tmp_path / name), np.load(whole / name))
@@ -157,12 +141,6 @@ def test_a_recipe_without_teachers_has_nothing_to_distill(dataset, tmp_path):
     run = pipeline.open_run(recipe.load_recipe(SMOKE, [f"data.dataset={dataset}"]), tmp_path, None)
     with pytest.raises(Error, match=r"has no \[distill\] section, without which .* to distill"):
         pipeline.execute(run, pipeline.select("distill", "distill"))
-
-
-def test_a_batch_larger_than_the_training_split_is_refused(dataset, tmp_path):
-    wanted = distilled(dataset, training=Train(batch_size=31))
-    with pytest.raises(Error, match=r"batch_size = 31: .* has only 30 training images"):
-        distill.run(tiny.context(wanted, tmp_path))
 
 
 def load(dataset, *overrides):

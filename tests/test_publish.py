@@ -187,11 +187,8 @@ def test_seeds_run_upwards_each_in_its_own_folder(monkeypatch, tmp_path):
 def clothing(tmp_path, monkeypatch):
     """Return a folder with digits in files of Fashion-MNIST's names, accepted as this dataset."""
     known = catalogue.DATASETS["fashion_mnist"]
-    unverified = {
-        kind: {split: catalogue.File(file.name) for split, file in getattr(known, kind).items()}
-        for kind in ("images", "labels")
-    }
-    monkeypatch.setitem(catalogue.DATASETS, "fashion_mnist", replace(known, **unverified))
+    files = catalogue.find(str(tmp_path)).files  # of the same names, unverified
+    monkeypatch.setitem(catalogue.DATASETS, "fashion_mnist", replace(known, files=files))
     write_dataset(tmp_path / "fashion_mnist", 200, 60)
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""Fine-tuning on a tiny network, to the number; and every registered model on its way to int8."""
+"""Fine-tuning of a tiny network, and conversion of every registered model to int8."""
 
 import functools
 
@@ -9,12 +9,11 @@ import tensorflow as tf
 import tf_keras
 import tiny
 from conftest import write_dataset
-from scipy.special import log_softmax
+from sklearn.linear_model import Ridge
 
 from keras_lenet import models
 from keras_lenet.data import augment, catalogue, loading, reading
 from keras_lenet.edge.classifier import Classifier
-from keras_lenet.errors import Error
 from keras_lenet.evaluation import confidence
 from keras_lenet.recipe import Distill, Model, Quantize, Train
 from keras_lenet.stages import export, quantize, train
@@ -25,7 +24,7 @@ from keras_lenet.training import setup
 pytestmark = pytest.mark.slow
 
 NOT_DEPLOYED = {"MUL", "ADD", "SUB", "DIV", "RSQRT", "QUANTIZE", "DEQUANTIZE"}
-"""Normalization is folded into weights, and no range has to be changed on the way."""
+"""Ops of normalization, and of changes of range."""
 LEARNT, TOLD = slice(0, 300), slice(300, 500)
 
 
@@ -48,22 +47,18 @@ def quantized(name):
     plain = quantize.to_tf_keras(models.deploy(trained, settings), settings)
     images, last = resized(name, LEARNT), plain.layers[-1]
     values = np.array(tf_keras.Model(plain.input, last.input)(images))
-    values -= (mean := values.mean(axis=0))
     targets = 10 * (np.eye(10)[digits().labels[LEARNT]] - 0.1)
-    # Least squares: enough for answers that differ from image to image. The ridge keeps it from
-    # magnifying what rounding does to features that were never trained.
-    gram = values.T @ values
-    ridge = 0.1 * np.trace(gram) / len(gram) * np.eye(len(gram))
-    kernel = np.linalg.solve(gram + ridge, values.T @ targets)
-    last.set_weights([kernel, -mean @ kernel])
+    # The penalty doesn't magnify the rounding of untrained features.
+    ridge = Ridge(0.1 * len(values) * values.var(axis=0).mean()).fit(values, targets)
+    last.set_weights([ridge.coef_.T, ridge.intercept_])
     model = quantize.fake_quantized(plain)
     quantize.set_ranges(model, plain, tf.data.Dataset.from_tensors((images, 0)))
-    model(images[:1], training=True)  # the ranges of weights are those of the last step
+    model(images[:1], training=True)  # sets the ranges of weights
     return plain, model, convert.convert(model, models.input_size(settings), tf.int8)
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_every_model_survives_the_way_to_int8(name, tmp_path):
+def test_every_model_keeps_its_classes_in_int8(name, tmp_path):
     plain, model, content = quantized(name)
     path = tmp_path / f"{name}_int8.tflite"
     path.write_bytes(content)
@@ -72,13 +67,12 @@ def test_every_model_survives_the_way_to_int8(name, tmp_path):
     images, labels = resized(name, TOLD), digits().labels[TOLD]
     in_float, fake = np.array(plain(images)), np.array(model(images, training=False))
     found = Classifier(path).predict(digits().images[TOLD]).argmax(axis=1)
-    assert (in_float.argmax(axis=1) == labels).mean() > 0.6  # a model that tells digits apart
+    assert (in_float.argmax(axis=1) == labels).mean() > 0.6
     assert (found == fake.argmax(axis=1)).mean() >= 0.9
     assert (found == in_float.argmax(axis=1)).mean() >= 0.85
 
 
-def test_a_pooled_mean_is_rounded_as_its_kernel_rounds_it():
-    """To the steps of what it is the mean of: the file has one scale for both."""
+def test_a_pooled_mean_is_rounded_to_the_steps_of_its_input():
     _, model, _ = quantized("lenet5_avgpool")
     image = resized("lenet5_avgpool", TOLD)
     outputs = [model.get_layer(f"quant_{name}").output for name in ("conv1", "pool1")]
@@ -90,7 +84,7 @@ def test_a_pooled_mean_is_rounded_as_its_kernel_rounds_it():
         np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
 
 
-def test_no_step_is_spent_on_what_tanh_saturates():
+def test_ranges_end_where_tanh_saturates():
     plain, _, _ = quantized("lenet5_tanh")
     loud = tf_keras.models.clone_model(plain)
     loud.set_weights([10 * weight for weight in plain.get_weights()])
@@ -104,18 +98,14 @@ def test_no_step_is_spent_on_what_tanh_saturates():
         assert 2 < max(ends) <= quantize.TANH_ENDS[1] + 1e-3
 
 
-def test_what_a_device_has_no_op_for_is_left_out_and_said(tmp_path, capsys):
+def test_a_bundle_without_an_op_of_the_model_is_left_out_and_said(tmp_path, capsys):
     path = tmp_path / "teacher_int8.tflite"
     path.write_bytes(quantized("teacher")[2])
     export.write_bundles(path, tmp_path)
     assert (tmp_path / "microcontroller" / "teacher_ops.h").exists()
     assert not (tmp_path / "c").exists()
-    said = " ".join(capsys.readouterr().err.split())
-    assert "no C of this model" in said
-    assert "no C is generated for MEAN" in said
+    assert "no C is generated for MEAN" in " ".join(capsys.readouterr().err.split())
 
-
-# The stage, on two dense layers.
 
 STILL = Quantize(epochs=1, batch_size=15, learning_rate=1e-12)
 
@@ -159,8 +149,8 @@ def unit(examples):
     return examples.images[..., np.newaxis] / np.float32(255)
 
 
-def test_fine_tuning_begins_where_training_ended(before, fine_tuned):
-    """At no learning rate: the trained weights; loaded, their logits divided by the temperature."""
+def test_fine_tuning_begins_with_the_trained_weights(before, fine_tuned):
+    """At no learning rate; loaded, the logits are divided by the temperature."""
     wanted, summary, model = fine_tuned(quantize=STILL)
     found = quantize.unquantized(model, wanted.model).get_weights()
     expected = before.get_weights()
@@ -168,7 +158,7 @@ def test_fine_tuning_begins_where_training_ended(before, fine_tuned):
         expected[part] = expected[part] / summary["temperature"]
     for values, others in zip(found, expected, strict=True):
         np.testing.assert_allclose(values, others, rtol=1e-4, atol=1e-6)
-    # Loaded, the fake-quantized model rounds by less than three steps of the logits.
+    # The fake-quantized model rounds by less than three steps of the logits.
     images = unit(tiny.splits(wanted)[1])
     exact = quantize.unquantized(model, wanted.model).predict(images, verbose=0)
     low, high = ranges(model)[-1]
@@ -182,7 +172,6 @@ def test_the_best_epoch_is_kept_and_its_temperature_found(fine_tuned, tmp_path, 
     rows = tiny.history(tmp_path)
     best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
     temperature = summary.pop("temperature")
-    assert temperature != pytest.approx(1, rel=0.05)
     assert summary == {
         "epochs": 4,
         "best_epoch": int(best["epoch"]),
@@ -191,16 +180,12 @@ def test_the_best_epoch_is_kept_and_its_temperature_found(fine_tuned, tmp_path, 
     }
     validation = tiny.splits(wanted)[1]
     logits = model.predict(unit(validation), verbose=0) * temperature
-    losses = -log_softmax(logits, axis=1)[np.arange(10), validation.labels]
-    assert losses.mean() == pytest.approx(best["val_loss"], rel=1e-3)
-    refitted = confidence.temperature(logits, validation.labels)
-    assert refitted == pytest.approx(temperature, rel=0.01)
+    assert confidence.temperature(logits, validation.labels) == pytest.approx(temperature, rel=0.01)
     # Cosine to zero: at steps 1, 3, 5 and 7 of 8.
     rates = [0.03 * (1 + np.cos(np.pi * step / 8)) / 2 for step in (1, 3, 5, 7)]
     assert [row["learning_rate"] for row in rows] == pytest.approx(rates, rel=1e-4)
     said = " ".join(capsys.readouterr().err.split())
-    assert "device: CPU" in said
-    assert "quantize epoch 1/4: loss" in said
+    assert "device: CPU quantize epoch 1/4: loss" in said
 
 
 def ranges(model):
@@ -230,7 +215,7 @@ def test_ranges_begin_at_the_mean_of_the_first_batches_and_the_last_epoch_holds_
     assert ranges(moved)[1, 1] != pytest.approx(hidden[1], rel=1e-4)
 
 
-def test_what_is_not_free_is_taken_back_after_every_step(before, fine_tuned):
+def test_weights_are_projected_after_every_step(before, fine_tuned):
     mask = (np.arange(80).reshape(8, 10) % 3 > 0).astype(np.float32)
 
     def project(name, weights):
@@ -245,10 +230,10 @@ def test_what_is_not_free_is_taken_back_after_every_step(before, fine_tuned):
     assert not found[3].any()
 
 
-def test_fine_tuning_learns_from_the_teachers_too(fine_tuned, tmp_path):
+def test_fine_tuning_learns_from_teacher_logits(fine_tuned, tmp_path):
     generator = np.random.default_rng(0)
     teachers = generator.normal(0, 3, (10, 10)).astype(np.float16)
-    tiny.write_lessons(tmp_path / "distill", generator.normal(size=(1, 33, 10)), teachers)
+    tiny.write_logits(tmp_path / "distill", generator.normal(size=(1, 33, 10)), teachers)
     wanted, summary, model = fine_tuned(
         quantize=Quantize(epochs=1, batch_size=30, learning_rate=1e-12),
         distill=Distill(model="tiny", rounds=1, seed=5, temperature=2.0),
@@ -256,8 +241,3 @@ def test_fine_tuning_learns_from_the_teachers_too(fine_tuned, tmp_path):
     logits = model.predict(unit(tiny.splits(wanted)[1]), verbose=0) * summary["temperature"]
     expected = tiny.divergence(teachers.astype(np.float32), logits, 2.0).mean()
     assert tiny.history(tmp_path)[0]["val_loss"] == pytest.approx(expected, rel=1e-3)
-
-
-def test_a_batch_larger_than_the_training_split_is_refused(fine_tuned):
-    with pytest.raises(Error, match=r"batch_size = 31: .* has only 30 training images"):
-        fine_tuned(quantize=Quantize(batch_size=31))

@@ -145,7 +145,9 @@ def test_every_model_has_a_recipe():
 
 
 def test_the_robust_recipe_shares_the_teachers_of_the_reference():
-    reference, robust = (recipe.load_recipe(PIPELINES / f"{name}.toml") for name in ("mnist", "robust"))
+    reference, robust = (
+        recipe.load_recipe(PIPELINES / f"{name}.toml") for name in ("mnist", "robust")
+    )
     for section in ("data", "augment", "distill"):
         assert getattr(robust, section) == getattr(reference, section)
 

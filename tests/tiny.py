@@ -1,18 +1,17 @@
 """The smallest network that every stage takes, so that a test of a stage lasts a second."""
 
-import contextlib
 from pathlib import Path
 
 import numpy as np
 from scipy.special import softmax
 
-from keras_lenet import artifacts, console, models
+from keras_lenet import artifacts, models
 from keras_lenet.data import loading
 from keras_lenet.models import Architecture
 from keras_lenet.recipe import Augment, Model, Recipe
 from keras_lenet.stages import Context
 
-UNWARPED = Augment(rotate=0.0, shift=0.0, zoom=0.0)
+NO_AUGMENTATION = Augment(rotate=0.0, shift=0.0, zoom=0.0)
 
 
 def network(keras, x, normalized=False):
@@ -26,20 +25,15 @@ def network(keras, x, normalized=False):
     return keras.layers.Dense(10, name="logits")(x)
 
 
-def architecture(**attributes):
-    """What is registered for it."""
-    return Architecture("tiny", network, 28, **attributes)
-
-
 def register(monkeypatch, **attributes):
     """Let recipes name it "tiny"."""
-    monkeypatch.setitem(models.MODELS, "tiny", architecture(**attributes))
+    monkeypatch.setitem(models.MODELS, "tiny", Architecture("tiny", network, 28, **attributes))
 
 
 def recipe(dataset, **sections):
     """A recipe for it on the images in the folder `dataset`, a quarter of them for validation."""
     data = {"dataset": str(dataset), "validation_split": 0.25} | sections.pop("data", {})
-    defaults = {"augment": UNWARPED, "model": Model(name="tiny"), "devices": "one"}
+    defaults = {"augment": NO_AUGMENTATION, "model": Model(name="tiny"), "devices": "one"}
     return Recipe(name="test", data=data, **(defaults | sections))
 
 
@@ -50,7 +44,7 @@ def splits(recipe):
 
 
 def context(recipe, out, **inputs):
-    """What a stage is given that writes into `out`."""
+    """The context of a stage that writes into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     return Context(recipe, recipe.data.dataset, None, inputs, out)
 
@@ -67,24 +61,6 @@ def divergence(teachers, logits, temperature):
     return temperature**2 * (p * np.log(p / q)).sum(axis=1)
 
 
-class Bar:
-    """A progress bar that notes what it is told."""
-
-    def __init__(self, monkeypatch):
-        self.told = []
-        monkeypatch.setattr(console, "progress", lambda: contextlib.nullcontext(self))
-
-    def add_task(self, title, **numbers):
-        self.told.append((title, numbers))
-        return "task"
-
-    def update(self, task, completed):
-        self.told.append((task, completed))
-
-    def advance(self, task):
-        self.told.append((task, "advanced"))
-
-
 def write_record(folder: Path, **summary):
     """Let a folder be that of a finished stage."""
     record = artifacts.Record(
@@ -94,8 +70,8 @@ def write_record(folder: Path, **summary):
     record.write(folder)
 
 
-def write_lessons(folder: Path, training, validation):
-    """What a distill stage leaves: logits (rounds, N, 10) and (M, 10)."""
+def write_logits(folder: Path, training, validation):
+    """Write what a distill stage leaves: logits (rounds, N, 10) and (M, 10)."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, logits in enumerate(training):
         np.save(folder / f"round-{number:03}.npy", logits.astype(np.float16))

@@ -133,10 +133,9 @@ def summarize_model(
         built = scorers.load_keras(path)
     found = summary.summarize(built)
     if plot is not None:
-        from keras_lenet.models import diagram
         from keras_lenet.reporting import plots
 
-        plots.save(diagram.lenet_style(found), plot)
+        plots.save(summary.draw(found), plot)
     if as_json:
         typer.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
         return

@@ -1,1 +1,1 @@
-"""Digit images: the IDX format, the datasets, and the tf.data pipeline that warps them."""
+"""Digit images: IDX files, datasets, and the tf.data pipeline that augments them."""

@@ -2,10 +2,9 @@
 
 Rotation, shift, zoom, shear, elastic distortion and the resize to the model's input are one
 sampling of the original pixels; a chain of layers would interpolate several times, and blur.
-Changes of strokes, light and page follow where a recipe asks for them.
 
-The numbers drawn for an image decide its change, whatever batch it comes in. Displacements, clouds
-and noise take many numbers: they are hashed from one of the draws.
+The numbers drawn for an image decide its augmentation and degradation, whatever its batch.
+Displacements, clouds and noise take many numbers, which are hashed from one of the draws.
 """
 
 from __future__ import annotations
@@ -25,30 +24,30 @@ DRAWS = (
     "turn", "zoom", "shear", "right", "down",
     "seed", "thickness", "lit", "ink", "paper", "clouds", "noise",
     "covered_x", "covered_y", "covered_width", "covered_height", "covered_level",
-    "spoilt",
+    "degraded",
 )  # fmt: skip
-"""Names of the numbers drawn for one image; the first `AFFINE` are those of the affine warp."""
+"""Names of the numbers drawn for one image; the first `AFFINE` decide the affine map."""
 AFFINE = 5
 STREAMS = (AFFINE, 12, 1)
 """Sizes of the random streams. Append only, so that existing draws do not change."""
 
 SMOOTHNESS = 4.0
-"""Standard deviation of the bell that smooths a displacement, in pixels: Simard et al.'s sigma."""
-_NODES = 7  # a side of the grid of bells: a little more than one standard deviation apart
+"""Standard deviation of the Gaussian that smooths a displacement, in pixels: Simard et al.'s."""
+_NODES = 7  # a side of the grid of Gaussians: a little more than one standard deviation apart
 _LEAST_CONTRAST = 0.1
 
 
-@functools.lru_cache(maxsize=2)  # compiled once, for the batch that is shown and those that train
+@functools.lru_cache(maxsize=2)  # compiled once, for the contact sheet and for training
 def augmenter(
-    warps: Augment, harms: Degrade | None, size: int, output_size: int
+    augmentation: Augment, degradation: Degrade | None, size: int, output_size: int
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Make the function that augments, and with `harms` degrades, a batch of images.
+    """Make the function that augments, and then degrades, a batch of images.
 
-    XLA compiles the warp to one loop: a third of the time of ImageProjectiveTransformV3.
+    XLA compiles the sampling to one loop: a third of the time of ImageProjectiveTransformV3.
 
     Args:
-        warps: limits of the augmentation.
-        harms: limits of the degradation after it, or None.
+        augmentation: its limits.
+        degradation: its limits, or None.
         size: side of the input images, in pixels.
         output_size: side of the result, in pixels.
 
@@ -60,84 +59,84 @@ def augmenter(
 
     @tf.function(jit_compile=True)
     def warp(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        maps = affine(draws[:, :AFFINE], warps, size, output_size)
+        maps = affine(draws[:, :AFFINE], augmentation, size, output_size)
         a, b, x0, c, d, y0 = tf.split(maps[..., tf.newaxis], 6, axis=1)  # (N, 1, 1) each
         column = tf.range(output_size, dtype=tf.float32)
         row = column[:, tf.newaxis]
         x, y = a * column + b * row + x0, c * column + d * row + y0
-        if warps.elastic:
+        if augmentation.elastic:
             across, down = displacement(draws[:, DRAWS.index("seed")], output_size, size)
-            x, y = x + warps.elastic * across, y + warps.elastic * down
+            x, y = x + augmentation.elastic * across, y + augmentation.elastic * down
         return sample(images, x, y)
 
     @tf.function(jit_compile=True)
     def finish(pixels: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         named = dict(zip(DRAWS, tf.unstack(draws, axis=1), strict=True))
-        if warps.thickness:
-            pixels = thicken(pixels, warps.thickness * named["thickness"])
-        if harms is None:
+        if augmentation.thickness:
+            pixels = thicken(pixels, augmentation.thickness * named["thickness"])
+        if degradation is None:
             return pixels
-        clean, spoilt = pixels, drawn(named["spoilt"], harms.share)
+        clean, degraded = pixels, chosen(named["degraded"], degradation.share)
         # Squared draws are mostly mild: clouds and noise come on top of one another.
-        if harms.clouds:
-            pixels = cloud(pixels, harms.clouds * named["clouds"] ** 2, named["seed"])
-        if harms.occlusion:
-            pixels = cover(pixels, harms.occlusion * output_size / size, named)
-        if harms.noise:
-            pixels = add_noise(pixels, harms.noise * named["noise"] ** 2, named["seed"])
+        if degradation.clouds:
+            pixels = cloud(pixels, degradation.clouds * named["clouds"] ** 2, named["seed"])
+        if degradation.occlusion:
+            pixels = cover(pixels, degradation.occlusion * output_size / size, named)
+        if degradation.noise:
+            pixels = add_noise(pixels, degradation.noise * named["noise"] ** 2, named["seed"])
         # Last: low contrast then dims clouds, cover and noise too, and the digit stays readable.
-        if harms.light:
-            pixels = relight(pixels, harms.light, named)
-        return tf.where(spoilt[:, tf.newaxis, tf.newaxis], pixels, clean)
+        if degradation.light:
+            pixels = relight(pixels, degradation.light, named)
+        return tf.where(degraded[:, tf.newaxis, tf.newaxis], pixels, clean)
 
     def augment(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        # Compiled as one, XLA would sample anew every neighbour that `thicken` looks at.
+        # In one compiled function XLA would sample each neighbour again for `thicken`.
         return finish(warp(images, draws), draws)[..., tf.newaxis]
 
     return augment
 
 
-def affine(draws: tf.Tensor, warps: Augment, size: int, output_size: int) -> tf.Tensor:
-    """Compose each image's affine warp and the resize from `size` to `output_size` pixels a side.
+def affine(draws: tf.Tensor, augmentation: Augment, size: int, output_size: int) -> tf.Tensor:
+    """Compose each image's affine map and the resize from `size` to `output_size` pixels a side.
 
     Rotation, counter-clockwise, zoom and shear are about the image's centre; shifts are in input
     pixels, right and down. All draws at 0 give the plain resize with half-pixel centres.
 
     Args:
         draws: float32, (N, 5), in [-1, 1]: the first of `DRAWS`.
-        warps: the amounts at a draw of 1.
+        augmentation: the amounts at a draw of 1.
         size: side of the input images, in pixels.
-        output_size: side of the warped images, in pixels.
+        output_size: side of the augmented images, in pixels.
 
     Returns:
         float32, (N, 6): a, b, x0, c, d, y0 of the map from output to input pixel coordinates,
         x = a x' + b y' + x0 and y = c x' + d y' + y0.
     """
     turn, zoom, shear, right, down = tf.unstack(draws, axis=1)
-    angle = turn * (warps.rotate * np.pi / 180)
-    zoomed = 1 + zoom * warps.zoom
-    sheared = shear * warps.shear
-    # Output to input is the inverse warp: undo the zoom, then the rotation, then the shear.
+    angle = turn * (augmentation.rotate * np.pi / 180)
+    zoomed = 1 + zoom * augmentation.zoom
+    sheared = shear * augmentation.shear
+    # Output to input is the inverse map: undo the zoom, then the rotation, then the shear.
     scale = (size / output_size) / zoomed
     cos, sin = tf.cos(angle) * scale, tf.sin(angle) * scale
     a, b = cos - sheared * sin, -sin - sheared * cos
     c, d = sin, cos
     # x = (a b) (x' - output centre) + input centre - shift, in pixel-index coordinates.
     centre, output_centre = (size - 1) / 2, (output_size - 1) / 2
-    x0 = centre - right * warps.shift - (a + b) * output_centre
-    y0 = centre - down * warps.shift - (c + d) * output_centre
+    x0 = centre - right * augmentation.shift - (a + b) * output_centre
+    y0 = centre - down * augmentation.shift - (c + d) * output_centre
     return tf.stack([a, b, x0, c, d, y0], axis=1)
 
 
 def displacement(seeds: tf.Tensor, output_size: int, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Make random smooth fields of unit variance for elastic distortion, in x and in y.
 
-    The fields of seeds (N,) are (N, output_size, output_size) each, over an input of `size` pixels
-    a side. White noise smoothed by a bell: Simard, Steinkraus and Platt, "Best Practices for
-    Convolutional Neural Networks Applied to Visual Document Analysis", ICDAR 2003, section 2. Their
-    best strength, alpha = 34 at sigma = 4, is a standard deviation of 1.4 pixels.
+    Seeds are (N,), each field is (N, output_size, output_size). White noise is smoothed by a
+    Gaussian: Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural Networks
+    Applied to Visual Document Analysis", ICDAR 2003, section 2. Their best strength, alpha = 34 at
+    sigma = 4, is a standard deviation of 1.4 pixels.
     """
-    bells = tf.constant(_bells(output_size, size))
+    bells = tf.constant(_gaussians(output_size, size))
     white = tf.reshape(_white(seeds, 0, 2 * _NODES**2), [-1, 2, _NODES**2])
     fields = tf.reshape(white @ bells, [-1, 2, output_size, output_size])
     return fields[:, 0], fields[:, 1]
@@ -146,7 +145,7 @@ def displacement(seeds: tf.Tensor, output_size: int, size: int) -> tuple[tf.Tens
 def sample(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """Sample images bilinearly at columns x and rows y; edge pixels continue beyond the edge.
 
-    Images are uint8, (N, size, size, 1); x, y and the result, in [0, 1], are float32,
+    Images are uint8, (N, size, size, 1). x, y and the result, in [0, 1], are float32,
     (N, output_size, output_size).
     """
     count, size = tf.shape(images)[0], images.shape[1]
@@ -154,7 +153,7 @@ def sample(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     left, top = tf.cast(x, tf.int32), tf.cast(y, tf.int32)
     right_share, bottom_share = x - tf.cast(left, tf.float32), y - tf.cast(top, tf.float32)
     start = (tf.range(count) * size * size)[:, tf.newaxis, tf.newaxis] + top * size + left
-    # At the last row and column the share of the next pixel is 0; stay inside for it.
+    # At the last row and column the next pixel has a share of 0: take the same pixel.
     to_right = tf.cast(left < size - 1, tf.int32)
     to_below = tf.cast(top < size - 1, tf.int32) * size
     pixels = tf.reshape(images, [-1])
@@ -188,32 +187,32 @@ def thicken(pixels: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
 
 
 def relight(pixels: tf.Tensor, share: float, draws: dict[str, tf.Tensor]) -> tf.Tensor:
-    """Give `share` of the images other greys for ink (1) and paper (0), which may be inverted.
+    """Give a share of the images (N, side, side) other greys for ink (1) and paper (0).
 
-    Pixels are (N, side, side), the draws "lit", "ink" and "paper" (N,) each.
+    The draws "lit", "ink" and "paper", (N,) each, decide; greys may be inverted.
     """
     ink, paper = (draws["ink"] + 1) / 2, (draws["paper"] + 1) / 2
     contrast = ink - paper
     contrast = tf.where(contrast < 0, -1.0, 1.0) * tf.maximum(tf.abs(contrast), _LEAST_CONTRAST)
     paper = tf.clip_by_value(paper, tf.nn.relu(-contrast), 1 - tf.nn.relu(contrast))
-    lit = tf.cast(drawn(draws["lit"], share), tf.float32)
+    lit = tf.cast(chosen(draws["lit"], share), tf.float32)
     paper, contrast = lit * paper, 1 + lit * (contrast - 1)
     greys = paper[:, tf.newaxis, tf.newaxis] + contrast[:, tf.newaxis, tf.newaxis] * pixels
     return tf.clip_by_value(greys, 0, 1)  # rounding may exceed them
 
 
-def drawn(draws: tf.Tensor, share: float) -> tf.Tensor:
-    """Choose about `share` of the images by a number drawn for each in [-1, 1]: bool, (N,)."""
+def chosen(draws: tf.Tensor, share: float) -> tf.Tensor:
+    """Choose about `share` of the images by draws, (N,), in [-1, 1]: bool, (N,)."""
     return (draws + 1) / 2 >= 1 - share
 
 
 def cloud(pixels: tf.Tensor, amount: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-    """Add clouds `amount`, (N,), times as bright as full ink, and scale the sum back to full ink.
+    """Add clouds `amount`, (N,), times as bright as full ink, and scale the sum to [0, 1].
 
     Pixels are (N, side, side) in [0, 1]; seeds, (N,), decide the clouds.
     """
     side = pixels.shape[1]
-    coarse = _white(seeds, 1 << 10, _NODES**2) @ tf.constant(_bells(side, 28))
+    coarse = _white(seeds, 1 << 10, _NODES**2) @ tf.constant(_gaussians(side, 28))
     fine = _white(seeds, 1 << 11, side**2 // 4)
     fine = tf.repeat(tf.repeat(tf.reshape(fine, [-1, side // 2, side // 2]), 2, axis=1), 2, axis=2)
     clouds = tf.sigmoid(1.5 * tf.reshape(coarse, tf.shape(pixels)) + 0.3 * fine)
@@ -224,7 +223,7 @@ def cloud(pixels: tf.Tensor, amount: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
 def cover(pixels: tf.Tensor, side: float, draws: dict[str, tf.Tensor]) -> tf.Tensor:
     """Cover a rectangle of up to `side` pixels a side of each image, (N, size, size), in any grey.
 
-    Random erasing: Zhong, Zheng, Kang, Li and Yang, AAAI 2020.
+    Source: random erasing, by Zhong, Zheng, Kang, Li and Yang, AAAI 2020.
     """
     places = tf.range(pixels.shape[1], dtype=tf.float32)
 
@@ -250,7 +249,7 @@ def add_noise(pixels: tf.Tensor, deviation: tf.Tensor, seeds: tf.Tensor) -> tf.T
 def resize(images: tf.Tensor, output_size: int) -> tf.Tensor:
     """Resize float32 (N, size, size, 1) bilinearly, half-pixel centres, as deployed models do."""
     if images.shape[1] == output_size:
-        return images  # and no op in the deployed graph
+        return images  # no op in the deployed graph
     return tf.image.resize(images, [output_size, output_size])
 
 
@@ -259,10 +258,10 @@ def to_unit(images: tf.Tensor) -> tf.Tensor:
     return tf.cast(images, tf.float32) / 255
 
 
-def _bells(output_size: int, size: int) -> NDArray[np.float32]:
-    """Make bells about the nodes of a grid over the image: (nodes², output_size²).
+def _gaussians(output_size: int, size: int) -> NDArray[np.float32]:
+    """Make Gaussians about the nodes of a grid over the image: (nodes², output_size²).
 
-    White noise in the nodes then gives a field of unit variance at every pixel.
+    White noise at the nodes, times these, is a field of unit variance at every pixel.
     """
     nodes = np.linspace(0, size - 1, _NODES)
     pixels = (np.arange(output_size) + 0.5) * size / output_size - 0.5
@@ -274,9 +273,9 @@ def _bells(output_size: int, size: int) -> NDArray[np.float32]:
 def _white(seeds: tf.Tensor, offset: int, count: int) -> tf.Tensor:
     """Hash nearly normal noise of unit variance from seeds and positions: (N, count).
 
-    A value is the sum of the four bytes of a 32-bit hash. The hash is the finalizer of MurmurHash3.
+    A value is the sum of the four bytes of a 32-bit hash, the finalizer of MurmurHash3.
     """
-    # The low bits of the seeds, which are drawn evenly, are random; the high ones hardly are.
+    # Seeds + 3 lie in [2, 4]: one exponent, and a mantissa of random bits.
     state = tf.bitcast(seeds + 3, tf.uint32)[:, tf.newaxis] * np.uint32(0x9E3779B1)
     state += tf.bitcast(tf.range(offset, offset + count), tf.uint32) * np.uint32(0x85EBCA77)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):

@@ -1,4 +1,4 @@
-"""The datasets: their files, where the files lie or come from, and what verifies them."""
+"""Datasets: their files, the places of these files, and the digests that verify them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class File:
-    """One published file, and what verifies it.
+    """A published file.
 
     Attributes:
         name: of the uncompressed file.
-        sha256: digest of the decompressed bytes.
-        gz_sha256: digest of the .gz, where no other is known; an uncompressed copy cannot be
-            verified and does not count as the file.
-        count: number of images or labels, where no digest is known.
+        sha256: digest of the decompressed bytes, if it is known.
+        gz_sha256: digest of the .gz, if no other is known: an uncompressed copy cannot be verified
+            and does not count as the file.
+        count: number of images or labels, if no digest is known.
     """
 
     name: str
@@ -32,9 +32,17 @@ class File:
     gz_sha256: str | None = None
     count: int | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of copies that can be verified."""
+        packed = f"{self.name}.gz"
+        return (packed,) if self.gz_sha256 else (self.name, packed)
+
 
 NUMERALS = tuple("0123456789")
-"""The classes of a dataset of digits."""
+"""Classes of a dataset of digits."""
+Files = dict[Split, tuple[File, File]]
+"""Images file and labels file of each split."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +58,23 @@ class Dataset:
     """
 
     title: str
-    images: dict[Split, File]
-    labels: dict[Split, File]
+    files: Files
     classes: tuple[str, ...] = NUMERALS
     shows: str = "handwritten digits"
     mirrors: tuple[str, ...] = ()
     zip_sha256: str | None = None
     transposed: bool = False
 
-    def files(self, split: Split) -> tuple[File, File]:
-        """Return the images file and the labels file of one split."""
-        return self.images[split], self.labels[split]
+    @property
+    def all_files(self) -> list[File]:
+        """Return the files of all splits."""
+        return [file for pair in self.files.values() for file in pair]
+
+
+def _by_split(*files: File) -> Files:
+    """Sort four files, in the order of `MNIST_NAMES`, by split."""
+    train_images, train_labels, test_images, test_labels = files
+    return {"train": (train_images, train_labels), "test": (test_images, test_labels)}
 
 
 MNIST_NAMES = (
@@ -70,18 +84,8 @@ MNIST_NAMES = (
     "t10k-labels-idx1-ubyte",
 )
 
-
-def _by_split(*files: File) -> tuple[dict[Split, File], dict[Split, File]]:
-    """Sort four files, in the order of `MNIST_NAMES`, into images and labels."""
-    train_images, train_labels, test_images, test_labels = files
-    return (
-        {"train": train_images, "test": test_images},
-        {"train": train_labels, "test": test_labels},
-    )
-
-
-# Digests of the .gz files and of the EMNIST archive: tensorflow/datasets, url_checksums/.
-# Fashion-MNIST's are of what its .gz files decompress to, once they have the digests given there.
+# Source of the digests of .gz files and of the EMNIST archive: tensorflow/datasets, url_checksums/.
+# Fashion-MNIST's digests were computed from .gz files that match the digests given there.
 _MNIST = (
     "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -105,7 +109,7 @@ _CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ank
 DATASETS: dict[str, Dataset] = {
     "mnist": Dataset(
         "MNIST, handwritten digits: 60,000 + 10,000",
-        *_by_split(*map(File, MNIST_NAMES, _MNIST)),
+        _by_split(*map(File, MNIST_NAMES, _MNIST)),
         mirrors=(
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -113,7 +117,7 @@ DATASETS: dict[str, Dataset] = {
     ),
     "fashion_mnist": Dataset(
         "Fashion-MNIST, clothing: 60,000 + 10,000",
-        *_by_split(*map(File, MNIST_NAMES, _FASHION_MNIST)),
+        _by_split(*map(File, MNIST_NAMES, _FASHION_MNIST)),
         classes=tuple(_CLOTHES.split(",")),
         shows="clothing",
         mirrors=(
@@ -123,7 +127,7 @@ DATASETS: dict[str, Dataset] = {
     ),
     "kmnist": Dataset(
         "Kuzushiji-MNIST, cursive hiragana: 60,000 + 10,000",
-        *_by_split(*map(File, MNIST_NAMES, (None,) * 4, _KMNIST_GZ)),
+        _by_split(*map(File, MNIST_NAMES, (None,) * 4, _KMNIST_GZ)),
         # お, き, す, つ, な, は, ま, や, れ, を
         classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
         shows="cursive hiragana",
@@ -134,7 +138,7 @@ DATASETS: dict[str, Dataset] = {
     ),
     "emnist_digits": Dataset(
         "EMNIST digits, handwritten digits: 240,000 + 40,000",
-        *_by_split(
+        _by_split(
             File("emnist-digits-train-images-idx3-ubyte", count=240_000),
             File("emnist-digits-train-labels-idx1-ubyte", count=240_000),
             File("emnist-digits-test-images-idx3-ubyte", count=40_000),
@@ -151,7 +155,7 @@ DATASETS: dict[str, Dataset] = {
 }
 
 DIGITS = "digits"
-_DIGITS = Dataset("UCI digits from scikit-learn, 8×8 enlarged to 28×28: 1,438 + 359", {}, {})
+_DIGITS = Dataset("UCI digits from scikit-learn, 8×8 enlarged to 28×28: 1,438 + 359", {})
 _DIGITS_SHA256: dict[Split, str] = {
     "train": "302e0d29999ad152a39d80bc8dc6d70a85fd66beefd85bf2f161141e9690f707",
     "test": "ba8a51fc6c695ad63b03fee54787256f2ebd36886cd761c706d75b42dca97e0e",
@@ -160,7 +164,7 @@ _DIGITS_SHA256: dict[Split, str] = {
 
 
 def find(name: str) -> Dataset:
-    """Return the dataset called `name`, or the one in the folder `name`.
+    """Return the dataset called `name`, or the dataset in the folder `name`.
 
     Raises:
         Error: there is neither.
@@ -170,28 +174,25 @@ def find(name: str) -> Dataset:
     if name in DATASETS:
         return DATASETS[name]
     if Path(name).is_dir():
-        return Dataset(f"IDX files in {name}", *_by_split(*map(File, MNIST_NAMES)))
+        return Dataset(f"IDX files in {name}", _by_split(*map(File, MNIST_NAMES)))
     known = ", ".join([*DATASETS, DIGITS])
     raise Error(f"unknown dataset {name!r}: expected one of {known}, or a folder of IDX files")
 
 
 def classes(name: str) -> tuple[str, ...]:
-    """Return the names of a dataset's ten classes; a folder's are their numbers. See `find`."""
+    """Return the names of a dataset's ten classes; a folder's are numerals."""
     return find(name).classes
 
 
 def shows(name: str) -> str:
-    """Return in words what a dataset's images show; a folder's show digits. See `find`."""
+    """Return in words what a dataset's images show; a folder's show handwritten digits."""
     return find(name).shows
 
 
 def locate(name: str, file: File, data_dir: Path | None) -> Path | None:
-    """Return the first verifiable copy of a dataset's file on this machine, or None."""
-    endings = (".gz",) if file.gz_sha256 else ("", ".gz")
-    candidates = (
-        folder / f"{file.name}{end}" for folder in folders(name, data_dir) for end in endings
-    )
-    return next((path for path in candidates if path.is_file()), None)
+    """Return the first copy of a dataset's file on this machine, or None."""
+    paths = (folder / each for folder in folders(name, data_dir) for each in file.names)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def folders(name: str, data_dir: Path | None) -> list[Path]:
@@ -202,49 +203,41 @@ def folders(name: str, data_dir: Path | None) -> list[Path]:
 
 
 def is_here(name: str, split: Split, data_dir: Path | None) -> bool:
-    """Tell whether both files of a split are on this machine (not yet verified)."""
+    """Return whether both files of a split are on this machine (not yet verified)."""
     if name == DIGITS:
         return True
-    return all(locate(name, file, data_dir) for file in find(name).files(split))
+    return all(locate(name, file, data_dir) for file in find(name).files[split])
 
 
 def identity(name: str, split: Split, data_dir: Path | None) -> str:
     """Return a string that stands for a split's content in stage records.
 
-    A file that is verified by a published digest is not read: the digest stands for it. Any other
-    file's bytes are hashed.
+    A published digest stands for a file, without reading the file. Other files are hashed.
     """
     if name == DIGITS:
         return _DIGITS_SHA256[split]
-    files = find(name).files(split)
-    return " ".join(_file_identity(file, locate(name, file, data_dir)) for file in files)
 
+    def of(file: File) -> str:
+        if file.sha256 or file.gz_sha256:
+            return file.sha256 or f"gz:{file.gz_sha256}"
+        path = locate(name, file, data_dir)
+        return _cached_sha256(path, path.stat().st_mtime_ns) if path else "missing"
 
-def _file_identity(file: File, path: Path | None) -> str:
-    if file.sha256:
-        return file.sha256
-    if file.gz_sha256:
-        return f"gz:{file.gz_sha256}"
-    if path is None:
-        return "missing"
-    state = path.stat()
-    return _sha256_of(path, state.st_size, state.st_mtime_ns)
+    return " ".join(map(of, find(name).files[split]))
 
 
 @functools.cache
-def _sha256_of(path: Path, size: int, changed: int) -> str:
-    """Return a file's digest; a file of gigabytes is read again only after a change."""
+def _cached_sha256(path: Path, changed: int) -> str:
     return sha256(path)
 
 
 def listing(data_dir: Path | None) -> list[tuple[str, str, bool, str]]:
-    """Return every dataset's name, title, presence on this machine, and place or first source."""
+    """Return every dataset's name, title, presence on this machine, and place or first mirror."""
     rows = []
     for name, dataset in DATASETS.items():
-        files = [*dataset.images.values(), *dataset.labels.values()]
-        found = [path for file in files if (path := locate(name, file, data_dir))]
-        here = len(found) == len(files)
-        where = str(found[0].parent) if here else dataset.mirrors[0]
+        found = [locate(name, file, data_dir) for file in dataset.all_files]
+        here = None not in found
+        where = str(found[0].parent) if found[0] and here else dataset.mirrors[0]
         rows.append((name, dataset.title, here, where))
     installed = importlib.util.find_spec("sklearn") is not None
     return [*rows, (DIGITS, _DIGITS.title, installed, "inside scikit-learn")]

@@ -6,9 +6,9 @@ person can still read severity 5. Thickening and thinning follow Castro, Tan, Ka
 Glocker, "Morpho-MNIST", JMLR 20(178), 2019; occlusion is added. All strengths were chosen by eye
 on training images, without a classifier.
 
-The seed and the corruption's name decide everything random, the severity the strength alone: from
-one severity to the next each image goes farther in the same direction. An image's random numbers
-depend on its position, not on the images after it.
+The seed and the corruption's name decide everything random, the severity the strength alone: a
+higher severity moves each image farther in the same direction. An image's random numbers depend on
+its position, not on the images after it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Floats = NDArray[np.floating[Any]]
 Random = np.random.Generator
 
 _CENTRE = (SIZE - 1) / 2
-_CHUNK = 200  # images; what is computed between the first and the last step stays in the cache
+_CHUNK = 200  # images; their intermediate results fit in the processor's cache
 _OCTAVES = (3, 5, 9, 17)  # nodes a side of fog's random grids, each twice as fine
 
 
@@ -38,8 +38,8 @@ class Corruption(NamedTuple):
     """A way to corrupt images.
 
     Attributes:
-        apply: a function from images, strength and generator to new images. It draws at most once,
-            image after image.
+        apply: makes new images of images, strength and generator; draws at most once, image by
+            image.
         strengths: the strength at each severity.
     """
 
@@ -107,8 +107,8 @@ def gaussian_blur(images: Images, strength: float, generator: Random) -> Images:
     """Blur with a standard deviation of `strength` pixels."""
     distance = np.subtract.outer(np.arange(SIZE), np.arange(SIZE))
     bell = np.exp(-0.5 * (distance / strength) ** 2)
-    bell[np.abs(distance) > 4 * strength] = 0  # also because subnormal numbers are slow
-    # Along one axis this is a matrix. Its middle row holds the whole bell.
+    bell[np.abs(distance) > 4 * strength] = 0  # subnormal numbers are slow
+    # The blur along one axis is a matrix. Its middle row holds the whole bell.
     blur = (bell / bell[SIZE // 2].sum()).astype(np.float32)
     return _to_pixels(blur @ images.astype(np.float32) @ blur)
 
@@ -125,7 +125,7 @@ def brightness(images: Images, strength: float, generator: Random) -> Images:
 
 
 def fog(images: Images, strength: float, generator: Random) -> Images:
-    """Add clouds `strength` times as bright as full ink, and scale the sum back to full ink.
+    """Add clouds `strength` times as bright as full ink, and scale the sum to 0…255.
 
     The clouds are random grids of doubling fineness and halving amplitude, interpolated linearly,
     added, and stretched to the whole range in each image.
@@ -162,7 +162,7 @@ def occlusion(images: Images, strength: float, generator: Random) -> Images:
 
 
 def inverse(images: Images, strength: float, generator: Random) -> Images:
-    """Invert images, on a page of brightness `strength`; at 1 the result is 255 minus the image."""
+    """Invert images, to a background of `strength` × 255."""
     return _to_pixels(np.float32(strength) * ~images)
 
 
@@ -183,7 +183,7 @@ CORRUPTIONS = {
     "contrast": Corruption(contrast, (0.7, 0.5, 0.3, 0.2, 0.1)),  # MNIST-C 0.4 to 0.05
     "brightness": Corruption(brightness, (0.1, 0.2, 0.3, 0.4, 0.5)),  # MNIST-C
     "fog": Corruption(fog, (0.5, 1.0, 1.5, 2.0, 3.0)),  # MNIST-C 1.5 to 3, of other clouds
-    # The page.
+    # Background and occlusion.
     "stripe": Corruption(stripe, (3, 4, 5, 6, 7)),  # 7 is MNIST-C's, which has one severity
     "occlusion": Corruption(occlusion, (3, 5, 7, 9, 11)),
     "inverse": Corruption(inverse, (0.2, 0.4, 0.6, 0.8, 1.0)),
@@ -208,7 +208,7 @@ def _warp_either_way(images: Images, transform: tuple[float, ...], generator: Ra
 
 
 def _warp(images: Images, transform: tuple[float, ...]) -> Images:
-    """Apply one affine map to all images, bilinearly; outside of the image is background."""
+    """Apply one affine map to all images, bilinearly; fill with background."""
     flat = images.reshape(len(images), -1).T.astype(np.float32)
     return _to_pixels((_bilinear(*transform) @ flat).T).reshape(images.shape)
 

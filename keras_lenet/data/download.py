@@ -1,4 +1,4 @@
-"""Download of datasets that are not on this machine, from the first mirror that serves them."""
+"""Download of datasets that are not on this machine."""
 
 from __future__ import annotations
 
@@ -23,14 +23,18 @@ if TYPE_CHECKING:
 
 TIMEOUT = 5.0, 20.0
 """Seconds until a mirror answers, and between two pieces of its answer."""
-ATTEMPTS = 3
-"""Attempts at each mirror."""
+RETRIES = 2
+"""Further attempts at each mirror."""
 
 pooch.get_logger().setLevel(logging.WARNING)
 
 
 def obtain(name: str, split: catalogue.Split, data_dir: Path | None = None) -> None:
-    """Download a known dataset unless it is here; raises what `download` raises."""
+    """Download a known dataset unless it is here.
+
+    Raises:
+        Error: as `download`.
+    """
     if name in catalogue.DATASETS and not catalogue.is_here(name, split, data_dir):
         download(name)
 
@@ -39,15 +43,13 @@ def download(name: str) -> None:
     """Fetch the files of a dataset that the cache lacks; verify each before it counts.
 
     Raises:
-        Error: no mirror can be reached, or none serves the published bytes. The cache's files are
-            then untouched.
+        Error: no mirror serves the published bytes. The cache's files are then untouched.
     """
     dataset, folder = catalogue.find(name), catalogue.cache_dir() / name
-    files = [*dataset.images.values(), *dataset.labels.values()]
     with artifacts.lock(folder, wait=True):  # another process may be fetching the same
         for leftover in folder.glob(f"{artifacts.TEMPORARY}*"):  # of a process that was killed
             shutil.rmtree(leftover, ignore_errors=True)
-        missing = [file for file in files if catalogue.locate(name, file, None) is None]
+        missing = [one for one in dataset.all_files if not catalogue.locate(name, one, None)]
         if missing and dataset.zip_sha256:
             _download_zip(dataset, missing, folder)
             return
@@ -66,12 +68,8 @@ def _download_zip(dataset: catalogue.Dataset, missing: list[catalogue.File], fol
         fetch(dataset.mirrors, whole, verify)
         with zipfile.ZipFile(whole) as members:
             for file in missing:
-                with (
-                    members.open(f"gzip/{file.name}.gz") as source,
-                    artifacts.replacing(folder / f"{file.name}.gz") as temporary,
-                    temporary.open("wb") as target,
-                ):
-                    shutil.copyfileobj(source, target)
+                packed = f"{file.name}.gz"
+                artifacts.write_bytes(folder / packed, members.read(f"gzip/{packed}"))
 
 
 def fetch(urls: Iterable[str], path: Path, verify: Callable[[Path], object]) -> None:
@@ -94,7 +92,7 @@ def fetch(urls: Iterable[str], path: Path, verify: Callable[[Path], object]) -> 
                     url,
                     registry={path.name: None},
                     urls={path.name: url},
-                    retry_if_failed=ATTEMPTS - 1,
+                    retry_if_failed=RETRIES,
                 ).fetch(path.name, downloader=pooch.HTTPDownloader(bar, 1 << 16, timeout=TIMEOUT))
                 verify(Path(found))
             except (requests.RequestException, ValueError, Error) as error:

@@ -3,8 +3,8 @@
 (seed, epoch, index) alone decides an image's augmentation and its place in the epoch, whatever the
 batch size, the number of threads, or the epoch at which a run resumes.
 
-The pixels of an uncompressed file stay on disk. Labels, positions, an epoch's order and its draws
-are in memory: some 110 bytes an image, where the pixels have 784.
+The pixels of an uncompressed file stay on disk. Labels, indices, an epoch's order and its draws are
+in memory: about 110 bytes an image, against 784 for the pixels.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ SIZE = 28
 """Side of a dataset's images, in pixels."""
 CLASSES = 10
 NO_CLASS = CLASSES
-"""The label of an image that shows none of the classes."""
+"""Label of an OOD example, which shows none of the classes."""
 ROUND, VALIDATION = "round-{:03}.npy", "validation.npy"
-"""Files of teachers' logits: for the training images as augmented in a round, for the held-out
+"""Files of teacher logits: of the training images as augmented in a round, and of the held-out
 validation split."""
 UNTUNED = tf.data.Options()
 """Disable autotune: its thread can delay an iterator's end by up to a minute. AUTOTUNE still
@@ -41,7 +41,7 @@ UNTUNED.autotune.enabled = False
 
 @dataclass(frozen=True)
 class Rows:
-    """Images of a mapped file, uint8 (N, 28, 28), at positions, int64 (M,); read on indexing."""
+    """Images of a mapped file, uint8 (N, 28, 28), at positions, int64 (M,); read when indexed."""
 
     images: NDArray[np.uint8]
     positions: NDArray[np.int64]
@@ -63,7 +63,7 @@ class Examples:
     Attributes:
         images: uint8, (N, 28, 28), in memory or in a mapped file.
         labels: uint8, (N,): 0 to 9, or `NO_CLASS`.
-        indices: int64, (N,): positions in the dataset's file; -1 for outliers.
+        indices: int64, (N,): positions in the dataset's file; -1 for OOD examples.
         split: only "test" may be scored, only the others may decide a choice.
     """
 
@@ -83,8 +83,8 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """Teacher logits for augmented training images and for plain validation images.
+class TeacherLogits:
+    """Teacher logits of augmented training images and of plain validation images.
 
     Attributes:
         seed: decides the training images' augmentation.
@@ -97,7 +97,7 @@ class Lessons:
     validation: NDArray[np.float16]
 
     @classmethod
-    def read(cls, folder: Path, seed: int, rounds: int) -> Lessons:
+    def read(cls, folder: Path, seed: int, rounds: int) -> TeacherLogits:
         """Read the files of a finished distill stage in `folder`."""
         training = [np.load(folder / ROUND.format(number)) for number in range(rounds)]
         return cls(seed, np.stack(training), np.load(folder / VALIDATION))
@@ -108,8 +108,10 @@ def load_training(
 ) -> tuple[Examples, Examples]:
     """Load training and validation examples; the files of the test set are not opened.
 
-    The seed decides which `validation_split` of every class is held out. `dataset`, `data_dir` and
-    errors are those of `reading.load`; too few images to hold any out are an Error too.
+    The seed decides which share `validation_split` of every class is held out.
+
+    Raises:
+        Error: as `reading.load`, or there are too few images to hold any out.
     """
     data = reading.load(dataset, "train", data_dir)
     held_out = stratified_mask(data.labels, validation_split, seed)
@@ -128,8 +130,14 @@ def load_training(
     return part(~held_out, "train"), part(held_out, "validation")
 
 
+def load_test(dataset: str, data_dir: Path | None) -> Examples:
+    """Load the test examples, for the final score alone; raises Error as `reading.load` does."""
+    data = reading.load(dataset, "test", data_dir)
+    return Examples(data.images, data.labels, np.arange(len(data.labels)), "test")
+
+
 def with_outliers(examples: Examples, share: float, seed: int) -> Examples:
-    """Append drawn outliers, `share` times as many as the training examples, to them."""
+    """Append drawn OOD examples, `share` times as many as the training examples."""
     count = round(share * len(examples))
     if not count:
         return examples
@@ -139,12 +147,6 @@ def with_outliers(examples: Examples, share: float, seed: int) -> Examples:
         np.concatenate([examples.indices, np.full(count, -1)]),
         examples.split,
     )
-
-
-def load_test(dataset: str, data_dir: Path | None) -> Examples:
-    """Load the test examples, for the final score alone; raises Error as `reading.load` does."""
-    data = reading.load(dataset, "test", data_dir)
-    return Examples(data.images, data.labels, np.arange(len(data.labels)), "test")
 
 
 def stratified_mask(labels: NDArray[np.uint8], share: float, seed: int) -> NDArray[np.bool_]:
@@ -158,33 +160,38 @@ def stratified_mask(labels: NDArray[np.uint8], share: float, seed: int) -> NDArr
     return chosen
 
 
+def steps_per_epoch(examples: Examples, batch_size: int) -> int:
+    """Count the full batches in an epoch."""
+    return len(examples) // batch_size
+
+
 def training_batches(
     examples: Examples,
-    warps: Augment,
-    harms: Degrade | None = None,
+    augmentation: Augment,
+    degradation: Degrade | None = None,
     *,
     size: int,
     batch_size: int,
     seed: int,
     epochs: range,
-    lessons: Lessons | None = None,
+    teachers: TeacherLogits | None = None,
     context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """Make shuffled, augmented batches, one epoch after the other.
 
     Every epoch has `steps_per_epoch` full batches; the few images left over differ each epoch.
     Batches are images, float32 (batch, size, size, 1) in [0, 1], and labels, int32 (batch,); with
-    lessons, labels and teacher logits, float32 (batch, 1 + 10).
+    teachers, labels and teacher logits, float32 (batch, 1 + 10).
 
     Args:
         examples: training examples; test examples are refused.
-        warps: limits of the augmentation.
-        harms: limits of the degradation.
+        augmentation: its limits.
+        degradation: its limits.
         size: side of the model's input, in pixels.
         batch_size: images in a batch.
-        seed: decides, with the epoch, the order and each image's change.
+        seed: decides, with the epoch, the order and each image's augmentation.
         epochs: numbers of the epochs; a resumed run continues with the same batches.
-        lessons: teacher logits; their seed and round then decide the change.
+        teachers: teacher logits; their seed and round then decide the augmentation.
         context: this host. Each batch is cut into one share for each device of all hosts; the
             shares of this host's devices are yielded, one after the other.
     """
@@ -197,23 +204,23 @@ def training_batches(
     images_at = _reader(examples.images)
     with tf.device("CPU"):  # tf.data runs there, whatever the model runs on
         labels = tf.constant(examples.labels)
-        answers = tf.constant(lessons.training) if lessons else None
-    change = augment.augmenter(warps, harms, SIZE, size)
+        logits = tf.constant(teachers.training) if teachers else None
+    change = augment.augmenter(augmentation, degradation, SIZE, size)
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         order_seed, _ = _seeds(seed, epoch)
         order = tf.random.experimental.stateless_shuffle(tf.range(count), order_seed, alg="philox")
         shares = tf.reshape(order[: steps * batch_size], [steps, devices, share])
         batches = tf.reshape(shares[:, first : first + local], [steps * local, share])
-        turn = epoch % len(lessons.training) if lessons else epoch
-        draws_at = _drawer(count, lessons.seed if lessons else seed, turn)
+        turn = epoch % len(teachers.training) if teachers else epoch
+        draws_at = _drawer(count, teachers.seed if teachers else seed, turn)
         chosen = tf.data.Dataset.from_tensor_slices(batches)
         return chosen.map(lambda batch: (batch, draws_at(batch), turn))
 
     def load(batch: tf.Tensor, draws: tf.Tensor, turn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         targets = tf.cast(tf.gather(labels, batch), tf.int32)
-        if answers is not None:
-            targets = _targets(targets, tf.gather(answers[turn], batch))
+        if logits is not None:
+            targets = _targets(targets, tf.gather(logits[turn], batch))
         return change(images_at(batch), draws), targets
 
     batches = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(epoch_batches)
@@ -221,86 +228,35 @@ def training_batches(
     return batches.prefetch(tf.data.AUTOTUNE).with_options(UNTUNED)
 
 
-def warped_in_order(
-    examples: Examples,
-    warps: Augment,
-    *,
-    size: int,
-    seed: int,
-    epoch: int,
-    batch_size: int = 256,
+def augmented_in_order(
+    examples: Examples, augmentation: Augment, *, size: int, seed: int, epoch: int
 ) -> tf.data.Dataset:
-    """Warp every training example once, in order, as `training_batches` does in this epoch.
+    """Augment every training example once, in order, as `training_batches` does in this epoch.
 
-    Batches are float32 (batch, size, size, 1) in [0, 1]; the last may be smaller.
+    Batches are float32 (256, size, size, 1) in [0, 1]; the last may be smaller.
     """
     _refuse_test(examples)
-    change = augment.augmenter(warps, None, SIZE, size)
-    images_at = _reader(examples.images)
+    change = augment.augmenter(augmentation, None, SIZE, size)
     draws_at = _drawer(len(examples), seed, tf.constant(epoch, tf.int64))
-    batches = tf.data.Dataset.range(len(examples)).batch(batch_size)
+    images_at = _reader(examples.images)
+    batches = tf.data.Dataset.range(len(examples)).batch(256)
     changed = batches.map(lambda batch: change(images_at(batch), draws_at(batch)))
     return changed.prefetch(tf.data.AUTOTUNE).with_options(UNTUNED)
 
 
-def _seeds(seed: int, epoch: tf.Tensor) -> list[tf.Tensor]:
-    """Return a seed for the order and one for the draws."""
-    stream = tf.stack([tf.constant(seed, tf.int64), epoch])
-    return tf.unstack(tf.random.split(stream, 2, alg="philox"))
-
-
-def _reader(images: Pixels) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return a function that gives the images at positions (n,): uint8, (n, 28, 28, 1)."""
-    if not isinstance(images, Rows):
-        with tf.device("CPU"):  # tf.data runs there, whatever the model runs on
-            held = tf.constant(images[..., np.newaxis])
-        return functools.partial(tf.gather, held)
-
-    def read(positions: tf.Tensor) -> tf.Tensor:
-        found = tf.numpy_function(images.__getitem__, [positions], tf.uint8, stateful=False)
-        return tf.ensure_shape(found, [*positions.shape, SIZE, SIZE])[..., tf.newaxis]
-
-    return read
-
-
-def _drawer(count: int, seed: int, epoch: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Draw what decides each image's change; return a function from positions (n,) to its draws.
-
-    The draws are float32, (n, 18). The streams are joined for a batch alone: joined for all
-    images, they would be in memory twice.
-    """
-    _, first = _seeds(seed, epoch)
-    streams = [
-        tf.random.stateless_uniform([count, numbers], first + stream, -1, 1, alg="philox")
-        for stream, numbers in enumerate(augment.STREAMS)
-    ]
-    return lambda batch: tf.concat([tf.gather(stream, batch) for stream in streams], axis=1)
-
-
-def _targets(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Join labels (N,) and teacher logits (N, 10): float32 (N, 11)."""
-    labels, logits = tf.cast(labels, tf.float32), tf.cast(logits, tf.float32)
-    return tf.concat([labels[:, tf.newaxis], logits], axis=1)
-
-
-def steps_per_epoch(examples: Examples, batch_size: int) -> int:
-    """Count the full batches in an epoch."""
-    return len(examples) // batch_size
-
-
 def plain_batches(
-    examples: Examples, size: int, batch_size: int = 240, lessons: Lessons | None = None
+    examples: Examples, size: int, batch_size: int = 240, teachers: TeacherLogits | None = None
 ) -> tf.data.Dataset:
     """Yield every example once, in order, resized and nothing else.
 
-    With `lessons` the examples are the validation examples. Images and targets are as in
+    With `teachers` the examples are the validation examples. Images and targets are as in
     `training_batches`.
     """
     images_at = _reader(examples.images)
     with tf.device("CPU"):
         targets = tf.constant(examples.labels.astype(np.int32))
-        if lessons:
-            targets = _targets(targets, tf.constant(lessons.validation))
+        if teachers:
+            targets = _targets(targets, tf.constant(teachers.validation))
 
     def load(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         unit = augment.to_unit(images_at(batch))
@@ -322,6 +278,45 @@ def calibration_examples(examples: Examples, count: int, seed: int) -> Examples:
         for label in classes
     ]
     return examples.take(np.sort(np.concatenate(chosen)))
+
+
+def _seeds(seed: int, epoch: tf.Tensor) -> list[tf.Tensor]:
+    """Return a seed for the order and a seed for the draws."""
+    stream = tf.stack([tf.constant(seed, tf.int64), epoch])
+    return tf.unstack(tf.random.split(stream, 2, alg="philox"))
+
+
+def _reader(images: Pixels) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return a function from positions (n,) to images: uint8, (n, 28, 28, 1)."""
+    if not isinstance(images, Rows):
+        with tf.device("CPU"):  # tf.data runs there, whatever the model runs on
+            held = tf.constant(images[..., np.newaxis])
+        return functools.partial(tf.gather, held)
+
+    def read(positions: tf.Tensor) -> tf.Tensor:
+        found = tf.numpy_function(images.__getitem__, [positions], tf.uint8, stateful=False)
+        return tf.ensure_shape(found, [*positions.shape, SIZE, SIZE])[..., tf.newaxis]
+
+    return read
+
+
+def _drawer(count: int, seed: int, epoch: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Draw numbers for every image; return a function from positions (n,) to (n, 18) of them.
+
+    The streams are joined for a batch alone: joined for all images, they would be in memory twice.
+    """
+    _, first = _seeds(seed, epoch)
+    streams = [
+        tf.random.stateless_uniform([count, numbers], first + stream, -1, 1, alg="philox")
+        for stream, numbers in enumerate(augment.STREAMS)
+    ]
+    return lambda batch: tf.concat([tf.gather(stream, batch) for stream in streams], axis=1)
+
+
+def _targets(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Join labels (N,) and teacher logits (N, 10): float32 (N, 11)."""
+    labels, logits = tf.cast(labels, tf.float32), tf.cast(logits, tf.float32)
+    return tf.concat([labels[:, tf.newaxis], logits], axis=1)
 
 
 def _refuse_test(examples: Examples) -> None:

@@ -1,12 +1,12 @@
-"""Out-of-distribution pictures: outliers to train with, probes to evaluate with.
+"""Out-of-distribution (OOD) examples: outliers to train with, probes to evaluate with.
 
 A network trained on digits alone is as sure of a letter as of a digit. Outliers with the uniform
 distribution as target teach low confidence (outlier exposure: Hendrycks, Mazeika and Dietterich,
 "Deep Anomaly Detection with Outlier Exposure", ICLR 2019). As the paper demands, probes differ from
 the outliers: letters of other typefaces, scribbles by another method.
 
-All pictures are drawn with the fonts that matplotlib carries. Outliers leave out all that could be
-taken for a digit, such as O, l, Z, S, B or a plain circle.
+The fonts are those that matplotlib carries. Outliers leave out everything that looks like a digit,
+such as O, l, Z, S, B or a plain circle.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from keras_lenet.edge.prepare import prepare
 
-Page = NDArray[np.uint8]  # (72, 72) or (28, 28), 0 = background, 255 = ink
+Drawing = NDArray[np.uint8]  # (72, 72) or (28, 28), 0 = background, 255 = ink
 
 SIZE = 28
 LETTERS = "AEFHKLMNPRTUVWXYadefhkmnprtuvwxy"
@@ -29,7 +29,7 @@ LETTERS = "AEFHKLMNPRTUVWXYadefhkmnprtuvwxy"
 AMBIGUOUS = "COQDISZBGJocijlsqzbg"
 """Latin letters that look like digits."""
 LIKE_DIGITS = "letters like digits"
-"""The one kind of probe that a classifier may take for digits."""
+"""Kind of probe that a classifier may take for digits."""
 SIGNS = "ΔΘΛΞΠΣΦΨΩηκλμπφχψωЖШЩЮФЯЦДЫЙ#&@%+=<>*^~€£¶♥♦♠♣☺→←↑↓∞∫√∇∈∀∃⊕△□◇"
 LEARNT_FONTS = (
     "DejaVuSans",
@@ -40,11 +40,11 @@ LEARNT_FONTS = (
 )
 OTHER_FONTS = ("STIXGeneral", "STIXGeneralItalic", "cmr10", "cmss10", "cmtt10")
 
-_CANVAS = 72  # pixels a side, before it is brought to MNIST's size
+_CANVAS = 72  # pixels a side of a drawing, before `prepare` makes it 28×28
 
 
 def draw(count: int, seed: int) -> NDArray[np.uint8]:
-    """Draw outliers to train with: half letters and signs, the rest scribbles, and some noise.
+    """Draw outliers to train with: letters and signs (half), scribbles, and some noise.
 
     The result is uint8, (count, 28, 28), 0 = background, 255 = ink, centred as MNIST's digits.
     """
@@ -53,19 +53,19 @@ def draw(count: int, seed: int) -> NDArray[np.uint8]:
     for image in images:
         kind = generator.random()
         if kind < 0.5:
-            page = _glyph(generator, LETTERS * 2 + SIGNS, LEARNT_FONTS)
+            drawing = _glyph(generator, LETTERS * 2 + SIGNS, LEARNT_FONTS)
         elif kind < 0.9:
-            page = _curves(generator)
+            drawing = _curves(generator)
         else:
-            page = _texture(generator)
-        image[:] = fitted(page)
+            drawing = _texture(generator)
+        image[:] = fitted(drawing)
     return images
 
 
-def probes(count: int, seed: int) -> dict[str, list[Page]]:
-    """Draw probes to evaluate with: `count` pages of each kind, none of which `draw` draws."""
+def probes(count: int, seed: int) -> dict[str, list[Drawing]]:
+    """Draw probes to evaluate with: `count` drawings of each kind. `draw` draws no such kind."""
     generator = np.random.default_rng(seed)
-    kinds: dict[str, Callable[[], Page]] = {
+    kinds: dict[str, Callable[[], Drawing]] = {
         "blank": lambda: _noise(generator, 0, generator.uniform(0, 4)),
         "full ink": lambda: _noise(generator, 255, generator.uniform(0, 4)),
         "noise": lambda: _noise(generator, generator.uniform(0, 255), generator.uniform(20, 120)),
@@ -73,36 +73,36 @@ def probes(count: int, seed: int) -> dict[str, list[Page]]:
         "scribbles": lambda: _wander(generator),
         LIKE_DIGITS: lambda: _glyph(generator, AMBIGUOUS, OTHER_FONTS),
     }
-    return {kind: [page() for _ in range(count)] for kind, page in kinds.items()}
+    return {kind: [drawing() for _ in range(count)] for kind, drawing in kinds.items()}
 
 
-def fitted(page: Page) -> NDArray[np.uint8]:
-    """Return a page as a model gets it: unchanged in MNIST's size, else prepared."""
-    return page if page.shape == (SIZE, SIZE) else prepare(page).image
+def fitted(drawing: Drawing) -> NDArray[np.uint8]:
+    """Return a drawing as a model gets it: unchanged if 28×28, else prepared."""
+    return drawing if drawing.shape == (SIZE, SIZE) else prepare(drawing).image
 
 
-def _glyph(generator: np.random.Generator, characters: str, fonts: tuple[str, ...]) -> Page:
+def _glyph(generator: np.random.Generator, characters: str, fonts: tuple[str, ...]) -> Drawing:
     """Draw a letter or a sign, rotated, sheared, squeezed, and sometimes thicker."""
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
     font = ImageFont.truetype(folder / f"{fonts[generator.integers(len(fonts))]}.ttf", 40)
     character = characters[generator.integers(len(characters))]
-    page = Image.new("L", (_CANVAS, _CANVAS))
-    ImageDraw.Draw(page).text((_CANVAS / 2, _CANVAS / 2), character, 255, font, anchor="mm")
+    drawing = Image.new("L", (_CANVAS, _CANVAS))
+    ImageDraw.Draw(drawing).text((_CANVAS / 2, _CANVAS / 2), character, 255, font, anchor="mm")
     if generator.integers(2):
-        page = page.filter(ImageFilter.MaxFilter(3))
-    turn, shear = np.deg2rad(generator.uniform(-15, 15)), generator.uniform(-0.3, 0.3)
+        drawing = drawing.filter(ImageFilter.MaxFilter(3))
+    angle, shear = np.deg2rad(generator.uniform(-15, 15)), generator.uniform(-0.3, 0.3)
     across, down = generator.uniform(0.8, 1.25, 2)
-    a = across * (np.cos(turn) + shear * np.sin(turn))
-    b = across * (shear * np.cos(turn) - np.sin(turn))
-    c, d = down * np.sin(turn), down * np.cos(turn)
+    a = across * (np.cos(angle) + shear * np.sin(angle))
+    b = across * (shear * np.cos(angle) - np.sin(angle))
+    c, d = down * np.sin(angle), down * np.cos(angle)
     middle = _CANVAS / 2
     matrix = (a, b, middle * (1 - a - b), c, d, middle * (1 - c - d))
     return np.asarray(
-        page.transform(page.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+        drawing.transform(drawing.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
     )
 
 
-def _curves(generator: np.random.Generator) -> Page:
+def _curves(generator: np.random.Generator) -> Drawing:
     """Draw one long stroke or several short ones, each a smooth curve through random points."""
     strokes = generator.integers(1, 5)
     curves = []
@@ -124,8 +124,8 @@ def _spline(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return curve.transpose(1, 0, 2).reshape(-1, 2)
 
 
-def _wander(generator: np.random.Generator) -> Page:
-    """Draw a random walk that turns back at the page's edge; now and then the pen is lifted."""
+def _wander(generator: np.random.Generator) -> Drawing:
+    """Draw a random walk that turns back at the edge; now and then the pen is lifted."""
     place, speed = generator.uniform(20, _CANVAS - 20, 2), np.zeros(2)
     lines: list[list[NDArray[np.float64]]] = [[]]
     for _ in range(generator.integers(60, 200)):
@@ -140,15 +140,15 @@ def _wander(generator: np.random.Generator) -> Page:
     return _draw_lines([np.array(line) for line in lines if len(line) > 1], 4)
 
 
-def _draw_lines(lines: list[NDArray[np.float64]], width: int) -> Page:
-    page = Image.new("L", (_CANVAS, _CANVAS))
-    pen = ImageDraw.Draw(page)
+def _draw_lines(lines: list[NDArray[np.float64]], width: int) -> Drawing:
+    drawing = Image.new("L", (_CANVAS, _CANVAS))
+    pen = ImageDraw.Draw(drawing)
     for line in lines:
         pen.line([tuple(point) for point in line], 255, width, joint="curve")
-    return np.asarray(page)
+    return np.asarray(drawing)
 
 
-def _texture(generator: np.random.Generator) -> Page:
+def _texture(generator: np.random.Generator) -> Drawing:
     """Draw an even grey, or cells of random greys, fine or coarse, dense or sparse."""
     grain = int(generator.choice([1, 2, 4, 7, 28]))
     cells = generator.uniform(0, 1, (SIZE // grain, SIZE // grain))
@@ -158,6 +158,6 @@ def _texture(generator: np.random.Generator) -> Page:
     return np.rint(level * cells.repeat(grain, 0).repeat(grain, 1)).astype(np.uint8)
 
 
-def _noise(generator: np.random.Generator, level: float, deviation: float) -> Page:
+def _noise(generator: np.random.Generator, level: float, deviation: float) -> Drawing:
     values = generator.normal(level, deviation, (SIZE, SIZE))
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)

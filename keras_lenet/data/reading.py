@@ -1,4 +1,4 @@
-"""A split's images and labels, read from IDX files that are verified first.
+"""A split's images and labels, read from verified IDX files.
 
 Format: http://yann.lecun.com/exdb/mnist/, section "The IDX file format". A header of two zero
 bytes, a type code, the number of dimensions and one big-endian uint32 a dimension; then the data
@@ -7,11 +7,8 @@ in C order. Only uint8 (type code 0x08) is read, the type of all these datasets.
 
 from __future__ import annotations
 
-import functools
 import gzip
 import hashlib
-import io
-import itertools
 import math
 import struct
 import zlib
@@ -28,7 +25,7 @@ from keras_lenet.errors import Error
 
 MAX_BYTES = 1 << 30
 """Largest content that is read into memory: four times the largest of the datasets."""
-_CHUNK = 1 << 20
+
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -36,7 +33,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 class Images:
     """Images, (N, 28, 28), 0 = background, 255 = ink, and labels, (N,), 0 to 9.
 
-    Images are mapped where the file is neither compressed nor published.
+    Images are memory-mapped if their file is neither compressed nor published.
     """
 
     images: NDArray[np.uint8]
@@ -52,53 +49,40 @@ def load(name: str, split: Split, data_dir: Path | None = None) -> Images:
         data_dir: folder that holds `<dataset>/<file>[.gz]`; it comes before the user's cache.
 
     Raises:
-        Error: the dataset is unknown or not here, or a file is damaged, is not the published one,
+        Error: the dataset is unknown or not here, or a file is damaged, is not the published file,
             or doesn't hold 28×28 images with one label of 0 to 9 each.
     """
     if name == catalogue.DIGITS:
         return _digits(split)
     dataset = catalogue.find(name)
-    paths = []
-    for file in dataset.files(split):
+    paths, arrays = [], []
+    for file, dims in zip(dataset.files[split], (3, 1), strict=True):
         path = catalogue.locate(name, file, data_dir)
         if path is None:
-            raise Error(_not_here(name, file, data_dir))
+            where = " and ".join(map(str, catalogue.folders(name, data_dir)))
+            raise Error(f"{name}: {' or '.join(file.names)} is not in {where}")
         paths.append(path)
-    images, labels = map(_read_verified, paths, dataset.files(split), (3, 1))
+        arrays.append(_read_verified(path, file, dims))
+    images, labels = arrays
     if len(images) != len(labels):
         raise Error(
             f"{paths[0]} holds {len(images)} images but {paths[1]} {len(labels)} labels; "
-            "they must be of one length"
+            "expected one label an image"
         )
     if images.shape[1:] != (28, 28):
         found = "×".join(map(str, images.shape))
-        raise Error(f"{paths[0]}: expected one or more 28×28 images, found {found}")
+        raise Error(f"{paths[0]}: expected 28×28 images, found {found}")
     if labels.max() > 9:
         raise Error(f"{paths[1]}: expected labels 0 to 9, found {labels.max()}")
     return Images(images.transpose(0, 2, 1) if dataset.transposed else images, labels)
 
 
-def _not_here(name: str, missing: File, data_dir: Path | None) -> str:
-    where = " and ".join(map(str, catalogue.folders(name, data_dir)))
-    if missing.gz_sha256:
-        return (
-            f"{name}: {missing.name}.gz is not in {where}; an uncompressed copy does not count, "
-            "since no digest of it is published"
-        )
-    return f"{name}: {missing.name}[.gz] is not in {where}"
-
-
 def _read_verified(path: Path, file: File, dims: int) -> NDArray[np.uint8]:
-    """Read a file's array; a published file is verified first."""
     if file == File(file.name):  # not published
         return read(path, dims)
     array = parse(verified(path, file), dims, path)
-    if file.count is not None and len(array) != file.count:
-        what = "images" if dims == 3 else "labels"
-        raise Error(
-            f"{path}: expected the {file.count:,} {what} that are published, found "
-            f"{len(array):,}; delete it and fetch it again"
-        )
+    if file.count not in (None, len(array)):
+        raise Error(f"{path}: expected {file.count:,} items, found {len(array):,}; fetch it again")
     return array
 
 
@@ -120,14 +104,12 @@ def verified(path: Path, file: File) -> bytes:
 
 
 def read(path: Path, dims: int) -> NDArray[np.uint8]:
-    """Read an IDX file of 3 (images) or 1 (labels) dimensions, gzip-compressed or not.
+    """Read an IDX file of 3 (images) or 1 (labels) dimensions; map it if it is not compressed.
 
-    Returns:
-        Read-only uint8 array of the shape that the header declares. An uncompressed file, which
-        may have any size, is mapped: its pages are read as they are indexed.
+    A mapped file may be larger than memory: its pages are read as they are indexed.
 
     Raises:
-        Error: as in `read_bytes` and `parse`. No memory is taken for what a header only declares.
+        Error: as `read_bytes` and `parse`.
     """
     try:
         with path.open("rb") as file:
@@ -146,21 +128,19 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         Error: the file can't be read, is damaged gzip, or holds more than `MAX_BYTES`.
     """
-    content = io.BytesIO()
     try:
         with path.open("rb") as raw:
             compressed = raw.read(2) == _GZIP_MAGIC
             raw.seek(0)
             file = gzip.GzipFile(fileobj=raw) if compressed else raw
-            chunks = iter(functools.partial(file.read, _CHUNK), b"")
-            content.writelines(itertools.islice(chunks, MAX_BYTES // _CHUNK + 1))
+            content = file.read(MAX_BYTES + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise Error(f"{path}: damaged gzip file ({error}); fetch it again") from error
     except OSError as error:
         raise Error(f"{path}: cannot be read ({error.strerror or error})") from error
-    if content.tell() > MAX_BYTES:
-        raise Error(f"{path}: larger than {MAX_BYTES} bytes, which no dataset here is")
-    return content.getvalue()
+    if len(content) > MAX_BYTES:
+        raise Error(f"{path}: larger than {MAX_BYTES} bytes; no dataset here is that large")
+    return content
 
 
 def parse(content: bytes, dims: int, source: object = "IDX data") -> NDArray[np.uint8]:
@@ -176,33 +156,29 @@ def parse(content: bytes, dims: int, source: object = "IDX data") -> NDArray[np.
 
 
 def _declared_shape(header: bytes, size: int, dims: int, source: object) -> tuple[int, ...]:
-    """Return the shape in an IDX header; raise Error unless a file of `size` bytes bears it out."""
+    """Return the shape in an IDX header; raise Error unless a file of `size` bytes holds it."""
     magic, start = bytes([0, 0, 0x08, dims]), 4 + 4 * dims
-    if header[:4] != magic:
+    if header[:4] != magic or len(header) < start:
         raise Error(
             f"{source}: not an IDX file of uint8 with {dims} dimension{'s' * (dims > 1)}: expected "
-            f"magic number {magic.hex()}, found {header[:4].hex() or 'nothing'}"
+            f"a header of {start} bytes that begins with {magic.hex()}, found "
+            f"{header.hex() or 'nothing'}"
         )
-    if len(header) < start:
-        raise Error(f"{source}: truncated in its header, after {len(header)} of {start} bytes")
     shape = struct.unpack(f">{dims}I", header[4:])
-    declared = "×".join(map(str, shape))
     expected, found = math.prod(shape), size - start
-    if found != expected:
-        what = "truncated" if found < expected else "has bytes left over"
+    if found != expected or not expected:
+        declared = "×".join(map(str, shape))
         raise Error(
-            f"{source}: {what}: its header declares {declared} = {expected} bytes of data, "
-            f"it holds {found}"
+            f"{source}: truncated, empty or too long: its header declares {declared} = {expected} "
+            f"bytes of data, it holds {found}"
         )
-    if not expected:
-        raise Error(f"{source}: its header declares {declared}, without any data")
     return shape
 
 
 def _digits(split: Split) -> Images:
-    """Return the UCI digits, enlarged as MNIST is made: a 20×20 digit in the middle of 28×28.
+    """Return the UCI digits, enlarged to 20×20 in the middle of 28×28, as in MNIST.
 
-    Every fifth image is a test image. Integer arithmetic, so the bytes are the same everywhere.
+    Every fifth image is a test image. Integer arithmetic gives the same bytes everywhere.
     """
     from sklearn.datasets import load_digits  # slow to import, and seldom needed
 

@@ -1,10 +1,10 @@
 """LeNet-5 as it was published in 1998: 60,000 trainable parameters.
 
 LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition",
-Proceedings of the IEEE 86(11), 1998, sections II.B and II.C. It is trained as the paper has it, and
-deployed as plain layers that compute the same: what scales a tanh goes into the weights before and
-after it; subsampling is a depthwise convolution; missing connections are zeros; and of the distance
-from a code, |x − w|² = |x|² − 2 w·x + |w|², the product alone tells one class from another.
+Proceedings of the IEEE 86(11), 1998, sections II.B and II.C. The trained graph is the paper's. The
+deployed graph has plain layers that compute the same: the weights before and after a tanh hold its
+scales; subsampling is a depthwise convolution; missing connections are zeros; the distance from a
+code is |x − w|² = |x|² − 2 w·x + |w|², in which only the product depends on the class.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 AMPLITUDE, SLOPE = 1.7159, 2 / 3
-"""Of the squashing function A tanh(S a): it maps ±1 to ±1 (appendix A)."""
+"""A and S of the squashing function A tanh(S a), which maps ±1 to ±1 (appendix A)."""
 RUBBISH = 20.0
-"""The penalty of the class "none of these": j in equation 9, for which the paper gives no number.
+"""Penalty of the class "none of these": j in equation 9, for which the paper gives no number.
 
-Codes that differ in one pixel are 4 apart, and an F6 of zeros is 84 from every code: a class whose
-penalty is well below 20 is taken, and one whose penalty is well above is pushed away no further.
+Codes that differ in one pixel are 4 apart, and an F6 of zeros is 84 from every code. A class whose
+penalty is well above 20 is pushed away no further.
 """
 
 _SEEN = "012 123 234 345 045 015 0123 1234 2345 0345 0145 0125 0134 1245 0235 012345"
@@ -48,21 +48,21 @@ _ROWS = np.array([list(line.replace(" ", "")) for line in _DRAWN.split("\n")[1:-
 CODES: NDArray[np.float32] = np.where(
     _ROWS.reshape(12, 10, 7).swapaxes(0, 1).reshape(10, 84) == "#", 1, -1
 ).astype(np.float32)
-"""(10, 84): the codes that F6 should show, 12 rows of 7 pixels each, after figure 3; ink is 1."""
+"""(10, 84): the target codes of F6, 12 rows of 7 pixels each, after figure 3; ink is 1."""
 
 _PLACES = np.eye(CONNECTED.size, dtype=np.float32)[CONNECTED.ravel()]
-"""(60, 96): the place of each of the 60 kernels of C3 among the 6 × 16 of a full convolution."""
+"""(60, 96): position of each kernel of C3 among the 6 × 16 of a full convolution."""
 
 
 def network(keras: Any, x: Any) -> Any:
-    """Build the deployed form: 61,816 parameters, 60,000 of which are free.
+    """Build the deployed graph: 61,816 parameters, 60,000 of which are free.
 
     Args:
         keras: the namespace to build in.
         x: float32, (N, 32, 32, 1).
 
     Returns:
-        float32, (N, 10): 2 w·x, half a constant of the image more than −|x − w|² is.
+        float32, (N, 10): 2 w·x, which is −|x − w|² plus a number that all classes share.
     """
     layers = keras.layers
     x = layers.Conv2D(6, 5, activation="tanh", name="c1")(x)  # (N, 28, 28, 6)
@@ -76,7 +76,7 @@ def network(keras: Any, x: Any) -> Any:
 
 
 def trained(keras: Any, x: Any) -> Any:
-    """Build the trained form, 60,000 parameters, from the module `keras` and (N, 32, 32, 1).
+    """Build the trained graph, 60,000 parameters, from the module `keras` and (N, 32, 32, 1).
 
     Returns:
         float32, (N, 10): minus the squared distance of F6 from the code of each digit.
@@ -92,7 +92,7 @@ def trained(keras: Any, x: Any) -> Any:
         fan_in = 4
 
         def build(self, shape: Any) -> None:
-            # As the mean begins, where weights aren't drawn by fan-in.
+            # Starts as the mean, unless weights are drawn by fan-in.
             self.kernel = self.add_weight((shape[-1],), keras.initializers.Constant(0.25))
             self.bias = self.add_weight((shape[-1],), "zeros")
 
@@ -100,7 +100,7 @@ def trained(keras: Any, x: Any) -> Any:
             return squash(4 * keras.ops.average_pool(x, 2) * self.kernel + self.bias)
 
     class PartialConvolution(keras.layers.Layer):
-        """C3: 5 × 5 kernels for the connected pairs of maps alone."""
+        """C3: 5 × 5 kernels for the connected pairs of maps."""
 
         fan_in = 25 * np.array([CONNECTED[:, target].sum() for _, target in np.argwhere(CONNECTED)])
 
@@ -131,11 +131,11 @@ def trained(keras: Any, x: Any) -> Any:
 def loss(labels: Any, logits: Any) -> Any:
     """Compute equation 9, y_D + log(e^−j + Σ e^−y_i), of penalties y = −`logits`.
 
-    For an image of no class the rubbish takes the place of D. The equation is the cross-entropy of
-    eleven classes, the last of which has the penalty j for every image.
+    It is the cross-entropy of eleven classes. The last has the penalty j for every image, and is
+    the class of OOD examples.
 
     Args:
-        labels: integers, (N,) or (N, 1): 0 to 9, or 10 for no class.
+        labels: integers, (N,) or (N, 1): 0 to 9, or 10 for OOD examples.
         logits: float32, (N, 10).
 
     Returns:
@@ -150,7 +150,7 @@ def loss(labels: Any, logits: Any) -> Any:
 
 
 def fold(weights: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Return the weights of `network` for kernels and biases of `trained`, by layer name."""
+    """Return the weights of `network` from kernels and biases of `trained`, by layer name."""
     folded: dict[str, list[Any]] = {"logits": [2 * AMPLITUDE * CODES.T, np.zeros(10, np.float32)]}
     for name, (kernel, bias) in weights.items():
         if name in ("s2", "s4"):
@@ -165,7 +165,7 @@ def fold(weights: dict[str, list[Any]]) -> dict[str, list[Any]]:
 def project(name: str, weights: list[Any]) -> list[Any]:
     """Return the nearest allowed kernel and bias of a layer of `network`.
 
-    Fine-tuning changes every weight, also those that the architecture doesn't leave free.
+    Fine-tuning changes every weight, but the architecture leaves only some free.
     """
     kernel, bias = weights
     if name in ("s2", "s4"):

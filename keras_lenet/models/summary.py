@@ -1,11 +1,15 @@
-"""A model layer by layer: sizes, and parameters and multiply-accumulates with their arithmetic."""
+"""A model layer by layer: sizes, parameters and multiply-accumulates, as a table and a drawing."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from keras_lenet.errors import Error
 
@@ -13,6 +17,27 @@ INPUT = "InputLayer"
 HEADER = ("layer", "kind", "feature maps", "filter", "stride", "activation", "parameters",
           "multiply-accumulates")  # fmt: skip
 RIGHT_ALIGNED = HEADER[-2:]
+
+KINDS = {
+    INPUT: ("", ""),
+    "ZeroPadding2D": ("", "zeros\naround"),
+    "Conv2D": ("C", "convolution"),
+    "DepthwiseConv2D": ("S", "subsampling"),
+    "MaxPooling2D": ("S", "max pooling"),
+    "AveragePooling2D": ("S", "average pooling"),
+    "GlobalAveragePooling2D": ("S", "average of\neach map"),
+    "Dense": ("F", "full\nconnection"),
+}
+"""Letter and words of each kind that is drawn; other kinds change no size."""
+FILLS = {"": "#f4f4f4", "C": "#d5e7f3", "S": "#fbe0cf", "F": "#d3ede4"}
+LARGEST, SMALLEST, BAR = 2.6, 0.28, 0.2
+"""Side of a network's largest map, side of any, and width of a bar; all lengths are in inches."""
+DEPTH, STEP, MOST = 1.1, 0.15, 12
+"""Of a stack: largest reach backwards, step from map to map, and most maps drawn."""
+GAP, APART = 0.55, 1.4
+"""Least distances: between two shapes, and between their middles."""
+LETTER = 0.087
+"""Width of a caption's letter."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +48,12 @@ class Layer:
         name: the model's name for it.
         kind: its Keras class, such as "Conv2D".
         output: shape of the output without the batch: (height, width, channels) or (n,).
-        filter: height and width of its window; None where it has none.
-        strides: steps of the window, in pixels down and across; None where it has none.
-        padding: "same" or "valid"; None where it has no window.
-        activation: "relu", "tanh" and so on; None where there is none.
+        filter: height and width of its window, if any.
+        strides: steps of the window, in pixels down and across.
+        padding: "same" or "valid", if it has a window.
+        activation: "relu", "tanh" and so on.
         parameters: number of weights and biases.
-        arithmetic: product that counts them, such as "((5×5×6)+1)×16"; empty where there is none.
+        arithmetic: product that counts them, such as "((5×5×6)+1)×16".
         macs: multiply-accumulates for one image: every weight, as often as it is used. Padded
             pixels count; pooling and biases do not. None for an unknown kind.
     """
@@ -161,3 +186,115 @@ def _row(layer: Layer) -> list[str]:
 
 def _macs(count: int | None) -> str:
     return "not known" if count is None else f"{count:,}" if count else ""
+
+
+@dataclass
+class _Shape:
+    """A layer as drawn: a stack of maps, or a bar.
+
+    Attributes:
+        words: operation that makes the layer.
+        caption: above the shape.
+        fill: colour.
+        count: maps that are drawn; 1 for a bar.
+        width: of a map or the bar.
+        height: of a map or the bar.
+        middle: its place across the figure.
+    """
+
+    words: str
+    caption: str
+    fill: str
+    count: int
+    width: float
+    height: float
+    middle: float = 0.0
+
+    @property
+    def reach(self) -> float:
+        """Distance from the hindmost map to the foremost, across and down."""
+        return (self.count - 1) * min(STEP, DEPTH / self.count)
+
+    @property
+    def outer(self) -> float:
+        """Width of the drawing, or of the caption."""
+        return max(self.width + self.reach, LETTER * max(map(len, self.caption.split("\n"))))
+
+    @property
+    def top(self) -> float:
+        """Height of the upper edge above the middle."""
+        return (self.height + self.reach) / 2
+
+    @property
+    def front(self) -> tuple[float, float]:
+        """Lower left corner of the foremost map."""
+        return self.middle + (self.reach - self.width) / 2, -self.top
+
+
+def draw(summary: Summary) -> Figure:
+    """Draw a network as figure 2 of LeCun et al. 1998: stacked maps, bars, lines between them.
+
+    Raises:
+        Error: it has no layer that can be drawn after the image.
+    """
+    shapes = _shapes(summary)
+    shapes[0].middle = shapes[0].outer / 2
+    for before, after in itertools.pairwise(shapes):
+        after.middle = before.middle + max((before.outer + after.outer) / 2 + GAP, APART)
+    right = shapes[-1].middle + shapes[-1].outer / 2
+    half, margin = max(shape.top for shape in shapes), 0.2
+    top, bottom = half + 0.65, -half - 0.6
+    figure = Figure(figsize=(right + 2 * margin, top - bottom + 2 * margin))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set(xlim=(-margin, right + margin), ylim=(bottom - margin, top + margin))
+    axis.set_axis_off()
+    for shape in shapes:
+        x, y = shape.front
+        for number in range(shape.count):
+            back = shape.reach * (1 - number / max(shape.count - 1, 1))
+            corner = (x - back, y + back)
+            axis.add_patch(
+                Rectangle(corner, shape.width, shape.height, fc=shape.fill, ec="#333333", zorder=2)
+            )
+        caption = shape.middle, shape.top + 0.12, shape.caption
+        axis.text(*caption, ha="center", va="bottom", size=11, linespacing=1.25)
+    for before, after in itertools.pairwise(shapes):
+        (x, y), (left, low) = before.front, after.front
+        for start, end in ((y, low), (y + before.height, low + after.height)):
+            axis.plot((x + before.width, left), (start, end), color="#808080", linewidth=0.8)
+        # Under the space between the two.
+        place = (before.middle + before.outer / 2 + after.middle - after.outer / 2) / 2
+        axis.text(place, bottom, after.words, ha="center", va="bottom", size=10)
+    return figure
+
+
+def _shapes(summary: Summary) -> list[_Shape]:
+    layers = [layer for layer in summary.layers if layer.kind in KINDS]
+    if len(layers) < 2 or layers[0].kind != INPUT:
+        raise Error(f"{summary.name}: no layers that can be drawn; expected {', '.join(KINDS)}")
+    scale = LARGEST / max(max(layer.output[:-1], default=1) for layer in layers)
+    shapes: list[_Shape] = []
+    number = 0
+    for layer in layers:
+        # A depthwise convolution that skips no pixel subsamples nothing.
+        moves_by_one = layer.kind == "DepthwiseConv2D" and layer.strides == (1, 1)
+        letter, words = KINDS["Conv2D" if moves_by_one else layer.kind]
+        number += bool(letter)
+        name = f"{letter}{number}" if letter else "PADDED"
+        if layer.kind == INPUT:
+            name = "INPUT"
+        elif layer is layers[-1]:
+            name = "OUTPUT"
+        if layer.filter and "\n" not in words:
+            words += f"\n{times(layer.filter)}"
+        *sides, channels = layer.output
+        if math.prod(sides) == 1:  # units, or maps of one pixel
+            size = maps(layer.output) if letter == "C" else f"{channels} units"
+            count, height, width = 1, 0.45 + 0.8 * math.log10(channels), BAR
+        else:
+            name += ": feature maps" if letter else ""
+            size = times(sides) if not letter and channels == 1 else maps(layer.output)
+            count = min(channels, MOST)
+            height, width = (max(side * scale, SMALLEST) for side in (*sides, sides[0])[:2])
+        shapes.append(_Shape(words, f"{name}\n{size}", FILLS[letter], count, width, height))
+    return shapes

@@ -10,7 +10,7 @@ from keras_lenet.errors import Error
 from keras_lenet.recipe import S
 
 if TYPE_CHECKING:
-    from keras_lenet.data.loading import Examples, Lessons
+    from keras_lenet.data.loading import Examples, TeacherLogits
     from keras_lenet.training.cluster import Cluster
 
 
@@ -54,11 +54,11 @@ class Context(Generic[S]):
             )
         return training, validation
 
-    def lessons(self) -> Lessons | None:
-        """Read the teachers' logits, where the recipe has a distill stage."""
+    def teacher_logits(self) -> TeacherLogits | None:
+        """Read the teacher logits, if the recipe has a distill stage."""
         from keras_lenet.data import loading
 
         distill = self.settings.distill
         if distill is None:
             return None
-        return loading.Lessons.read(self.inputs["distill"], distill.seed, distill.rounds)
+        return loading.TeacherLogits.read(self.inputs["distill"], distill.seed, distill.rounds)

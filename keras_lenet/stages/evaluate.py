@@ -44,7 +44,7 @@ from keras_lenet.recipe import Evaluate, EvaluateSettings
 from keras_lenet.reporting import plots
 from keras_lenet.stages import Context, export, quantize, train
 from keras_lenet.tflite import convert, parity
-from keras_lenet.training import devices
+from keras_lenet.training import setup
 
 CONFUSION, REJECTION = "confusion.png", "rejection.png"
 FLOAT, FAKE_QUANTIZED, FLOAT_FILE = "keras", "qat", "float32"
@@ -68,7 +68,7 @@ class Measured(NamedTuple):
 
 def run(context: Context[EvaluateSettings]) -> dict[str, Any]:
     """Write `metrics.json`, `predictions.npz` and the pictures that a model card shows."""
-    devices.prepare_devices()
+    setup.prepare_devices()
     settings, seed = context.settings.evaluate, context.settings.seed
     test = loading.load_test(context.dataset, context.data_dir)
     plain = export.plain_int8(context.inputs["export"], context.settings.model.name)
@@ -185,7 +185,7 @@ def measure(
         paired=tuple(compared),
         timings=Timings(
             cpu=cpu_name(),
-            device=devices.device(),
+            device=setup.device(),
             threads=1,
             models={key: scorer.time(test.images) for key, scorer in found.scorers.items()},
         ),

@@ -18,7 +18,7 @@ from keras_lenet.evaluation import confidence
 from keras_lenet.recipe import ExportSettings
 from keras_lenet.stages import Context, quantize, train
 from keras_lenet.tflite import convert, metadata_writer
-from keras_lenet.training import devices
+from keras_lenet.training import setup
 
 SAVED_MODEL, MICROCONTROLLER, MANIFEST = "saved_model", "microcontroller", "manifest.json"
 VARIANTS = ("float32", "int8_ptq", "int8", "uint8")
@@ -42,7 +42,7 @@ def run(context: Context[ExportSettings]) -> dict[str, Any]:
         Error: a converted file breaks its contract, or its optimized layout has other outputs than
             the plain one.
     """
-    devices.prepare_devices()
+    setup.prepare_devices()
     recipe = context.settings
     name, size = recipe.model.name, models.input_size(recipe.model)
     trained = train.load(context.inputs["train"])

@@ -1,7 +1,7 @@
 """Quantization-aware fine-tuning with tensorflow-model-optimization.
 
-It takes tf_keras models only, so this module is also the bridge: the same builder makes the
-architecture in tf_keras, and the weights of the Keras 3 model are copied into it by layer name.
+It takes tf_keras models only. The same builder makes the architecture in tf_keras, and the weights
+of the Keras 3 model are copied into it by layer name.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from keras_lenet.data import loading
 from keras_lenet.evaluation import confidence
 from keras_lenet.recipe import Model, QuantizeSettings
 from keras_lenet.stages import Context, train
-from keras_lenet.training import devices, losses, setup
+from keras_lenet.training import setup
 from keras_lenet.training.fit import Plan, fit
 
 WEIGHTS = "qat.h5"  # the legacy format, by its suffix: one file, the same bytes every time
 CALIBRATION_BATCHES = 20
 TANH_RANGE = -1.0, 127 / 128
-"""The range of TFLite's int8 tanh: its scale is 1/128, its zero point 0."""
+"""Range of TFLite's int8 tanh: scale 1/128, zero point 0."""
 TANH_ENDS = float(np.arctanh(-127.5 / 128)), float(np.arctanh(126.5 / 128))
-"""The inputs beyond which its output is -128 or 127."""
+"""Inputs beyond which its output is -128 or 127."""
 _DEFAULTS = default_8bit_quantize_registry.Default8BitQuantizeRegistry()
 
 
 def run(context: Context[QuantizeSettings]) -> dict[str, Any]:
     """Write `qat.h5`, the fake-quantized model's weights and ranges, and `history.csv`."""
     recipe, settings = context.settings, context.settings.quantize
-    devices.prepare_devices()
-    console.say(f"device: {devices.device()}")
+    setup.prepare_devices()
+    console.say(f"device: {setup.device()}")
     training, validation = context.splits(settings.batch_size)
     mixed = loading.with_outliers(training, recipe.data.outliers, setup.outlier_seed(recipe))
-    lessons = context.lessons()
-    # Its own order, and without teachers its own warps, not those of training's first epochs again.
-    batches = setup.augmented(recipe, mixed, settings.batch_size, recipe.seed + 1, lessons)
+    teachers = context.teacher_logits()
+    # Another seed: the order and, without teachers, the augmentation differ from training's.
+    batches = setup.augmented(recipe, mixed, settings.batch_size, recipe.seed + 1, teachers)
     steps = loading.steps_per_epoch(mixed, settings.batch_size)
     tf_keras.utils.set_random_seed(recipe.seed)
     trained = keras.models.load_model(context.inputs["train"] / train.MODEL, compile=False)
@@ -61,12 +61,12 @@ def run(context: Context[QuantizeSettings]) -> dict[str, Any]:
     )
     model.compile(
         optimizer=tf_keras.optimizers.Adam(schedule),
-        loss=losses.chosen(recipe, deployed=True),
-        metrics=[losses.accuracy(tf_keras)],
+        loss=setup.choose_loss(recipe, deployed=True),
+        metrics=[setup.accuracy(tf_keras)],
     )
     model.optimizer.build(model.trainable_variables)
-    plain = loading.plain_batches(validation, models.input_size(recipe.model), lessons=lessons)
-    callbacks = [_still_ranges(model, settings.epochs - 1)]
+    plain = loading.plain_batches(validation, models.input_size(recipe.model), teachers=teachers)
+    callbacks = [_hold_ranges(model, settings.epochs - 1)]
     if project := models.find(recipe.model.name).project:
         callbacks.append(_projection(model, float_model, project))
     plan = Plan("quantize", context.out, settings.epochs, steps, schedule)
@@ -88,10 +88,9 @@ def to_tf_keras(model: keras.Model, settings: Model) -> Any:
 
 
 def load(folder: Path, settings: Model) -> Any:
-    """Load the fake-quantized model that a finished quantize stage left in `folder`, calibrated.
+    """Load the fake-quantized tf_keras model of a finished quantize stage.
 
-    Returns:
-        A tf_keras model; its logits are divided by the temperature that the stage found.
+    Its logits are divided by its temperature.
     """
     model = fake_quantized(models.build(tf_keras, settings))
     model.load_weights(folder / WEIGHTS)
@@ -100,7 +99,7 @@ def load(folder: Path, settings: Model) -> Any:
 
 
 def unquantized(model: Any, settings: Model) -> Any:
-    """Build the float model, of tf_keras, with the weights of a fake-quantized one, not rounded."""
+    """Build the float tf_keras model with the weights of a fake-quantized model, not rounded."""
     plain = models.build(tf_keras, settings)
     for layer in plain.layers:
         if layer.weights:
@@ -114,10 +113,10 @@ def _own_weights(model: Any, layer: Any) -> list[tf.Variable]:
     return [wrapped[weight.name] for weight in layer.weights]
 
 
-def _still_ranges(model: Any, last: int) -> Any:
-    """Return a callback that holds the activations' ranges as they are when epoch `last` begins.
+def _hold_ranges(model: Any, last: int) -> Any:
+    """Return a callback that holds the activations' ranges in epoch `last`.
 
-    The weights then settle on the steps that the file will have.
+    The weights then adapt to the quantization steps of the file.
     """
     variables = [variable for layer in model.layers for variable in _activation_range(layer)]
     held: list[Any] = []
@@ -126,39 +125,39 @@ def _still_ranges(model: Any, last: int) -> Any:
         if epoch == last:
             held.extend(variable.numpy() for variable in variables)
 
-    def put_back(batch: int, logs: Any) -> None:
+    def restore(batch: int, logs: Any) -> None:
         if held:
             for variable, value in zip(variables, held, strict=True):
                 variable.assign(value)
 
-    return tf_keras.callbacks.LambdaCallback(on_epoch_begin=hold, on_train_batch_end=put_back)
+    return tf_keras.callbacks.LambdaCallback(on_epoch_begin=hold, on_train_batch_end=restore)
 
 
 def _projection(
     model: Any, float_model: Any, project: Callable[[str, list[Any]], list[Any]]
 ) -> Any:
-    """Return a callback that keeps the weights within those that the architecture allows."""
+    """Return a callback that projects the weights to what the architecture allows."""
     weighted = {
         layer.name: _own_weights(model, layer) for layer in float_model.layers if layer.weights
     }
 
-    def take_back(batch: int, logs: Any) -> None:
+    def apply(batch: int, logs: Any) -> None:
         for name, weights in weighted.items():
             allowed = project(name, [weight.numpy() for weight in weights])
             for weight, value in zip(weights, allowed, strict=True):
                 weight.assign(value)
 
-    return tf_keras.callbacks.LambdaCallback(on_train_batch_end=take_back)
+    return tf_keras.callbacks.LambdaCallback(on_train_batch_end=apply)
 
 
 class _BeforeTanh(quantizers.MovingAverageQuantizer):
-    """Quantizer that spends no step on what lies beyond `TANH_ENDS`."""
+    """Quantizer whose range ends at `TANH_ENDS`."""
 
     def __init__(self) -> None:
         super().__init__(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
 
     def __call__(self, inputs: Any, training: bool, weights: Any, **kwargs: Any) -> Any:
-        # Without training the range alone clips, and the converter sees no clipping.
+        # In inference the range alone clips: the converter must see no clipping op.
         inputs = tf.clip_by_value(inputs, *TANH_ENDS) if training else inputs
         return super().__call__(inputs, training, weights, **kwargs)
 
@@ -175,7 +174,7 @@ class _AsInput(quantizers.NoQuantizer):
 
 
 class _Tanh(default_8bit_quantize_configs.NoOpQuantizeConfig):
-    """Configuration of a layer with weights and tanh: tfmot's, but with TFLite's output range."""
+    """Configuration of a layer with weights and tanh: tfmot's, with TFLite's output range."""
 
     def get_weights_and_quantizers(self, layer: Any) -> Any:
         return _DEFAULTS.get_quantize_config(layer).get_weights_and_quantizers(layer)
@@ -194,7 +193,7 @@ class _Tanh(default_8bit_quantize_configs.NoOpQuantizeConfig):
 
 
 class _Pooled(default_8bit_quantize_configs.NoOpQuantizeConfig):
-    """Configuration of average pooling, whose input and output have one scale in TFLite."""
+    """Configuration of average pooling: in TFLite its input and output have one scale."""
 
     def get_output_quantizers(self, layer: Any) -> Any:
         return [_AsInput()]
@@ -203,8 +202,8 @@ class _Pooled(default_8bit_quantize_configs.NoOpQuantizeConfig):
 def fake_quantized(float_model: Any) -> Any:
     """Wrap each layer of a float model so that it rounds as its int8 kernel will.
 
-    As `tfmot.quantization.keras.quantize_model`, except for tanh and average pooling, whose ranges
-    are the kernels' own: others would cost an extra QUANTIZE op before or after each.
+    This differs from `tfmot.quantization.keras.quantize_model` for tanh and average pooling: their
+    ranges are the kernels' own, since others would cost an extra QUANTIZE op before or after each.
     """
 
     def annotated(layer: Any) -> Any:
@@ -229,17 +228,17 @@ def _is_average(layer: Any) -> bool:
 
 def _is_tanh(layer: Any) -> bool:
     activation = getattr(layer, "activation", None)
-    # Wrapped, it is inside what quantizes before it.
+    # A wrapped layer has it inside the quantizer of its input.
     return getattr(activation, "activation", activation) is tf_keras.activations.tanh
 
 
 def set_ranges(model: Any, float_model: Any, batches: tf.data.Dataset) -> None:
-    """Start every activation's range where it belongs, from the float model's own activations.
+    """Set every activation's range from the float model's own activations.
 
-    tensorflow-model-optimization starts at [-6, 6] and moves by a thousandth a batch, so that a
-    short fine-tuning would end with ranges still too wide, and steps too coarse. Each range starts
-    at the mean over batches of the least and the greatest value, where the moving average would
-    settle. The input's is fixed at [0, 1], which makes its int8 scale 1/255.
+    tensorflow-model-optimization starts at [-6, 6] and moves by a thousandth a batch: a short
+    fine-tuning would end with ranges that are too wide. Each range starts at the mean over batches
+    of the least and the greatest value, to which the moving average would converge. The input's
+    range is [0, 1], which makes its int8 scale 1/255.
     """
     by_name = {layer.name: layer for layer in float_model.layers}
     watched = [
@@ -253,7 +252,7 @@ def set_ranges(model: Any, float_model: Any, batches: tf.data.Dataset) -> None:
         axis=0,
     )
     for (wrapper, _), extremes in zip(watched, ranges, strict=True):
-        if _is_tanh(wrapper.layer):  # its range is that of what goes in
+        if _is_tanh(wrapper.layer):  # its range is that of its input
             extremes = np.arctanh(np.clip(extremes, *np.tanh(TANH_ENDS)))
         for variable, value in zip(_activation_range(wrapper), extremes, strict=True):
             variable.assign(value)

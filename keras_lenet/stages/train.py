@@ -1,4 +1,4 @@
-"""Train the float model, and keep its best epoch: most accurate, or nearest to its teachers."""
+"""Train the float model, and keep its most accurate epoch, or the epoch nearest to its teachers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from keras_lenet.evaluation import confidence
 from keras_lenet.recipe import TrainSettings
 from keras_lenet.reporting import plots
 from keras_lenet.stages import Context
-from keras_lenet.training import devices, setup
+from keras_lenet.training import setup
 from keras_lenet.training.fit import Batches, Plan, fit
-from keras_lenet.training.optimizer import Schedule
 
 MODEL = "model.keras"
 CONTACT_SHEET = "augmentation.png"
 EXAMPLE = "example.png"
-"""A validation image, for the report to follow through the network."""
+"""Validation image whose feature maps the report shows."""
 
 
 def run(context: Context[TrainSettings]) -> dict[str, Any]:
@@ -32,35 +31,34 @@ def run(context: Context[TrainSettings]) -> dict[str, Any]:
             among the devices, or the loss is no longer finite.
     """
     recipe, settings = context.settings, context.settings.train
-    devices.prepare_devices()
-    console.say(f"device: {devices.device()}")
+    setup.prepare_devices()
+    console.say(f"device: {setup.device()}")
     training, validation = context.splits(settings.batch_size)
     mixed = loading.with_outliers(training, recipe.data.outliers, setup.outlier_seed(recipe))
-    lessons = context.lessons()
-    batches = setup.augmented(recipe, mixed, settings.batch_size, recipe.seed, lessons)
+    teachers = context.teacher_logits()
+    batches = setup.augmented(recipe, mixed, settings.batch_size, recipe.seed, teachers)
     _write_pictures(context.out, batches, validation)
-    plain = loading.plain_batches(validation, models.input_size(recipe.model), lessons=lessons)
+    plain = loading.plain_batches(validation, models.input_size(recipe.model), teachers=teachers)
     steps = loading.steps_per_epoch(mixed, settings.batch_size)
     model = setup.build(recipe, mixed, context.cluster)
-    schedule, by_loss = Schedule(settings, steps), lessons is not None
-    plan = Plan("train", context.out, settings.epochs, steps, schedule, by_loss)
+    schedule = setup.Schedule(settings, steps)
+    plan = Plan("train", context.out, settings.epochs, steps, schedule, by_loss=bool(teachers))
     state = fit(keras, model, batches, plain, plan)
-    kept = models.deploy(model, recipe.model)
+    deployed = models.deploy(model, recipe.model)
     with artifacts.replacing(context.out / MODEL) as temporary:
-        kept.save(temporary)
+        deployed.save(temporary)
     return state.summary() | {
         "validation_images": len(validation),
-        "temperature": confidence.temperature(kept.predict(plain, verbose=0), validation.labels),
+        "temperature": confidence.temperature(
+            deployed.predict(plain, verbose=0), validation.labels
+        ),
         "training_images": len(training),
         "outliers": len(mixed) - len(training),
     }
 
 
 def load(folder: Path) -> keras.Model:
-    """Load the model that a finished train stage left in `folder`, calibrated.
-
-    Its logits are divided by the temperature that the stage found.
-    """
+    """Load the model of a finished train stage; its logits are divided by its temperature."""
     model = keras.models.load_model(folder / MODEL, compile=False)
     confidence.divide(model, confidence.temperature_of(folder))
     return model

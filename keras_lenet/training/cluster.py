@@ -1,6 +1,6 @@
-"""Several hosts that train one model, as TensorFlow's TF_CONFIG names them.
+"""Hosts of TF_CONFIG, which train one model together.
 
-All run the same command and see the same runs folder, which the first of them, the chief, writes.
+All hosts run the same command and see the same runs folder. The first host, the chief, writes it.
 Every host computes every step, on its share of each batch.
 """
 
@@ -30,7 +30,7 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Cluster:
-    """The hosts, "HOST:PORT" of each, the chief's first; and the index of this one."""
+    """The hosts, "HOST:PORT" of each, the chief first, and the index of this host."""
 
     hosts: tuple[str, ...]
     index: int
@@ -42,25 +42,25 @@ class Cluster:
 
     @functools.cached_property
     def strategy(self) -> tf.distribute.Strategy:
-        """Mirror every GPU of every host; wait until all hosts are there.
+        """Mirror every GPU of every host; wait for all hosts.
 
-        TensorFlow makes no such strategy once it has computed anything.
+        Make it before anything is computed: TensorFlow refuses later.
         """
         import tensorflow as tf
 
         number, others = self.index + 1, [*self.hosts[: self.index], *self.hosts[self.index + 1 :]]
         console.say(f"host {number} of {len(self.hosts)}: waiting for {', '.join(others)}")
         for gpu in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(gpu, True)  # as `devices.prepare_devices`
+            tf.config.experimental.set_memory_growth(gpu, True)  # as `setup.prepare_devices`
         with _interruptible():
             return tf.distribute.MultiWorkerMirroredStrategy()
 
     def agree(self, number: int = 0) -> int:
-        """Return the chief's number, of 24 bits at most, on every host; each waits for the rest."""
+        """Return the chief's number, of at most 24 bits, on every host; wait for all hosts."""
         import tensorflow as tf
 
         def value(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
-            # As a sum of floats, which every way of communication has.
+            # Every communication library can sum floats.
             first = context.replica_id_in_sync_group == 0
             return tf.constant(float(number) if first else 0.0)
 
@@ -71,7 +71,7 @@ class Cluster:
     def part(self) -> None:
         """Tell the others that nothing is left to train, and end together with them.
 
-        A host that still listens would take a chief that ends first for gone.
+        A host that still waits would report that the chief is gone.
         """
         with contextlib.suppress(Error), self.watched():
             if self.is_chief:
@@ -80,7 +80,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Raise `Error` in place of what TensorFlow raises within ten seconds of a host's end."""
+        """Raise Error instead of what TensorFlow raises within ten seconds of a host's end."""
         with console.without_information():
             import tensorflow as tf
 
@@ -95,10 +95,10 @@ class Cluster:
 
 
 def of_environment() -> Cluster | None:
-    """Return the hosts that TF_CONFIG names; None where it isn't set, or names one host alone.
+    """Return the hosts that TF_CONFIG names; None if it isn't set, or names one host alone.
 
     Raises:
-        Error: it is set to something else.
+        Error: it is malformed.
     """
     text = os.environ.get(VARIABLE)
     if not text:
@@ -118,7 +118,7 @@ def of_environment() -> Cluster | None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let a signal end the process while TensorFlow waits, where no handler of ours would run."""
+    """Let signals end the process while TensorFlow waits: Python handlers don't run there."""
     numbers = signal.SIGINT, signal.SIGTERM
     before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
     try:

@@ -1,4 +1,4 @@
-"""The loop of training and of quantization-aware fine-tuning: epochs, the best one, checkpoints.
+"""Loop of training and of quantization-aware fine-tuning: epochs, best epoch, checkpoints.
 
 It fits models of Keras 3 and of tf_keras; the namespace is an argument.
 """
@@ -25,11 +25,10 @@ from keras_lenet.errors import Error
 
 Row = dict[str, float]
 Batches = Callable[..., tf.data.Dataset]
-"""Makes the training batches of `epochs`, a range, one epoch after the other; where several devices
-share each batch, the shares of the host that `context` names, for one device after the other."""
+"""Function of `epochs`, a range, and `context`, a host: the training batches, one epoch after the
+other, or the host's shares of them, one device after the other."""
 AT_A_TIME = 32
-"""Steps between two looks at the loss: each look costs about a sixth of a step of 64 images."""
-_ADVICE = "lower the learning rate or lengthen the warm-up"
+"""Steps between two reads of the loss: each read costs about a sixth of a step of 64 images."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Plan:
         epochs: how many in all.
         steps: batches in an epoch.
         schedule: the learning rate by step, for the history.
-        by_loss: keep the epoch of lowest validation loss, instead of highest accuracy: the
+        by_loss: keep the epoch of lowest validation loss, instead of highest accuracy. The
             divergence from teachers tells more of two models than the few images that only one of
             them gets right.
     """
@@ -60,14 +59,12 @@ class State:
     """The state of a fit after a whole number of epochs.
 
     Attributes:
-        by_loss: rank epochs by validation loss alone.
         history: one row an epoch.
         best: index of the best row: highest validation accuracy, then lowest validation loss, or
-            the latter alone. A row whose figures are not finite ranks below every other.
+            the latter alone.
         best_weights: the weights of that epoch, as `get_weights` gives them.
     """
 
-    by_loss: bool = False
     history: list[Row] = field(default_factory=list)
     best: int = -1
     best_weights: list[NDArray[Any]] = field(default_factory=list)
@@ -80,16 +77,15 @@ class State:
             "validation_accuracy": self.history[self.best]["val_accuracy"],
         }
 
-    def add(self, row: Row, weights: list[NDArray[Any]]) -> None:
+    def add(self, row: Row, weights: list[NDArray[Any]], by_loss: bool) -> None:
         """Add an epoch's row, and keep its weights if it is the best so far."""
-        self.history.append(row)
-        if self.best < 0 or self._rank(row) > self._rank(self.history[self.best]):
-            self.best, self.best_weights = len(self.history) - 1, weights
 
-    def _rank(self, row: Row) -> tuple[bool, float, float]:
-        if not _is_finite(row):  # NaN is neither more nor less than anything
-            return False, 0.0, 0.0
-        return True, 0.0 if self.by_loss else row["val_accuracy"], -row["val_loss"]
+        def rank(row: Row) -> tuple[float, float]:
+            return 0.0 if by_loss else row["val_accuracy"], -row["val_loss"]
+
+        self.history.append(row)
+        if self.best < 0 or rank(row) > rank(self.history[self.best]):
+            self.best, self.best_weights = len(self.history) - 1, weights
 
     def save(self, path: Path, running: list[NDArray[Any]]) -> None:
         """Write what a resumed fit needs; `running` are the weights that it starts from."""
@@ -100,7 +96,7 @@ class State:
             np.savez(temporary, progress=np.array(progress), **arrays)  # type: ignore[arg-type]
 
     @classmethod
-    def load(cls, path: Path, by_loss: bool) -> tuple[State, list[NDArray[Any]]]:
+    def load(cls, path: Path) -> tuple[State, list[NDArray[Any]]]:
         """Read what `save` wrote."""
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             progress = json.loads(str(arrays["progress"]))
@@ -109,8 +105,7 @@ class State:
                 count = sum(name.startswith(kind) for name in arrays.files)
                 return [arrays[f"{kind}{i}"] for i in range(count)]
 
-            state = cls(by_loss, **progress, best_weights=numbered("best_"))
-            return state, numbered("running_")
+            return cls(**progress, best_weights=numbered("best_")), numbered("running_")
 
 
 def fit(
@@ -123,9 +118,8 @@ def fit(
 ) -> State:
     """Fit a compiled model, resuming where an interrupted fit left a checkpoint.
 
-    Leaves the best epoch's weights in the model, and in the plan's folder the history as CSV and
-    the checkpoint, which goes once the stage's result is in place. Where the optimizer averages
-    the weights, validates and keeps the averages.
+    It leaves the best epoch's weights in the model, and the history as CSV and a checkpoint in the
+    plan's folder. If the optimizer averages the weights, it validates and keeps the averages.
 
     Args:
         namespace: the model's, `keras` or `tf_keras`.
@@ -136,7 +130,7 @@ def fit(
         callbacks: called last.
 
     Raises:
-        Error: the loss is no longer a finite number, or the validation loss never was.
+        Error: the loss or the validation loss is no longer a finite number.
     """
     state, steps = _resume(model, plan), plan.steps
     left = range(len(state.history), plan.epochs)
@@ -165,11 +159,6 @@ def fit(
                     shuffle=False,  # the batches come shuffled
                     verbose=0,
                 )
-    if not _is_finite(state.history[state.best]):
-        raise Error(
-            f"{plan.title}: the validation loss was not finite after any of {plan.epochs} epochs; "
-            f"{_ADVICE}"
-        )
     model.set_weights(state.best_weights)
     return state
 
@@ -186,8 +175,8 @@ def take_steps(
     """Fit as `keras.Model.fit` does, and call the same callbacks with the same logs.
 
     Losses and metrics are those of whole batches, and the same on every host. Every device
-    validates on all of `validation`: no share of it comes out uneven. The model is compiled in the
-    scope of the strategy whose devices are to hold it. Epochs are counted from 0.
+    validates on all of `validation`, since its shares would be uneven. The model is compiled in the
+    scope of the strategy whose devices hold it. Epochs are counted from 0.
     """
     train, validate = _compiled(model)
     hooks = keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs.stop, steps=steps)
@@ -210,7 +199,7 @@ def take_steps(
     hooks.on_train_end()
 
 
-@functools.lru_cache(maxsize=4)  # models that are fitted in turns are not compiled again
+@functools.lru_cache(maxsize=4)  # compiles once for models that are fitted in turns
 def _compiled(model: keras.Model) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return functions that take some steps, and that validate; both return the metrics."""
     strategy = model.distribute_strategy
@@ -238,20 +227,16 @@ def _numbers(logs: dict[str, tf.Tensor]) -> dict[str, float]:
     return {name: float(value) for name, value in logs.items()}
 
 
-def _is_finite(row: Row) -> bool:
-    return math.isfinite(row["val_accuracy"]) and math.isfinite(row["val_loss"])
-
-
 def _resume(model: Any, plan: Plan) -> State:
     """Return the state of the checkpoint, and set the model to it; or a new state."""
     path = plan.out / artifacts.CHECKPOINT
     if not path.exists():
-        return State(plan.by_loss)
+        return State()
     try:
-        state, running = State.load(path, plan.by_loss)
+        state, running = State.load(path)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         console.say(f"{plan.title}: {path} is damaged; starting again from the first epoch")
-        return State(plan.by_loss)
+        return State()
     count = len(model.weights)
     model.set_weights(running[:count])
     for variable, value in zip(model.optimizer.variables, running[count:], strict=True):
@@ -262,7 +247,7 @@ def _resume(model: Any, plan: Plan) -> State:
 
 @dataclass
 class _Watch:
-    """A follower of one fit, through Keras' callbacks."""
+    """Callbacks of one fit, and what they share."""
 
     model: Any
     state: State
@@ -271,10 +256,17 @@ class _Watch:
     running: list[NDArray[Any]] = field(default_factory=list)
 
     def batch_end(self, batch: int, logs: dict[str, float]) -> None:
-        if not math.isfinite(logs["loss"]):
-            where = f"epoch {len(self.state.history) + 1}, batch {batch + 1}"
-            raise Error(f"{self.plan.title}: the loss became {logs['loss']} in {where}; {_ADVICE}")
+        self.require_finite("loss", logs["loss"], f", batch {batch + 1}")
         self.show(completed=len(self.state.history) * self.plan.steps + batch + 1)
+
+    def require_finite(self, name: str, value: float, where: str = "") -> None:
+        """Raise Error unless a loss is finite."""
+        if not math.isfinite(value):
+            raise Error(
+                f"{self.plan.title}: the {name} became {value} in epoch "
+                f"{len(self.state.history) + 1}{where}; lower the learning rate or lengthen the "
+                "warm-up"
+            )
 
     def save_running(self, epoch: int, logs: dict[str, float]) -> None:
         """Save the weights that a resumed fit starts from, before their averages replace them."""
@@ -284,8 +276,9 @@ class _Watch:
     def epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         plan = self.plan
         row = {key: float(logs[key]) for key in ("loss", "accuracy", "val_loss", "val_accuracy")}
+        self.require_finite("validation loss", row["val_loss"])
         row["learning_rate"] = float(plan.schedule((epoch + 1) * plan.steps - 1))
-        self.state.add(row, self.model.get_weights())
+        self.state.add(row, self.model.get_weights(), plan.by_loss)
         self.state.save(plan.out / artifacts.CHECKPOINT, self.running)
         lines = [",".join(["epoch", *row])]
         for number, figures in enumerate(self.state.history, 1):

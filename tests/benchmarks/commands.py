@@ -88,7 +88,7 @@ def write_images(folder: Path, count: int) -> None:
     from keras_lenet.data import catalogue
 
     generator = np.random.default_rng(0)
-    images, labels = catalogue.find(str(folder)).files("train")
+    images, labels = catalogue.find(str(folder)).files["train"]
     with (folder / images.name).open("wb") as file:
         file.write(bytes([0, 0, 8, 3]) + np.array([count, 28, 28], ">u4").tobytes())
         for _ in range(0, count, 2_000):

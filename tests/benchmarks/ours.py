@@ -18,7 +18,7 @@ from keras_lenet import console, models
 from keras_lenet.data import loading
 from keras_lenet.recipe import Augment, Recipe, Train
 from keras_lenet.recipe import load as load_recipe
-from keras_lenet.training import losses, optimizer, setup
+from keras_lenet.training import setup
 from keras_lenet.training.fit import Plan, fit
 
 console.console.quiet = True
@@ -44,9 +44,9 @@ def epoch_of(batches: Callable[..., Any], batch: int, steps: int) -> measure.Rep
     """Return an epoch of the training stage, with loss, metric and checkpoint."""
     recipe = Recipe(name="bench", train=Train(batch_size=batch))
     model = models.build_trained(keras, recipe.model)
-    setup.compile_model(model, recipe.train, steps, losses.chosen(recipe))
+    setup.compile_model(model, recipe.train, steps, setup.choose_loss(recipe))
     validation = loading.plain_batches(examples(10, "validation"), models.input_size(recipe.model))
-    schedule = optimizer.Schedule(recipe.train, steps)
+    schedule = setup.Schedule(recipe.train, steps)
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +141,7 @@ def to_goal(goal: float, settings: list[str]) -> measure.Repetition:
         steps = loading.steps_per_epoch(training, settings.batch_size)
         model = setup.build(seeded, training)
         with tempfile.TemporaryDirectory() as out:
-            schedule = optimizer.Schedule(settings, steps)
+            schedule = setup.Schedule(settings, steps)
             plan = Plan("train", Path(out), settings.epochs, steps, schedule)
             state = fit(keras, model, batches, plain, plan)
         return state.summary()["validation_accuracy"] >= goal

@@ -18,7 +18,7 @@ torch.set_num_threads(measure.cores())
 
 
 def network() -> nn.Sequential:
-    """Return the same layers as `keras_lenet.models.networks.lenet5`: 61,706 parameters."""
+    """Return the same layers as `keras_lenet.models.lenet5`: 61,706 parameters."""
     return nn.Sequential(
         nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
