@@ -9,7 +9,6 @@ from pathlib import Path
 
 from keras_lenet import artifacts, console, pipeline
 from keras_lenet.artifacts import Record
-from keras_lenet.evaluation import gates
 from keras_lenet.evaluation.metrics import Metrics
 from keras_lenet.recipe import Recipe
 from keras_lenet.reporting.card import card
@@ -58,7 +57,7 @@ def publish(finished: list[Finished], folder: Path, source: str) -> None:
         GateError: the chosen seed misses a limit of the recipe; `folder` stays as it is.
     """
     chosen = choose(finished)
-    gates.check(chosen.metrics)
+    chosen.metrics.check_gates()
     console.say(f"publish: seed {chosen.run.recipe.seed}, the best on validation, to {folder}")
     exported = Record.of_finished(chosen.run.stage_folder("export"))
     files = FILES | {"export": tuple(exported.outputs)}

@@ -66,9 +66,8 @@ ROOMS = {
     "export": Room("stages/export tflite/contract tflite/convert", "export"),
     "layout": Room("tflite/layout", "layout"),
     "publish": Room("seeds", "publish"),
-    "gates": Room("evaluation/gates evaluation/metrics", "gates"),
+    "gates": Room("evaluation/metrics", "metrics"),
     "evaluate": Room("stages/evaluate", "evaluate"),
-    "significance": Room("evaluation/significance", "significance"),
     "calibration": Room("evaluation/confidence", "confidence"),
     "scorers": Room(
         "evaluation/scorers evaluation/quantization_noise", "scorers quantization_noise"

@@ -1,11 +1,11 @@
-"""An evaluation of a few images by hand: every figure stands under its own model's name."""
+"""An evaluation of a few images, counted by hand."""
 
 import time
 
 import numpy as np
 import pytest
 from conftest import SMOKE
-from figures import changed, probabilities
+from figures import changed, everything, probabilities
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -13,7 +13,14 @@ from keras_lenet import cli, pipeline
 from keras_lenet.data import loading, outliers
 from keras_lenet.errors import Error, GateError
 from keras_lenet.evaluation import quantization_noise, robustness, scorers
-from keras_lenet.evaluation.metrics import Gate, Metrics, Robustness, RobustnessSummary, TensorNoise
+from keras_lenet.evaluation.metrics import (
+    Gate,
+    Metrics,
+    OodRejection,
+    Robustness,
+    RobustnessSummary,
+    TensorNoise,
+)
 from keras_lenet.evaluation.scorers import Scorer
 from keras_lenet.recipe import Evaluate, Recipe
 from keras_lenet.reporting import plots
@@ -43,7 +50,8 @@ def two(tmp_path):
 
 
 def measured(two, pairs=(("int8", "float"),)):
-    return evaluate.measure(evaluate.predict(two, TEST, "digits"), "float", "int8", pairs)
+    found = evaluate.predict(two, TEST, "digits")
+    return evaluate.measure(found, "float", "int8", pairs, Evaluate())
 
 
 def test_every_figure_stands_under_its_own_models_name(two):
@@ -58,13 +66,15 @@ def test_every_figure_stands_under_its_own_models_name(two):
     assert int8.interval == pytest.approx((0.11762, 0.76928), abs=1e-5)
     assert float_.calibration.error == pytest.approx(0.1)
     assert int8.calibration.error == pytest.approx(0.5)
-    assert int8.coverage.accuracy[-1] == 0.4
     matrix = np.array(int8.confusion)  # true class by answer
     assert matrix.shape == (10, 10)
     assert list(zip(*np.nonzero(matrix), strict=True)) == [(0, 0), (1, 1), (2, 7), (3, 8), (4, 9)]
     assert matrix.max() == 1
-    assert (found.schema_version, found.dataset, found.images) == (3, "digits", 5)
+    assert (found.schema_version, found.dataset, found.images) == (4, "digits", 5)
     assert (found.labels, found.reference) == (tuple("0123456789"), "float")
+    timings = found.timings
+    assert (timings.cpu, timings.device, timings.threads) == (evaluate.cpu_name(), "CPU", 1)
+    assert [one.kernels for one in timings.models.values()] == ["float kernels", "int8 kernels"]
 
 
 def test_pairs_are_compared_in_the_order_that_is_asked_for(two):
@@ -76,7 +86,6 @@ def test_pairs_are_compared_in_the_order_that_is_asked_for(two):
         "only_second": 2,
         "p": pytest.approx(0.5),
         "differ": 2,
-        "differ_by_class": (0, 0, 1, 1, 0, 0, 0, 0, 0, 0),
         "agreement": pytest.approx(0.6),
         "verdict": "INT8 and FLOAT are indistinguishable on this test set: 0 of 5 images are right "
         "in INT8 alone, 2 in FLOAT alone, p = 0.5.",
@@ -109,12 +118,6 @@ def test_times_are_percentiles_of_single_images_without_the_warm_up(tmp_path, mo
     }
 
 
-def test_timings_name_the_machine(two):
-    timings = measured(two).timings
-    assert (timings.cpu, timings.device, timings.threads) == (evaluate.cpu_name(), "CPU", 1)
-    assert [one.kernels for one in timings.models.values()] == ["float kernels", "int8 kernels"]
-
-
 def test_the_processors_name_is_the_systems(tmp_path, monkeypatch):
     told = tmp_path / "cpuinfo"
     told.write_text("processor\t: 0\nmodel name\t: Fast 3000 @ 2 GHz\nmodel name\t: other\n")
@@ -145,6 +148,81 @@ def test_a_model_that_answers_no_number_is_refused(tmp_path):
     answers[3, 2] = np.nan
     with pytest.raises(Error, match=r"broken\.keras: .*NaN.* 1 of 5 images"):
         evaluate.predict({"a": scorer(tmp_path / "broken.keras", answers)}, TEST, "digits")
+
+
+# Gates
+
+
+@pytest.fixture
+def metrics():
+    """Metrics in which the deployed model's figures are exact in binary and unlike all others."""
+    made = everything()
+    for way, value in {
+        "models a.tflite accuracy": 0.75,
+        "models a.tflite difference": -0.125,
+        "models a.tflite agreement": 0.625,
+        "models b.tflite bytes": 9999,
+        "fake_quantized_agreement": 0.9375,
+        "robustness summary b.tflite mean_accuracy": 1.0,
+        "rejection test total": 200,
+        "rejection test rejected": 25,
+        "rejection ood": {
+            kind: OodRejection(total=16, rejected=rejected, rejected_by_threshold=0)
+            for kind, rejected in (("noise", 15), ("letters", 12), (outliers.LIKE_DIGITS, 1))
+        },
+    }.items():
+        made = changed(made, way, value)
+    return made
+
+
+GATES = [
+    ("min_accuracy", 0.75, 1e-9),
+    ("max_accuracy_drop", 0.125, 1e-9),
+    ("min_agreement", 0.9375, 1e-9),
+    ("max_model_bytes", 1000, 1),
+    ("min_robustness", 0.5, 1e-9),
+    ("max_digits_refused", 0.125, 1e-9),
+    ("min_outliers_refused", 0.75, 1e-9),
+]
+
+
+@pytest.mark.parametrize(("gate", "figure", "step"), GATES)
+def test_gate_is_met_up_to_its_limit_and_not_beyond(metrics, gate, figure, step):
+    easier = -step if gate.startswith("min_") else step
+    for limit, met in ((figure + easier, True), (figure, True), (figure - easier, False)):
+        (found,) = evaluate.check_gates(Evaluate(**{gate: limit}), metrics)
+        assert dict(found) == {"gate": gate, "figure": figure, "limit": limit, "met": met}
+
+
+def test_every_gate_of_a_recipe_has_its_limit_tested(metrics):
+    assert evaluate.check_gates(Evaluate(), metrics) == ()
+    limits = {name for name in Evaluate.model_fields if name.startswith(("min_", "max_"))}
+    assert {gate for gate, _, _ in GATES} == limits
+
+
+def test_accuracy_drop_of_a_better_model_is_negative(metrics):
+    better = changed(metrics, "models a.tflite difference", 0.25)
+    (gate,) = evaluate.check_gates(Evaluate(max_accuracy_drop=0.0), better)
+    assert (gate.figure, gate.met) == (-0.25, True)
+
+
+def test_agreement_is_with_the_reference_where_there_is_no_fake_quantized_model(metrics):
+    without = changed(metrics, "fake_quantized_agreement", None)
+    assert evaluate.check_gates(Evaluate(min_agreement=0.5), without)[0].figure == 0.625
+
+
+@pytest.mark.parametrize(
+    ("gate", "part"),
+    [
+        ("min_robustness", "robustness"),
+        ("max_digits_refused", "rejection"),
+        ("min_outliers_refused", "rejection"),
+    ],
+)
+def test_gate_on_a_figure_that_was_not_measured_is_refused(metrics, gate, part):
+    without = changed(metrics, part, None)
+    with pytest.raises(Error, match=rf"evaluate\.{gate} is set, but was not measured"):
+        evaluate.check_gates(Evaluate(**{gate: 1}), without)
 
 
 # Files given by hand
@@ -304,12 +382,15 @@ def evaluated(context):
 def test_each_model_of_a_run_is_scored_by_its_own_answers(run):
     accuracy = {"keras": 1.0, "saved_model": 0.8, "qat": 0.6, "float32": 0.6, "int8_ptq": 0.8,
                 "int8": 0.4, "uint8": 0.0}  # fmt: skip
-    assert evaluate.run(run) == accuracy
+    assert evaluate.run(with_settings(run, min_accuracy=0.41, min_agreement=0.6)) == accuracy
     found = Metrics.read(run.out)
-    assert {key: model.accuracy for key, model in found.models.items()} == accuracy
     assert list(found.models) == list(accuracy)
+    assert [model.accuracy for model in found.models.values()] == list(accuracy.values())
     assert [model.agreement for model in found.models.values()] == list(accuracy.values())
     assert (found.reference, found.deployed, found.dataset) == ("keras", "int8", "digits")
+    assert [(gate.gate, gate.met) for gate in found.gates] == [
+        ("min_accuracy", False), ("min_agreement", True),
+    ]  # fmt: skip
     kept = arrays(run.out / "predictions.npz")
     for key, expected in RUN.items():
         np.testing.assert_array_equal(kept[key], expected)
@@ -332,13 +413,6 @@ def test_a_run_traces_each_int8_file_beside_a_float_file_of_its_weights(run):
         "int8": [("unquantized qat > microcontroller/lenet5_int8_plain.tflite", (5,))],
     }  # fmt: skip
     assert dict(found.arena) == {"bytes": 77, "how": "microcontroller"}
-
-
-def test_a_run_checks_its_recipes_gates(run):
-    found = evaluated(with_settings(run, min_accuracy=0.41, min_agreement=0.6))
-    assert [(gate.gate, gate.met) for gate in found.gates] == [
-        ("min_accuracy", False), ("min_agreement", True),
-    ]  # fmt: skip
 
 
 def test_an_optimized_layout_is_compared_output_by_output(run):

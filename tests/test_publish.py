@@ -150,7 +150,7 @@ def test_the_card_has_the_hashes_their_command_the_metrics_and_the_pictures(publ
         results.rejection(metrics),
         "its outputs differ nowhere (reference kernels)",
         *(f"]({name}.png)" for name in ("confusion", "rejection", "training")),
-        "It refuses\n0.5% of the validation images.",
+        "It rejects\n0.5% of the validation images.",
         "Over the seeds 0, 7:",
         "The published one is seed 7: of these it has the best accuracy on the validation",
     ):

@@ -23,15 +23,15 @@ def evaluate_models(
         typer.Option(
             "--model",
             metavar="FILE",
-            help="A .keras file, a SavedModel folder or a .tflite; repeatable. The others are "
-            "held against the first, and gates against the last.",
+            help="A .keras file, a SavedModel folder or a .tflite; repeatable. The first is the "
+            "reference of the others, and gates apply to the last.",
         ),
     ] = None,
     dataset: Annotated[
         str, typer.Option("--dataset", help="Whose test images to score the files on.")
     ] = "mnist",
     folder: Annotated[
-        Path, typer.Option("--to", help="Folder for what is found out about the files.")
+        Path, typer.Option("--to", help="Folder for the metrics and the report.")
     ] = Path("runs/evaluated"),
     force: Force = False,
     overrides: Overrides = None,
@@ -48,7 +48,6 @@ def evaluate_models(
         raise Error("evaluate takes a recipe, or one --model FILE or more; see --help")
     from keras_lenet import pipeline
     from keras_lenet.data import download
-    from keras_lenet.evaluation import gates
     from keras_lenet.evaluation.metrics import METRICS
     from keras_lenet.recipe import from_overrides, load
 
@@ -70,7 +69,7 @@ def evaluate_models(
         page.write(out, out)
     print_results(metrics, folder.name)
     typer.echo(f"Report: {folder / page.PAGE}")
-    gates.check(metrics)
+    metrics.check_gates()
 
 
 @app.command("compare")
@@ -79,9 +78,7 @@ def compare_runs(
         list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of finished runs.")
     ],
 ) -> None:
-    """Show runs side by side.
-
-    What their recipes differ in, their figures, and a paired test where the test set is the same.
+    """Show runs side by side: settings that differ, figures, and a paired test.
 
     Example: keras-lenet compare runs/mnist runs/quickstart
     """
@@ -109,9 +106,7 @@ def summarize_model(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show a model layer by layer.
-
-    Sizes, and parameters and multiply-accumulates with their arithmetic.
+    """Show a model layer by layer: sizes, parameters and multiply-accumulates.
 
     Example: keras-lenet summary lenet5 --plot lenet5.png
     """

@@ -9,6 +9,7 @@ import typer
 
 from keras_lenet.cli.options import DataDir, Force, Overrides, RecipeFile, Runs, app
 from keras_lenet.console import print_table
+from keras_lenet.errors import Error
 
 if TYPE_CHECKING:
     from keras_lenet.evaluation.metrics import Metrics
@@ -76,7 +77,6 @@ def show(run: Run, stages: list[Stage]) -> None:
     Raises:
         GateError: they evaluated, and a figure misses a limit of the recipe.
     """
-    from keras_lenet.evaluation import gates
     from keras_lenet.evaluation.metrics import Metrics
 
     names = {stage.name for stage in stages}
@@ -86,7 +86,7 @@ def show(run: Run, stages: list[Stage]) -> None:
     if "report" in names:
         typer.echo(f"Report: {run.stage_folder('report') / 'report.html'}")
     if metrics:
-        gates.check(metrics)
+        metrics.check_gates()
 
 
 def print_results(metrics: Metrics, name: str) -> None:
@@ -119,15 +119,21 @@ def reproduce_origins(
     Example: keras-lenet reproduce pipelines/reproductions/*.toml
     """
     from keras_lenet.recipe import load
-    from keras_lenet.reporting import reproduction
+    from keras_lenet.reporting import compare
     from keras_lenet.seeds import run_seeds
 
     loaded = [load(path, overrides) for path in paths]
-    reproduction.check(loaded)  # before the work, not after it
-    finished = [run_seeds(one, seeds, runs, data_dir) for one in loaded]
-    typer.echo("\n".join([reproduction.HEADER, *map(reproduction.row, finished)]))
-    for one in finished:
-        reproduction.check_gates(one)
+    for one in loaded:
+        if one.origin is None:
+            raise Error(
+                f"recipe {one.name} has no [origin] section: expected a recipe that reproduces a "
+                "published system, such as those in pipelines/reproductions"
+            )
+    systems = [run_seeds(one, seeds, runs, data_dir) for one in loaded]
+    typer.echo(compare.reproductions(systems))
+    for finished in systems:
+        for run in finished:
+            run.metrics.check_gates()
 
 
 @app.command("datasets")

@@ -1,4 +1,4 @@
-"""Accuracy on corrupted test images, as they come and after preparation."""
+"""Accuracy on corrupted test images, without and with `edge.prepare`."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def measure(
     Network Robustness to Common Corruptions and Perturbations", ICLR 2019, section 4.2).
 
     Args:
-        models: the first one is the reference of the corruption error.
+        models: the first model is the reference of the corruption error.
         images: uint8, (N, 28, 28).
         labels: uint8, (N,).
         seed: of the corruptions.
-        prepared_images: how many of the images also go through `edge.prepare`, which takes a few
-            milliseconds each; about as many of every class.
+        prepared_images: number of the images that are also scored after `edge.prepare`, which
+            takes a few milliseconds for each; stratified by class.
     """
     share = prepared_images / len(images)
     some = np.flatnonzero(stratified_mask(labels, share, seed)) if share < 1 else slice(None)
@@ -71,7 +71,7 @@ def _summary(
 ) -> RobustnessSummary:
     rows = [(by_model[model], by_model[reference]) for by_model in found.values()]
     errors = [(1 - np.mean(own.raw), 1 - np.mean(first.raw)) for own, first in rows]
-    # Without an error of the reference there is nothing to divide by.
+    # A reference without errors has no ratio.
     divisible = all(first > 0 for _, first in errors)
     return RobustnessSummary(
         mean_accuracy=float(np.mean([own.raw for own, _ in rows])),

@@ -19,7 +19,21 @@ if TYPE_CHECKING:
 
 TEMPLATE = "card.md.j2"
 HASHED = (".tflite", ".c")
-"""Endings of the files with weights whose bytes the same run gives again."""
+"""Endings of the reproducible files with weights."""
+AUGMENTATIONS = {
+    "rotate": "rotation ±{:g}°",
+    "shift": "shift ±{:g} pixels",
+    "zoom": "zoom ±{:.0%}",
+    "shear": "shear ±{:g}",
+    "elastic": "elastic distortion, {:g} pixels",
+    "thickness": "strokes ±{:g} pixels",
+}
+DEGRADATIONS = {
+    "light": "other greys in {:.0%}",
+    "clouds": "clouds to {:g} times full ink",
+    "noise": "noise to {:g} of full ink",
+    "occlusion": "grey rectangles to {:g} pixels a side",
+}
 
 
 def card(finished: list[Finished], chosen: Finished, table: str, source: str) -> str:
@@ -29,7 +43,7 @@ def card(finished: list[Finished], chosen: Finished, table: str, source: str) ->
         finished: the runs of all seeds.
         chosen: the run whose files are published.
         table: accuracies of all seeds, in Markdown.
-        source: recipe and overrides, as on the command line.
+        source: recipe and overrides of the command line.
     """
     run, recipe, metrics = chosen.run, chosen.run.recipe, chosen.metrics
     low, high = metrics.deployed_model.interval
@@ -60,7 +74,7 @@ def card(finished: list[Finished], chosen: Finished, table: str, source: str) ->
         figures=results.markdown(metrics),
         table=table,
         validation_accuracy=chosen.validation_accuracy,
-        rejection_heading=results.rejection_heading(metrics),
+        rejection_heading=results.REJECTION,
         rejection=results.rejection(metrics),
         augmentation=_augmentation(recipe),
         teachers_accuracy=teachers_accuracy,
@@ -71,24 +85,14 @@ def card(finished: list[Finished], chosen: Finished, table: str, source: str) ->
 
 def _augmentation(recipe: Recipe) -> str:
     """Describe the augmentation and the degradation of training images in words."""
-    augment, degrade = recipe.augment, recipe.degrade
-    changes = [
-        (augment.rotate, f"rotation ±{augment.rotate:g}°"),
-        (augment.shift, f"shift ±{augment.shift:g} pixels"),
-        (augment.zoom, f"zoom ±{augment.zoom:.0%}"),
-        (augment.shear, f"shear ±{augment.shear:g}"),
-        (augment.elastic, f"elastic distortion, {augment.elastic:g} pixels"),
-        (augment.thickness, f"strokes ±{augment.thickness:g} pixels"),
-    ]
-    harms = [
-        (degrade.light, f"other greys in {degrade.light:.0%}"),
-        (degrade.clouds, f"clouds to {degrade.clouds:g} times full ink"),
-        (degrade.noise, f"noise to {degrade.noise:g} of full ink"),
-        (degrade.occlusion, f"grey rectangles to {degrade.occlusion:g} pixels a side"),
-    ]
-    warped, spoilt = (
-        ", ".join(text for amount, text in kind if amount) for kind in (changes, harms)
+    augment, degrade = (
+        ", ".join(
+            text.format(getattr(section, name))
+            for name, text in words.items()
+            if getattr(section, name)
+        )
+        for section, words in ((recipe.augment, AUGMENTATIONS), (recipe.degrade, DEGRADATIONS))
     )
-    if spoilt and degrade.share < 1:
-        spoilt = f"{degrade.share:.0%} of the images spoilt: {spoilt}"
-    return "; ".join(part for part in (warped, spoilt) if part) or "none"
+    if degrade:
+        degrade = f"{recipe.degrade.share:.0%} of the images degraded: {degrade}"
+    return "; ".join(part for part in (augment, degrade) if part) or "none"

@@ -26,7 +26,6 @@ from keras_lenet.data import reading
 from keras_lenet.edge import decoding, metadata, prepare
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
-from keras_lenet.evaluation import gates
 from keras_lenet.evaluation.metrics import Metrics
 from keras_lenet.reporting import compare, results
 from keras_lenet.tflite import inspection, metadata_writer
@@ -77,7 +76,7 @@ def read_metrics(content):
     one = compare.Evaluated("x", {}, metrics, None, None)
     compare.figures([one, one])
     with contextlib.suppress(Error):
-        gates.check(metrics)
+        metrics.check_gates()
 
 
 def read_metadata(content):
@@ -115,7 +114,7 @@ TOML = [
 METADATA = [metadata_writer.encode(metadata_writer.describe("lenet5", "digits", "1", "me", 0.5))]
 METRICS = [
     (ROOT / "exported" / "metrics.json").read_bytes(),
-    b'{"schema_version": 3}',
+    b'{"schema_version": 4}',
     b'{"schema": 2, "models": ' + b"[" * 100_000,
     b'{"schema": ' + b"9" * 5000 + b"}",
 ]
