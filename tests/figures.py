@@ -59,9 +59,7 @@ def timing(**changes):
 def metrics(*models, **changes):
     """Metrics of models by their titles; the first is the reference, the last is deployed."""
     by_title = {model.title: model for model in models}
-    timings = Timings(
-        cpu="a CPU", device="CPU", threads=1, models=dict.fromkeys(by_title, timing())
-    )
+    timings = Timings(cpu="a CPU", device="CPU", models=dict.fromkeys(by_title, timing()))
     figures = {
         "schema_version": 4, "dataset": "mnist", "images": 20, "labels": tuple("0123456789"),
         "reference": models[0].title, "deployed": models[-1].title, "models": by_title,
@@ -88,7 +86,6 @@ def everything():
         score("a.tflite", wrong=(3, 4)),
         paired=(
             Pair(first="a.tflite", second="b.tflite", only_first=0, only_second=1, p=1.0, differ=1,
-                 agreement=0.95,
                  verdict="a.tflite and b.tflite are indistinguishable: 1."),
         ),
         fake_quantized_agreement=0.5,
@@ -105,7 +102,7 @@ def everything():
             summary=dict.fromkeys(names, means),
         ),
         arena=Arena(bytes=500, how="measured"),
-        layout=Layout(kernels="reference", images=20, unequal=3, largest=2),
+        layout=Layout(unequal=3, largest=2),
         gates=(Gate(gate="min_accuracy", figure=0.9, limit=0.75, met=True),),
     )  # fmt: skip
 

@@ -104,17 +104,6 @@ def test_each_run_is_held_against_the_first(tmp_path):
     ]
 
 
-def test_runs_of_other_classes_have_no_common_measure(tmp_path):
-    runs = [read(tmp_path / "a"), read(tmp_path / "b"), read(tmp_path / "c", labels=("x", "y"))]
-    compare.check(runs[:2])
-    with pytest.raises(Error) as caught:
-        compare.check(runs)
-    assert (
-        str(caught.value)
-        == "c has the labels x, y, a 0, 1, 2, 3, 4, 5, 6, 7, 8, 9: nothing to compare"
-    )
-
-
 @pytest.mark.slow
 def test_the_command_prints_the_tables_and_the_verdict(tmp_path, run):
     result = keras_lenet("compare", run)

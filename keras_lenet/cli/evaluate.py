@@ -87,7 +87,6 @@ def compare_runs(
     if len(folders) < 2:
         raise Error(f"compare takes two runs or more, got {len(folders)}")
     read = [compare.read(folder) for folder in folders]
-    compare.check(read)
     header = ["", *(run.name for run in read)]
     print_table(header, compare.settings(read), title="Settings that differ")
     print_table(header, compare.figures(read), title="Figures of the deployed models")

@@ -97,14 +97,12 @@ class McNemar(Figures):
         only_second: images that only the second model classifies correctly.
         p: of the exact two-sided McNemar test (1947).
         differ: images to which the models give different classes.
-        agreement: share of all other images.
     """
 
     only_first: Count
     only_second: Count
     p: Share
     differ: Count
-    agreement: Share
 
     @classmethod
     def of(
@@ -121,7 +119,6 @@ class McNemar(Figures):
             only_second=only_second,
             p=float(binomtest(only_first, discordant).pvalue) if discordant else 1.0,
             differ=int(differ.sum()),
-            agreement=float(1 - differ.mean()),
         )
 
     def in_words(self, first: str, second: str, images: int) -> str:
@@ -241,16 +238,8 @@ class Arena(Figures):
 
 
 class Layout(Figures):
-    """The deployed file beside the one in `microcontroller/`, on every test image.
+    """Images whose int8 outputs differ from the plain layout's, and the largest difference."""
 
-    Attributes:
-        kernels: the kernel set that computed both.
-        unequal: images with any difference in the outputs.
-        largest: difference of any output, in units of the last place.
-    """
-
-    kernels: Text
-    images: Total
     unequal: Count
     largest: Count
 
@@ -278,7 +267,6 @@ class Timings(Figures):
 
     cpu: Text
     device: Text
-    threads: Total
     models: dict[Text, Timing]
 
 

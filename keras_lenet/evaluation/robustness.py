@@ -38,8 +38,7 @@ def measure(
     some = np.flatnonzero(stratified_mask(labels, share, seed)) if share < 1 else slice(None)
     found: dict[str, dict[str, Corrupted]] = {}
     with console.progress() as bar:
-        task = bar.add_task("robustness", total=len(CORRUPTIONS) * len(SEVERITIES))
-        for name in CORRUPTIONS:
+        for name in bar.track(CORRUPTIONS, description="robustness"):
             raw: dict[str, list[float]] = {model: [] for model in models}
             ready: dict[str, list[float]] = {model: [] for model in models}
             for severity in SEVERITIES:
@@ -48,7 +47,6 @@ def measure(
                 for model, predict in models.items():
                     raw[model].append(_accuracy(predict(corrupted), labels))
                     ready[model].append(_accuracy(predict(prepared), labels[some]))
-                bar.advance(task)
             found[name] = {
                 model: Corrupted(raw=tuple(raw[model]), prepared=tuple(ready[model]))
                 for model in models

@@ -11,7 +11,7 @@ from keras_lenet import models
 from keras_lenet.artifacts import Record
 from keras_lenet.data import catalogue
 from keras_lenet.evaluation import confidence
-from keras_lenet.recipe import Recipe
+from keras_lenet.recipe import Degrade
 from keras_lenet.reporting import results
 
 if TYPE_CHECKING:
@@ -20,20 +20,6 @@ if TYPE_CHECKING:
 TEMPLATE = "card.md.j2"
 HASHED = (".tflite", ".c")
 """Endings of the reproducible files with weights."""
-AUGMENTATIONS = {
-    "rotate": "rotation ±{:g}°",
-    "shift": "shift ±{:g} pixels",
-    "zoom": "zoom ±{:.0%}",
-    "shear": "shear ±{:g}",
-    "elastic": "elastic distortion, {:g} pixels",
-    "thickness": "strokes ±{:g} pixels",
-}
-DEGRADATIONS = {
-    "light": "other greys in {:.0%}",
-    "clouds": "clouds to {:g} times full ink",
-    "noise": "noise to {:g} of full ink",
-    "occlusion": "grey rectangles to {:g} pixels a side",
-}
 
 
 def card(finished: list[Finished], chosen: Finished, table: str, source: str) -> str:
@@ -76,23 +62,8 @@ def card(finished: list[Finished], chosen: Finished, table: str, source: str) ->
         validation_accuracy=chosen.validation_accuracy,
         rejection_heading=results.REJECTION,
         rejection=results.rejection(metrics),
-        augmentation=_augmentation(recipe),
+        degraded=recipe.degrade != Degrade(),
         teachers_accuracy=teachers_accuracy,
         rejected_share=confidence.REFUSED,
         accuracy_known_to=50 * (high - low),
     )
-
-
-def _augmentation(recipe: Recipe) -> str:
-    """Describe the augmentation and the degradation of training images in words."""
-    augment, degrade = (
-        ", ".join(
-            text.format(getattr(section, name))
-            for name, text in words.items()
-            if getattr(section, name)
-        )
-        for section, words in ((recipe.augment, AUGMENTATIONS), (recipe.degrade, DEGRADATIONS))
-    )
-    if degrade:
-        degrade = f"{recipe.degrade.share:.0%} of the images degraded: {degrade}"
-    return "; ".join(part for part in (augment, degrade) if part) or "none"

@@ -77,20 +77,6 @@ def read(folder: Path) -> Evaluated:
     return Evaluated(folder.name, _flat(settings), metrics, answers, labels)
 
 
-def check(runs: list[Evaluated]) -> None:
-    """Refuse runs of different classes.
-
-    Raises:
-        Error: a run has other labels than the first.
-    """
-    for run in runs[1:]:
-        if run.metrics.labels != runs[0].metrics.labels:
-            raise Error(
-                f"{run.name} has the labels {', '.join(run.metrics.labels)}, {runs[0].name} "
-                f"{', '.join(runs[0].metrics.labels)}: nothing to compare"
-            )
-
-
 def settings(runs: list[Evaluated]) -> list[list[str]]:
     """Return a row for each setting in which the recipes differ: its name and its values."""
     names = dict.fromkeys(name for run in runs for name in run.settings)

@@ -99,7 +99,8 @@ def page(metrics: Metrics, predictions: Predictions, run: RunDetails | None = No
 
     A section whose figures were not measured is left out.
     """
-    name, asked, mistakes = metrics.deployed_model.title, metrics.dataset, Report().mistakes
+    model = metrics.deployed_model
+    name, asked, mistakes = model.title, metrics.dataset, Report().mistakes
     if run:
         name = f"{run.recipe.name}: {run.recipe.model.name}"
         asked, mistakes = run.recipe.data.dataset, run.recipe.report.mistakes
@@ -108,7 +109,7 @@ def page(metrics: Metrics, predictions: Predictions, run: RunDetails | None = No
         _of_pictures("training", "Training", run.training if run else {}),
         _of_pictures("inside", "Filters and feature maps", run.inside if run else {}),
         _mistakes(metrics, predictions, mistakes),
-        _noise(metrics, of_files=run is None),
+        _noise(metrics),
         _confidence(metrics),
         _rejection(metrics),
         _robustness(metrics),
@@ -119,7 +120,8 @@ def page(metrics: Metrics, predictions: Predictions, run: RunDetails | None = No
         title=f"{name} on {metrics.dataset}",
         dataset=metrics.dataset,
         asked=asked if asked != metrics.dataset else None,
-        verdicts=_verdicts(metrics),
+        verdicts=[pair.verdict for pair in metrics.paired]
+        or [f"{model.title} is right on {model.correct:,} of {model.total:,} images."],
         compared=bool(metrics.paired),
         figures=_key_figures(metrics),
         missed=[gate.gate for gate in metrics.gates if not gate.met],
@@ -147,15 +149,6 @@ def _data_uri(png: bytes) -> str:
 
 def _drawing(figure: Figure) -> str:
     return _data_uri(plots.png(figure))
-
-
-def _verdicts(metrics: Metrics) -> list[str]:
-    """Return the comparisons, the deployed model's with the reference first; else its score."""
-    wanted = metrics.deployed, metrics.reference
-    pairs = sorted(metrics.paired, key=lambda pair: (pair.first, pair.second) != wanted)
-    model = metrics.deployed_model
-    score = f"{model.title} is right on {model.correct:,} of {model.total:,} images."
-    return [pair.verdict for pair in pairs] or [score]
 
 
 def _key_figures(metrics: Metrics) -> list[tuple[str, str, str]]:
@@ -253,8 +246,7 @@ def _pictures(metrics: Metrics, predictions: Predictions, places: Iterable[int])
     return found
 
 
-def _noise(metrics: Metrics, of_files: bool) -> Section | None:
-    """Return the noise along the network; `of_files` if the models may not share weights."""
+def _noise(metrics: Metrics) -> Section | None:
     if not metrics.quantization_noise:
         return None
     traced = {metrics.models[key].title: rows for key, rows in metrics.quantization_noise.items()}
@@ -262,10 +254,9 @@ def _noise(metrics: Metrics, of_files: bool) -> Section | None:
         "The output of every op on test images, compared with the same op of the float file. SQNR "
         "is the signal to quantization noise ratio; 6 dB are one bit. Losses count from "
         f"{quantization_noise.EIGHT_BITS:g} dB, about the SQNR of 8 bits; a negative loss is a "
-        "gain. Saturated: the share of values at an end of the range."
+        "gain. Saturated: the share of values at an end of the range. Between files of different "
+        "training, the difference of the weights counts as noise."
     )
-    if of_files:
-        note += " In files of different training, the difference of the weights counts as noise."
     return Section(
         "layers",
         "Quantization noise",

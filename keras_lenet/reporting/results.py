@@ -43,13 +43,12 @@ def rows(metrics: Metrics) -> list[list[str]]:
 def caption(metrics: Metrics) -> str:
     """Describe the rows: test set, reference, machine, and layout of the deployed file."""
     timings, layout = metrics.timings, metrics.layout
-    threads = "1 thread" if timings.threads == 1 else f"{timings.threads} threads"
     text = (
         f"Test set of {metrics.dataset}, {metrics.images:,} images. "
         + ("Keras QAT is the fake-quantized model. " if "qat" in metrics.models else "")
         + f"Difference and agreement: from {metrics.models[metrics.reference].title}, and share "
         f"of the same class. Time: median of one image at a time, on {timings.device}; .tflite: "
-        f"{threads}, {timings.cpu}."
+        f"1 thread, {timings.cpu}."
     )
     if layout is None:
         return text
@@ -58,7 +57,7 @@ def caption(metrics: Metrics) -> str:
         differ = f"on {layout.unequal:,} images, by at most {layout.largest}"
     return (
         f"{text} {metrics.deployed_model.title} has an optimized layout; its outputs differ "
-        f"{differ} ({layout.kernels} kernels) from those of the plain layout in microcontroller/."
+        f"{differ} (reference kernels) from those of the plain layout in microcontroller/."
     )
 
 
