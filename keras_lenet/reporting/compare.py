@@ -70,8 +70,8 @@ def read(folder: Path) -> Evaluated:
         ):
             answers = stored[metrics.deployed].argmax(axis=1)
             labels = stored["labels"]
-        if answers.shape != labels.shape or labels.dtype != np.uint8 or not len(labels):
-            raise ValueError(f"{answers.shape} answers to {labels.shape} labels of {labels.dtype}")
+        if answers.shape != labels.shape:
+            raise ValueError(f"{answers.shape} answers to {labels.shape} labels")
     except Exception as error:  # a damaged archive makes NumPy raise nearly anything
         raise Error(f"{inside}: damaged ({error}); run evaluate again") from error
     return Evaluated(folder.name, _flat(settings), metrics, answers, labels)
