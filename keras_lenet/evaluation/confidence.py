@@ -143,5 +143,5 @@ def rejection(
 
 def _below(probabilities: NDArray[np.float32], thresholds: NDArray[np.float64]) -> list[float]:
     """Return the share of answers whose confidence is below each threshold."""
-    confidence = probabilities.max(axis=1)
-    return [float((confidence < threshold).mean()) for threshold in thresholds]
+    below = probabilities.max(axis=1)[:, np.newaxis] < thresholds
+    return below.mean(axis=0).tolist()

@@ -319,7 +319,7 @@ def _noise(
 
 
 def cpu_name() -> str:
-    """Return the processor's model name, as far as the system tells."""
+    """Return the processor's model name, or its architecture where the system has no name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
