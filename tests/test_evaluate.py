@@ -117,17 +117,6 @@ def test_times_are_percentiles_of_single_images_without_the_warm_up(tmp_path, mo
     }
 
 
-def test_the_processors_name_is_the_systems(tmp_path, monkeypatch):
-    told = tmp_path / "cpuinfo"
-    told.write_text("processor\t: 0\nmodel name\t: Fast 3000 @ 2 GHz\nmodel name\t: other\n")
-    monkeypatch.setattr(evaluate, "Path", lambda _: told)
-    assert evaluate.cpu_name() == "Fast 3000 @ 2 GHz"
-    told.write_text("processor\t: 0\n")
-    monkeypatch.setattr(evaluate.platform, "processor", lambda: "")
-    monkeypatch.setattr(evaluate.platform, "machine", lambda: "riscv64")
-    assert evaluate.cpu_name() == "riscv64"
-
-
 def test_a_model_that_answers_no_number_is_refused(tmp_path):
     answers = probabilities("01234")
     answers[3, 2] = np.nan
@@ -252,11 +241,8 @@ def test_files_are_compared_with_the_first_and_the_last_is_deployed(opened, tmp_
     with Image.open(out / "confusion.png") as drawn:
         assert drawn.size == (1440, 828)  # two matrices, side by side
     assert not (out / "rejection.png").exists()
-
-
-def test_two_files_of_one_name_are_refused(opened, tmp_path):
     with pytest.raises(Error, match="a second file called int8; rename one of them"):
-        evaluate.evaluate_files([opened[1], opened[1]], TEST, "digits", Evaluate(), tmp_path)
+        evaluate.evaluate_files([opened[1], opened[1]], TEST, "digits", settings, out)
 
 
 # A run
@@ -349,11 +335,6 @@ def with_settings(context, **settings):
     return Context(updated, context.dataset, None, context.inputs, context.out)
 
 
-def evaluated(context):
-    evaluate.run(context)
-    return Metrics.read(context.out)
-
-
 def test_each_model_of_a_run_is_scored_by_its_own_answers(run):
     accuracy = {"keras": 1.0, "saved_model": 0.8, "qat": 0.6, "float32": 0.6, "int8_ptq": 0.8,
                 "int8": 0.4, "uint8": 0.0}  # fmt: skip
@@ -381,12 +362,10 @@ def test_each_model_of_a_run_is_scored_by_its_own_answers(run):
         "int8": [("unquantized qat > microcontroller/lenet5_int8_plain.tflite", (5,))],
     }  # fmt: skip
     assert dict(found.arena) == {"bytes": 77, "how": "microcontroller"}
-
-
-def test_an_optimized_layout_is_compared_output_by_output(run):
-    assert evaluated(run).layout is None  # the files are the same
+    assert found.layout is None  # the files are the same
     (run.inputs["export"] / "lenet5_int8.tflite").write_bytes(b"xx")
-    assert dict(evaluated(run).layout) == {"unequal": 4, "largest": 255}
+    evaluate.run(run)
+    assert dict(Metrics.read(run.out).layout) == {"unequal": 4, "largest": 255}
 
 
 def test_a_run_tries_its_deployed_file_with_probes_of_its_own_seed(run, monkeypatch):
@@ -397,7 +376,8 @@ def test_a_run_tries_its_deployed_file_with_probes_of_its_own_seed(run, monkeypa
         return {"letters": [np.zeros((28, 28), np.uint8)] * count}
 
     monkeypatch.setattr(outliers, "probes", probes)
-    found = evaluated(run).rejection
+    evaluate.run(run)
+    found = Metrics.read(run.out).rejection
     assert drawn == [(3, 7)]
     # int8 answers with 0.75 whatever it sees, below the file's threshold.
     assert dict(found.test) == {"total": 5, "rejected": 5, "accuracy_of_accepted": None}
@@ -408,57 +388,48 @@ def test_a_run_tries_its_deployed_file_with_probes_of_its_own_seed(run, monkeypa
 
 
 def test_a_run_corrupts_for_the_float_file_and_the_int8_file(run, monkeypatch):
-    asked, answered = [], []
+    asked = []
 
     def robust(models, images, labels, seed, prepared):
-        asked.append((list(models), len(images), labels.tolist(), seed, prepared))
-        answered.append({key: predict(images).tolist() for key, predict in models.items()})
+        answers = {key: predict(images).tolist() for key, predict in models.items()}
+        asked.append((answers, labels.tolist(), seed, prepared))
         means = RobustnessSummary(mean_accuracy=0.5, mean_accuracy_prepared=0.5)
         return Robustness(images=1, prepared_images=1, severities=(), corruptions={},
                           summary=dict.fromkeys(models, means))  # fmt: skip
 
     monkeypatch.setattr(robustness, "measure", robust)
-    evaluate.run(with_settings(run, robustness_images=3, prepared_images=10))
-    evaluate.run(with_settings(run, robustness_images=99, prepared_images=11))
-    names = ["float32", "int8"]
-    assert asked == [(names, 3, [0, 1, 2], 7, 10), (names, 5, [0, 1, 2, 3, 4], 7, 11)]
-    assert answered[-1] == {key: RUN[key].tolist() for key in ("float32", "int8")}
+    for asked_for, count in ((3, 3), (99, 5)):
+        evaluate.run(with_settings(run, robustness_images=asked_for, prepared_images=10))
+        answers = {key: RUN[key][:count].tolist() for key in ("float32", "int8")}
+        assert asked[-1] == (answers, list(range(count)), 7, 10)
 
 
 # The exit status
 
 
-@pytest.fixture
-def finished_with(two, tmp_path, monkeypatch):
-    """Run a command on the smoke recipe as if its stages were up to date, with these gates."""
-
-    def invoke(command, gates, *options):
-        folder = tmp_path / "runs" / "smoke" / "evaluate"
-        folder.mkdir(parents=True, exist_ok=True)
-        changed(measured(two), "gates", gates).write(folder)
-        monkeypatch.setattr(pipeline, "execute", lambda run, stages, force: run)
-        options = [*options, "--runs", str(tmp_path / "runs")]
-        return CliRunner().invoke(cli.app, [command, str(SMOKE), *options])
-
-    return invoke
-
-
-MISSED = (Gate(gate="min_accuracy", figure=0.4, limit=0.75, met=False),)
-
-
-@pytest.mark.parametrize("command", ["run", "evaluate"])
-def test_a_missed_gate_is_an_error_after_the_figures(finished_with, command):
-    result = finished_with(command, MISSED)
-    assert isinstance(result.exception, GateError)
-    assert str(result.exception) == "gate missed: evaluate.min_accuracy: 0.4, limit 0.75"
-    assert "INT8" in result.stdout
-    assert "40.00%" in result.stdout
-    assert finished_with(command, changed(MISSED, "0 met", True)).exception is None
-
-
-def test_gates_bind_commands_that_evaluate(finished_with):
-    assert finished_with("report", MISSED).exception is None
-    assert finished_with("run", MISSED, "--until", "export").exception is None
+@pytest.mark.parametrize(
+    ("arguments", "binding"),
+    [
+        (["run"], True),
+        (["evaluate"], True),
+        (["report"], False),
+        (["run", "--until", "export"], False),
+    ],
+)
+def test_a_missed_gate_fails_a_command_that_evaluates(
+    two, tmp_path, monkeypatch, arguments, binding
+):
+    """The stages are up to date."""
+    folder = tmp_path / "smoke" / "evaluate"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(pipeline, "execute", lambda run, stages, force: run)
+    for met in (False, True):
+        gate = Gate(gate="min_accuracy", figure=0.4, limit=0.75, met=met)
+        changed(measured(two), "gates", (gate,)).write(folder)
+        command, *options = [*arguments.split(), "--runs", str(tmp_path)]
+        result = CliRunner().invoke(cli.app, [command, str(SMOKE), *options])
+        assert isinstance(result.exception, GateError) == (binding and not met)
+        assert ("INT8" in result.stdout and "40.00%" in result.stdout) == binding
 
 
 @pytest.mark.parametrize("arguments", [[], [str(SMOKE), "--model", "a.keras"]])

@@ -31,23 +31,14 @@ WRONG = {
     "schema_version": (3, "4", None),
     "dataset": (3, "\x1b[31m", None),
     "images": (0, -1, True, "1", 10**400, 1.5),
-    "reference": ("c.tflite",),
     "deployed": ("c.tflite",),
-    "models": ({}, []),
     "models a.tflite accuracy": (1.5, -0.5, True, "1", float("nan"), None),
-    "models a.tflite interval": ([0.5], [0.5, 0.75, 1.0]),
     "models a.tflite bytes": (1e16, 10**16),
     "timings models": ({},),
-    "timings cpu": ("\n",),
-    "gates 0 met": (1, "yes"),
     "gates 0 limit": (float("inf"), "0.5"),
-    "paired 0 first": ("c.tflite",),
     "paired 0 second": ("c.tflite",),
     "quantization_noise": ({"c.tflite": []},),
-    "quantization_noise a.tflite 0 max_error": ("0",),
-    "rejection threshold": (2,),
     "rejection test total": (0,),
-    "robustness summary b.tflite mean_accuracy": (None,),
     "robustness summary": ({"c.tflite": {"mean_accuracy": 0.5, "mean_accuracy_prepared": 0.5}},),
     "robustness corruptions fog": ({"c.tflite": {"raw": [], "prepared": []}},),
 }
@@ -95,13 +86,9 @@ def test_missed_gates_are_named_with_figure_and_limit():
     ],
 )
 def test_wilson_interval(correct, total, expected):
-    assert wilson_interval(correct, total) == pytest.approx(expected, abs=1e-7)
-
-
-def test_wilson_interval_stays_between_0_and_1():
-    for total in range(1, 200):
-        assert wilson_interval(total, total)[1] <= 1
-        assert wilson_interval(0, total)[0] >= 0
+    low, high = wilson_interval(correct, total)
+    assert (low, high) == pytest.approx(expected, abs=1e-7)
+    assert 0 <= low < high <= 1
 
 
 def compared(only_first, only_second, both=2):
@@ -148,9 +135,7 @@ def test_different_mistakes_differ_but_are_no_discordant_pair():
     ],
 )  # fmt: skip
 def test_verdict_claims_a_difference_only_below_five_percent(only_first, only_second, expected):
-    assert compared(only_first, only_second).in_words("A", "B", 1000) == expected
-
-
-def test_five_percent_is_not_significant():
-    at_the_border = compared(6, 0).model_copy(update={"p": 0.05})
-    assert "indistinguishable" in at_the_border.in_words("A", "B", 10)
+    pair = compared(only_first, only_second)
+    assert pair.in_words("A", "B", 1000) == expected
+    at_the_border = pair.model_copy(update={"p": 0.05})
+    assert "is better" not in at_the_border.in_words("A", "B", 1000)

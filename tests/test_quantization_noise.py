@@ -71,7 +71,6 @@ def test_a_damaged_layer_is_named(tmp_path, position, name):
 def test_sqnr_of_known_noise():
     true = np.array([[3.0, 4.0]])
     assert quantization_noise.sqnr(true, true + np.array([[0.3, 0.4]])) == pytest.approx(20)
-    assert quantization_noise.sqnr(true, true - np.array([[5.0, 0.0]])) == pytest.approx(0)
     assert quantization_noise.sqnr(true, true) is None
     assert quantization_noise.sqnr(np.zeros((1, 2)), true) is None
 
@@ -96,8 +95,6 @@ SAVED_MODEL, OPTIMIZED = PUBLISHED / "saved_model", PUBLISHED / "lenet5_int8.tfl
         (FLOAT, INT8, True),
         (PLAIN, FLOAT, False),
         (FLOAT, FLOAT, False),
-        (PLAIN, PLAIN, False),
-        (SAVED_MODEL, PLAIN, False),
         (FLOAT, SAVED_MODEL, False),
         (FLOAT, OPTIMIZED, False),
     ],
