@@ -118,10 +118,7 @@ def predictions(**models):
 def changed(metrics, way, value):
     """Return metrics in which one figure is another, unvalidated.
 
-    Args:
-        metrics: the metrics.
-        way: field names, keys and positions that lead to the figure, joined by a space.
-        value: the new figure, or a function of the old one.
+    `way` has field names, keys and positions, joined by spaces; `value` may be a function.
     """
     first, _, rest = way.partition(" ")
     if not way:

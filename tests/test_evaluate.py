@@ -93,7 +93,7 @@ def test_pairs_are_compared_in_the_order_that_is_asked_for(two):
 
 
 def test_times_are_percentiles_of_single_images_without_the_warm_up(tmp_path, monkeypatch):
-    """One image takes 1, 2, … 200 µs after 20 slow calls; five take 1 ms, the first time longer."""
+    """One image takes 1 to 200 µs after 20 slow calls; five take 1 ms after one slow call."""
     clock = [0.0]
     singles, batches = iter([1.0] * 20 + [k * 1e-6 for k in range(1, 201)]), []
 
