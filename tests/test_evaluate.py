@@ -409,12 +409,7 @@ def test_a_run_corrupts_for_the_float_file_and_the_int8_file(run, monkeypatch):
 
 @pytest.mark.parametrize(
     ("arguments", "binding"),
-    [
-        (["run"], True),
-        (["evaluate"], True),
-        (["report"], False),
-        (["run", "--until", "export"], False),
-    ],
+    [("run", True), ("evaluate", True), ("report", False), ("run --until export", False)],
 )
 def test_a_missed_gate_fails_a_command_that_evaluates(
     two, tmp_path, monkeypatch, arguments, binding

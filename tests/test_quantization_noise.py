@@ -14,6 +14,7 @@ from keras_lenet.tflite import metadata_writer
 
 PUBLISHED = Path(__file__).parents[1] / "exported"
 FLOAT, INT8 = PUBLISHED / "lenet5_float32.tflite", PUBLISHED / "lenet5_int8_ptq.tflite"
+UINT8 = PUBLISHED / "lenet5_uint8.tflite"
 IMAGES = draw_digits(50, 4)[0]
 
 
@@ -51,6 +52,8 @@ def test_a_file_loses_nothing_against_itself():
     assert {(row.sqnr_db, row.drop_db, row.range) for row in rows} == {(None, None, None)}
     assert {(row.max_error, row.saturated) for row in rows} == {(0, 0)}
     assert quantization_noise.worst(rows) is None
+    rows = quantization_noise.losses(UINT8, UINT8, IMAGES)
+    assert not {row.op for row in rows} & quantization_noise.RESHAPING
 
 
 @pytest.mark.parametrize(("position", "name"), [
