@@ -47,7 +47,6 @@ def score(title, wrong=(3,), **changes):
         "title": title, "correct": 20 - len(wrong), "total": 20, "accuracy": 1 - len(wrong) / 20,
         "interval": (0.7, 1.0), "difference": 0.0, "agreement": 1.0, "bytes": 1000,
         "confusion": matrix.tolist(), "calibration": confidence.calibration(found, LABELS),
-        "coverage": confidence.coverage(found, LABELS, points=2),
     }  # fmt: skip
     return Score(**(figures | changes))
 
@@ -60,9 +59,7 @@ def timing(**changes):
 def metrics(*models, **changes):
     """Metrics of models by their titles; the first is the reference, the last is deployed."""
     by_title = {model.title: model for model in models}
-    timings = Timings(
-        cpu="a CPU", device="CPU", threads=1, models=dict.fromkeys(by_title, timing())
-    )
+    timings = Timings(cpu="a CPU", device="CPU", models=dict.fromkeys(by_title, timing()))
     figures = {
         "schema_version": 3, "dataset": "mnist", "images": 20, "labels": tuple("0123456789"),
         "reference": models[0].title, "deployed": models[-1].title, "models": by_title,
@@ -75,7 +72,7 @@ def everything():
     """Metrics of two models with every part that an evaluation may measure."""
     noise = (
         TensorNoise(op="CONV_2D", shape=(4, 4), sqnr_db=40.0, drop_db=8.0, max_error=0.25,
-                    saturated=0.125, range=(-1.0, 1.0), channels=(0.5, 0.75)),
+                    saturated=0.125, range=(-1.0, 1.0)),
         TensorNoise(op="SOFTMAX", shape=(10,), sqnr_db=30.0, drop_db=10.0, max_error=0.5,
                     saturated=0.25, range=(0.0, 1.0)),
     )  # fmt: skip
@@ -89,7 +86,6 @@ def everything():
         score("a.tflite", wrong=(3, 4)),
         paired=(
             Pair(first="a.tflite", second="b.tflite", only_first=0, only_second=1, p=1.0, differ=1,
-                 differ_by_class=(0, 0, 0, 1, 0, 0, 0, 0, 0, 0), agreement=0.95,
                  verdict="a.tflite and b.tflite are indistinguishable: 1."),
         ),
         fake_quantized_agreement=0.5,
@@ -106,7 +102,7 @@ def everything():
             summary=dict.fromkeys(names, means),
         ),
         arena=Arena(bytes=500, how="measured"),
-        layout=Layout(kernels="reference", images=20, unequal=3, largest=2),
+        layout=Layout(unequal=3, largest=2),
         gates=(Gate(gate="min_accuracy", figure=0.9, limit=0.75, met=True),),
     )  # fmt: skip
 
@@ -122,10 +118,7 @@ def predictions(**models):
 def changed(metrics, way, value):
     """Return metrics in which one figure is another, unvalidated.
 
-    Args:
-        metrics: the metrics.
-        way: field names, keys and positions that lead to the figure, joined by a space.
-        value: the new figure, or a function of the old one.
+    `way` has field names, keys and positions, joined by spaces; `value` may be a function.
     """
     first, _, rest = way.partition(" ")
     if not way:

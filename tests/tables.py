@@ -9,6 +9,7 @@ A README marks a place by `<!-- table: NAME -->` and, lines below, `<!-- end -->
 (tests/benchmarks/results.json). A name that no record has is an error.
 """
 
+import inspect
 import json
 import re
 from collections.abc import Iterable
@@ -125,7 +126,8 @@ def _clients(record: dict[str, Any]) -> str:
     def cell(row: dict[str, Any]) -> str:
         if "other_classes" not in row:
             return row["note"].partition(":")[0]
-        return f"{row['other_classes']:,} / {row['images_that_differ']:,}"
+        figures = f"{row['other_classes']:,} / {row['images_that_differ']:,}"
+        return f"{figures} / {row['largest_difference']:g}"
 
     lines = []
     for name, rows in clients.items():
@@ -165,11 +167,14 @@ def _settings() -> Iterable[str]:
         )
         if section is None:
             continue
+        summary, _, attributes = inspect.getdoc(section).partition("Attributes:\n")
+        meanings = dict(re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", attributes, re.MULTILINE))
         rows = [
-            [f"`{key}`", _default(one), " ".join((one.description or "").split())]
+            [f"`{key}`", _default(one), " ".join(meanings.get(key, "").split())]
             for key, one in section.model_fields.items()
         ]
-        yield f"`[{name}]`: {section.__doc__}\n\n{_markdown('key | default | meaning', rows)}"
+        summary = " ".join(summary.split())
+        yield f"`[{name}]`: {summary}\n\n{_markdown('key | default | meaning', rows)}"
 
 
 def is_section(kind: Any) -> bool:

@@ -1,12 +1,13 @@
-"""Finished evaluations side by side; all of them written by hand."""
+"""Finished evaluations side by side, and published systems beside ours; all written by hand."""
 
 import figures
 import numpy as np
 import pytest
-from conftest import keras_lenet
+from conftest import PIPELINES, SMOKE, keras_lenet
 from figures import changed
+from keras_lenet.seeds import Finished
 
-from keras_lenet import artifacts
+from keras_lenet import artifacts, pipeline, recipe
 from keras_lenet.errors import Error
 from keras_lenet.evaluation.metrics import METRICS
 from keras_lenet.reporting import compare
@@ -28,15 +29,12 @@ def write(folder, settings=None, answers=(0, 1, 0, 0), truth=TRUTH, **changes):
     wrong = np.roll(probabilities, 1, axis=1)  # of another model than the deployed one
     np.savez(folder / "predictions.npz", keras=wrong, int8=probabilities, labels=truth)
     if settings is not None:
-        record(folder, settings)
+        record("evaluate", settings, artifacts.hash_files(folder)).write(folder)
     return folder
 
 
-def record(folder, settings):
-    artifacts.Record(
-        stage="evaluate", settings=settings, inputs={}, outputs=artifacts.hash_files(folder),
-        dataset="mnist", seed=0, versions={}, started="", seconds=0, summary={},
-    ).write(folder)  # fmt: skip
+def record(stage, settings=None, outputs=None, seconds=0.0):
+    return artifacts.Record(stage, settings, {}, outputs, "mnist", 0, {}, "", seconds, {})
 
 
 @pytest.fixture
@@ -51,23 +49,15 @@ def read(folder, **changes):
     return compare.read(write(folder, **changes))
 
 
-def test_a_run_is_read_as_it_was_written(run):
-    found = compare.read(run)
-    assert found.name == "first"
-    assert found.settings == {"seed": 0, "train.epochs": 3, "train.learning_rate": 0.01}
-    assert found.metrics == FOUND
-    assert found.deployed == FOUND.models["int8"]
-    np.testing.assert_array_equal(found.answers, [0, 1, 0, 0])
-    np.testing.assert_array_equal(found.labels, TRUTH)
-
-
-def test_the_evaluation_of_files_is_read_without_record_and_settings(tmp_path):
-    found = read(tmp_path / "files")
-    assert (found.name, found.settings) == ("files", {})
-
-
-def test_a_stages_own_folder_is_read_with_its_record(run):
-    assert compare.read(run / "evaluate").settings["train.epochs"] == 3
+def test_a_run_is_read_as_it_was_written(tmp_path, run):
+    for folder in (run, run / "evaluate"):
+        found = compare.read(folder)
+        assert found.name == folder.name
+        assert found.settings == {"seed": 0, "train.epochs": 3, "train.learning_rate": 0.01}
+        assert found.metrics == FOUND
+        np.testing.assert_array_equal(found.answers, [0, 1, 0, 0])
+        np.testing.assert_array_equal(found.labels, TRUTH)
+    assert read(tmp_path / "files").settings == {}  # an evaluation of files has no record
 
 
 def test_settings_that_differ_are_shown_and_others_are_not(tmp_path, run):
@@ -90,11 +80,11 @@ def test_figures_are_those_of_the_deployed_models(tmp_path):
         ["model", "int8", "a.tflite"],
         ["accuracy", "75.00%", "90.00%"],
         ["95 % interval", "30.10 to 95.40", "70.00 to 100.00"],
-        ["from its float model", "-25.00 pt", "+0.00 pt"],
-        ["calibration error", *(f"{run.deployed.calibration.error:.4f}" for run in runs)],
+        ["difference from float", "-25.00 pt", "+0.00 pt"],
+        ["calibration error", "0.0500", "0.0000"],
         ["bytes", "70,000", "1,000"],
         ["mean accuracy, corrupted", "–", "85.00%"],
-        ["test images refused", "–", "1.50%"],
+        ["test images rejected", "–", "1.50%"],
     ]
 
 
@@ -114,19 +104,11 @@ def test_each_run_is_held_against_the_first(tmp_path):
     ]
 
 
-def test_runs_of_other_classes_have_no_common_measure(tmp_path):
-    runs = [read(tmp_path / "a"), read(tmp_path / "b"), read(tmp_path / "c", labels=("x", "y"))]
-    compare.check(runs[:2])
-    with pytest.raises(Error) as caught:
-        compare.check(runs)
-    assert (
-        str(caught.value)
-        == "c has the labels x, y, a 0, 1, 2, 3, 4, 5, 6, 7, 8, 9: nothing to compare"
-    )
-
-
 @pytest.mark.slow
 def test_the_command_prints_the_tables_and_the_verdict(tmp_path, run):
+    result = keras_lenet("compare", run)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "two runs or more, got 1" in result.stderr
     other = write(tmp_path / "second" / "evaluate", SETTINGS | {"seed": 1}).parent
     result = keras_lenet("compare", run, other)
     assert result.returncode == 0, result.stderr
@@ -138,38 +120,22 @@ def test_the_command_prints_the_tables_and_the_verdict(tmp_path, run):
     )
 
 
-@pytest.mark.slow
-def test_the_command_takes_two_runs_or_more(run):
-    result = keras_lenet("compare", run)
-    assert (result.returncode, result.stdout) == (1, "")
-    assert "two runs or more, got 1" in result.stderr
-
-
-def test_a_folder_without_an_evaluation_is_named(tmp_path):
-    with pytest.raises(Error, match=f"^{tmp_path}: no evaluation in it; expected a folder such as"):
-        compare.read(tmp_path)
-
-
-@pytest.mark.parametrize("content", [None, "", "{", '{"outputs": {}}'])
-@pytest.mark.parametrize("below", ["", "evaluate"])
-def test_a_run_without_a_readable_record_is_refused(run, content, below):
-    record = run / "evaluate" / artifacts.RECORD
-    record.unlink() if content is None else record.write_text(content)
-    if content is None and below:  # as of files, which have none
-        assert compare.read(run / below).settings == {}
-        return
-    with pytest.raises(Error, match=f"^{run}/evaluate: its record cannot be read; run the stage"):
-        compare.read(run / below)
-
-
-def test_edited_metrics_beside_a_sound_record_are_refused(run):
-    path = run / "evaluate" / METRICS
-    path.write_text(path.read_text().replace('"accuracy": 0.75', '"accuracy": 0.9999'))
-    with pytest.raises(Error) as caught:
-        compare.read(run)
-    assert str(caught.value) == (
-        f"{run}/evaluate: metrics.json is missing or was changed; run evaluate again"
-    )
+def test_damage_to_a_run_is_refused(run):
+    evaluation = run / "evaluate"
+    kept = {path: path.read_bytes() for path in evaluation.iterdir()}
+    for name, content, complaint in (
+        (artifacts.RECORD, None, f"{evaluation}: its record cannot be read; run the stage"),
+        (artifacts.RECORD, b"{", f"{evaluation}: its record cannot be read; run the stage"),
+        (METRICS, kept[evaluation / METRICS].replace(b"0.75", b"0.9999"),
+         f"{evaluation}: metrics.json is missing or was changed; run evaluate again"),
+        (METRICS, None, f"{run}: no evaluation in it; expected a folder such as"),
+    ):  # fmt: skip
+        path = evaluation / name
+        path.unlink() if content is None else path.write_bytes(content)
+        with pytest.raises(Error, match=f"^{complaint}"):
+            compare.read(run)
+        path.write_bytes(kept[path])
+    assert compare.read(run).metrics == FOUND
 
 
 @pytest.mark.parametrize(
@@ -178,13 +144,10 @@ def test_edited_metrics_beside_a_sound_record_are_refused(run):
         {"labels": TRUTH},  # no answers
         {"int8": np.eye(2)[TRUTH]},  # no labels
         {"int8": np.eye(2)[TRUTH], "labels": TRUTH[:3]},
-        {"int8": np.eye(2)[TRUTH], "labels": TRUTH.astype(np.int64)},
-        {"int8": np.zeros((0, 2)), "labels": TRUTH[:0]},
         {"int8": np.float32(1), "labels": TRUTH},
         {"int8": np.eye(2)[TRUTH], "labels": np.array([None] * 4)},  # a pickle
         b"",
         b"PK\x03\x04",
-        b"no archive at all",
     ],
 )
 def test_damaged_predictions_are_refused(tmp_path, arrays):
@@ -192,3 +155,50 @@ def test_damaged_predictions_are_refused(tmp_path, arrays):
     path.write_bytes(arrays) if isinstance(arrays, bytes) else np.savez(path, **arrays)
     with pytest.raises(Error, match=f"^{path.parent}: damaged .*; run evaluate again$"):
         compare.read(path.parent)
+
+
+# Reproductions
+
+
+def finished(runs, scores, *overrides):
+    """Runs of seeds 0, 1, … with these scores, float and int8, and training times 10, 20, … s."""
+    found = []
+    for seed, (exact, quantized) in enumerate(scores):
+        loaded = recipe.load(SMOKE, [f"name=seed{seed}", *overrides])
+        run = pipeline.open_run(loaded, runs, None)
+        run.stage_folder("train").mkdir(parents=True)
+        record("train", {}, {}, 10.0 * (seed + 1)).write(run.stage_folder("train"))
+        metrics = figures.metrics(
+            figures.score("keras", accuracy=exact),
+            figures.score("int8_ptq", accuracy=0.98),
+            figures.score("int8", accuracy=quantized),
+        )
+        found.append(Finished(run, metrics, 0.99))
+    return found
+
+
+def test_a_reproduction_stands_beside_the_published_figure(tmp_path):
+    origin = ("origin.title=Theirs", "origin.accuracy=0.98", "origin.note=Unsound")
+    runs = finished(tmp_path / "a", [(0.99, 0.989), (0.992, 0.991), (0.991, 0.991)], *origin)
+    single = finished(tmp_path / "b", [(0.99, 0.99)], "origin.title=Other")
+    header, _, first, second = compare.reproductions([runs, single]).splitlines()
+    assert first == (
+        "| Theirs | 98.00 % | 99.100 ± 0.100 % | 98.000 ± 0.000 % | 99.033 ± 0.115 % | 3 | 8 | "
+        "20 s | Unsound |"
+    )
+    assert second.startswith("| Other | – | 99.000 % | 98.000 % | 99.000 % | 1 |")
+    assert header.count("|") == first.count("|")
+
+
+def test_a_recipe_without_origin_is_refused_before_any_work(tmp_path):
+    result = keras_lenet("reproduce", SMOKE, "--runs", tmp_path / "runs")
+    assert result.returncode == 1
+    assert "recipe smoke has no [origin] section" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PIPELINES / "reproductions").iterdir()), ids=lambda one: one.stem
+)
+def test_every_reproduction_has_an_origin(path):
+    assert recipe.load(path).origin is not None

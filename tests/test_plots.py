@@ -1,20 +1,24 @@
-"""Plots show what their data say: every point, on the axis that names it."""
+"""Plots draw every point of their data, on the axis that names it."""
 
+import io
+
+import figures
+import keras
 import numpy as np
 import pytest
+from conftest import draw_digits
+from figures import changed
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from PIL import Image
 
-from keras_lenet.evaluation.metrics import Coverage, OodRejection, Rejection, TestRejection
-from keras_lenet.reporting import feature_maps, plots
+from keras_lenet import models
+from keras_lenet.data import augment
+from keras_lenet.evaluation.metrics import Bin, Corrupted, OodRejection, TensorNoise
+from keras_lenet.recipe import Model
+from keras_lenet.reporting import plots
 
 DIGITS = list("0123456789")
-COVERAGE = Coverage(coverage=(0.5, 1.0), accuracy=(1.0, 0.75))
-
-
-@pytest.fixture
-def axis():
-    return Figure().subplots()
 
 
 def labels(axis):
@@ -22,8 +26,8 @@ def labels(axis):
 
 
 def points(axis):
-    """What is drawn by line: its label, and its points as rows."""
-    return {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+    """The points of each line, by its label."""
+    return {line.get_label(): np.round(line.get_xydata(), 6).tolist() for line in axis.lines}
 
 
 def rows(axis):
@@ -32,96 +36,76 @@ def rows(axis):
     return {height: text.get_text() for height, text in ticks}
 
 
-def test_a_confusion_matrix_writes_true_classes_in_rows(axis):
+def test_a_confusion_matrix_writes_true_classes_in_rows():
+    axis = Figure().subplots()
     matrix = np.diag([5, 0, 7])
     matrix[0, 2], matrix[2, 1] = 4, 2
-    plots.confusion(axis, matrix, 4, ["a", "b", "c"])
-    assert labels(axis) == ("answer", "true class")
+    plots.confusion(axis, matrix, ["a", "b", "c"])
+    assert labels(axis) == ("predicted class", "true class")
     written = {text.get_text(): text.get_position() for text in axis.texts}
     assert written == {"5": (0, 0), "7": (2, 2), "4": (2, 0), "2": (1, 2)}
-    # Only mistakes have colour, by their share of the greatest.
-    shades = {
-        (patch.get_x() + 0.5, patch.get_y() + 0.5): patch.get_alpha() for patch in axis.patches
-    }
-    assert shades == {(2, 0): pytest.approx(0.65), (1, 2): pytest.approx(0.375)}
+    (image,) = axis.images
+    assert image.get_array().tolist() == [[None, None, 4], [None] * 3, [None, 2, None]]
     assert rows(axis) == {0: "a", 1: "b", 2: "c"}
-    assert axis.get_ylim() == (2.5, -0.5)  # the first class on top
+    assert axis.get_ylim() == (2.5, -0.5)  # the first class is on top
 
 
 def test_confusion_matrices_share_a_scale_and_count_their_mistakes():
-    good, bad = np.diag([5, 5]), np.array([[2, 3], [1, 4]])
-    figure = plots.confusion_matrices({"good": good, "bad": bad}, "mnist", ["a", "b"])
-    assert [axis.get_title() for axis in figure.axes] == [
-        "good: 0 of 10 wrong",
-        "bad: 4 of 10 wrong",
-    ]
-    assert figure.get_suptitle() == "mnist"
-    assert plots.most_confused([good, bad]) == 3
+    metrics = changed(figures.everything(), "models b.tflite confusion 0 1", 7)
+    figure = plots.confusion_matrices(metrics)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == ["b.tflite: 1 of 20 wrong", "a.tflite: 2 of 20 wrong"]
+    assert {axis.images[0].get_clim() for axis in figure.axes} == {(0, 14)}
+    assert figure.get_suptitle() == "mnist, 20 test images"
 
 
-def test_flips_have_a_bar_for_each_class_and_pair(axis):
-    plots.flips(axis, {"a / b": [0, 3, 1], "b / c": [2, 0, 0]}, ["x", "y", "z"])
-    bars = {
-        bar.get_label(): [(patch.get_x(), patch.get_width(), patch.get_height()) for patch in bar]
-        for bar in axis.containers
+def test_noise_is_drawn_by_op_from_top_to_bottom():
+    def row(ratio, op="CONV_2D"):
+        return TensorNoise(op=op, shape=(), sqnr_db=ratio, max_error=0, saturated=0)
+
+    traced = {
+        "b.tflite": (row(40.0), row(None), row(30.0, "SOFTMAX")),
+        "a.tflite": (row(41.0), row(35.0), row(20.0, "SOFTMAX")),
     }
-    assert [height for _, _, height in bars["a / b"]] == [0, 3, 1]
-    assert [height for _, _, height in bars["b / c"]] == [2, 0, 0]
-    for place, (first, second) in enumerate(zip(*bars.values(), strict=True)):
-        assert first[0] + first[1] == pytest.approx(second[0]) == pytest.approx(place)
-    assert labels(axis) == ("true class", "images")
-
-
-def test_noise_is_drawn_by_op_from_top_to_bottom(axis):
-    plots.signal_to_noise(axis, {"ptq": [40.0, None, 30.0], "qat": [41.0, 35.0, 20.0]}, list("ABC"))
+    (axis,) = plots.noise(changed(figures.everything(), "quantization_noise", traced)).axes
     found = points(axis)
-    assert found["qat"] == [[41, 0], [35, 1], [20, 2]]
-    assert found["ptq"][::2] == [[40, 0], [30, 2]]
-    assert np.isnan(found["ptq"][1][0])
-    assert rows(axis) == {0: "A", 1: "B", 2: "C"}
+    assert found["a.tflite"] == [[41, 0], [35, 1], [20, 2]]
+    assert found["b.tflite"][::2] == [[40, 0], [30, 2]]
+    assert np.isnan(found["b.tflite"][1][0])
+    assert rows(axis) == {0: "CONV_2D 1", 1: "CONV_2D 2", 2: "SOFTMAX"}
     assert axis.get_ylim() == (2.5, -0.5)
     assert labels(axis)[0] == "signal to quantization noise ratio, dB"
 
 
-def test_every_output_channel_is_a_point_beside_its_op(axis):
-    plots.channel_ranges(axis, {"ptq": [[1.0, 2.0], [3.0]], "qat": [[4.0, 5.0], [6.0]]}, ["A", "B"])
-    assert {label: np.round(found, 3).tolist() for label, found in points(axis).items()} == {
-        "ptq": [[1, -0.15], [2, -0.15], [3, 0.85]],
-        "qat": [[4, 0.15], [5, 0.15], [6, 1.15]],
-    }
-    assert labels(axis)[0] == "greatest absolute weight"
-    assert axis.get_xlim()[0] == 0
-
-
-def test_reliability_draws_accuracy_by_confidence_in_percent(axis):
-    plots.reliability(axis, [(0.5, 0.25, 0.125, 0.75), (0.75, 1.0, 0.5, 1.0)])
-    diagonal, line = (found for found in points(axis).values())
+def test_reliability_draws_accuracy_by_confidence_in_percent():
+    bins = Bin(count=10, confidence=0.5, accuracy=0.9), Bin(count=1, confidence=0.75, accuracy=1)
+    metrics = changed(figures.everything(), "models a.tflite calibration bins", bins)
+    axis = plots.reliability(metrics).axes[1]
+    diagonal, line = points(axis).values()
     assert diagonal == [[0, 0], [100, 100]]
-    assert line == [[50, 25], [75, 100]]
+    assert line == [[50, 90], [75, 100]]
     (bars,) = axis.collections
-    assert [bar.tolist() for bar in bars.get_segments()] == [
-        [[50, 12.5], [50, 75]], [[75, 50], [75, 100]],
-    ]  # fmt: skip
+    np.testing.assert_allclose(  # Wilson's intervals, as in test_metrics.py
+        [bar.T for bar in bars.get_segments()],
+        [[[50, 50], [59.585, 98.2124]], [[75, 75], [20.6549, 100]]],
+        atol=1e-3,
+    )
     assert labels(axis) == ("confidence, %", "accuracy, %")
+    assert axis.get_title() == "a.tflite"
 
 
-def test_coverage_draws_accuracy_by_share_in_percent(axis):
-    other = Coverage(coverage=(0.5, 1.0), accuracy=(0.25, 0.5))
-    plots.coverage(axis, {"a": COVERAGE, "b": other})
-    assert points(axis) == {"a": [[50, 100], [100, 75]], "b": [[50, 25], [100, 50]]}
-    assert labels(axis) == ("most confident answers, % of all", "accuracy, %")
-
-
-def test_rejection_draws_other_pictures_by_test_images(axis):
-    found = Rejection(
-        threshold=0.25,
-        test=TestRejection(rejected=5, total=200),
-        ood=dict.fromkeys(
+def test_rejection_draws_other_pictures_by_test_images():
+    found = figures.everything().rejection
+    for way, value in {
+        "test rejected": 5,
+        "test total": 200,
+        "ood": dict.fromkeys(
             ("letters", "noise"), OodRejection(total=1, rejected=0, rejected_by_threshold=0)
         ),
-        curve={"test": (0, 0.25), "letters": (0.5, 0.75), "noise": (1.0, 1.0)},
-    )
-    plots.rejection_curve(axis, found)
+        "curve": {"test": (0, 0.25), "letters": (0.5, 0.75), "noise": (1.0, 1.0)},
+    }.items():
+        found = changed(found, way, value)
+    (axis,) = plots.rejection(found).axes
     *curves, chosen = axis.lines
     assert {line.get_label(): line.get_xydata().tolist() for line in curves} == {
         "letters": [[0, 50], [25, 75]], "noise": [[0, 100], [25, 100]],
@@ -129,57 +113,103 @@ def test_rejection_draws_other_pictures_by_test_images(axis):
     assert list(chosen.get_xdata()) == [2.5, 2.5]
     assert axis.texts[0].get_text() == " threshold 0.250"
     assert axis.get_xlim() == (0, 3.75)
-    assert labels(axis) == ("test images refused, %", "other pictures refused, %")
+    assert labels(axis) == ("test images rejected, %", "other pictures rejected, %")
+    assert len({to_rgba(line.get_color()) for line in curves}) == 2
 
 
-def test_robustness_draws_the_hardest_corruption_last(axis):
-    means = {"a": [0.9, 0.5], "a, prepared": [0.8, 0.6]}
-    plots.robustness(axis, means, ["gaussian_noise", "fog"])
-    assert points(axis) == {"a": [[90, 1], [50, 0]], "a, prepared": [[80, 1], [60, 0]]}
+def test_robustness_draws_the_hardest_corruption_last():
+    fog = Corrupted(raw=(0.6, 0.4), prepared=(0.7, 0.5))
+    better = Corrupted(raw=(1.0, 0.8), prepared=(0.9, 0.7))
+    found = {
+        "fog": {"a.tflite": fog, "b.tflite": better},
+        "gaussian_noise": {"a.tflite": better, "b.tflite": fog},
+    }
+    (axis,) = plots.robustness(changed(figures.everything(), "robustness corruptions", found)).axes
+    assert points(axis) == {
+        "b.tflite, as it comes": [[50, 1], [90, 0]], "b.tflite, prepared": [[60, 1], [80, 0]],
+        "a.tflite, as it comes": [[90, 1], [50, 0]], "a.tflite, prepared": [[80, 1], [60, 0]],
+    }  # fmt: skip
     assert rows(axis) == {1: "gaussian noise", 0: "fog"}
-    assert [line.get_fillstyle() for line in axis.lines] == ["full", "none"]
+    assert [line.get_fillstyle() for line in axis.lines] == ["full", "none"] * 2
     assert labels(axis)[0] == "accuracy, %"
 
 
-def test_a_curve_draws_training_and_validation_by_epoch(axis):
+def test_curves_draw_training_and_validation_by_epoch_and_mark_the_kept_epoch():
     history = {
-        "epoch": [1.0, 2.0], "loss": [1.0, 0.5], "val_loss": [0.75, 0.25],
-        "val_accuracy": [0.5, 0.875],
-    }  # fmt: skip
-    plots.curve(axis, history, "loss", kept=2)
-    assert axis.lines[0].get_xydata().tolist() == [[1, 1], [2, 0.5]]
-    assert axis.lines[1].get_xydata().tolist() == [[1, 0.75], [2, 0.25]]
-    assert [line.get_label() for line in axis.lines[:2]] == ["training, augmented", "validation"]
-    assert list(axis.lines[2].get_xdata()) == [2, 2]
-    assert labels(axis) == ("epoch", "loss")
+        "epoch": [1.0, 2.0, 3.0],
+        "loss": [1.0, 0.5, 0.4],
+        "accuracy": [0.3, 0.98, 0.9961],
+        "val_loss": [1.0, 0.6, 0.7],
+        "val_accuracy": [0.5, 1.0, 0.9],
+        "learning_rate": [0.1, 0.05, 0.0],
+    }
+    loss, accuracy, rate = plots.training_curves({"train": history}, {"train": 3}).axes
+    drawn, validation, kept = loss.lines
+    assert drawn.get_xydata().tolist() == [[1, 1], [2, 0.5], [3, 0.4]]
+    assert validation.get_xydata().tolist() == [[1, 1], [2, 0.6], [3, 0.7]]
+    assert [drawn.get_label(), validation.get_label()] == ["training, augmented", "validation"]
+    assert kept.get_xdata() == accuracy.lines[-1].get_xdata() == [3, 3]
+    assert accuracy.get_legend().get_texts()[-1].get_text() == "kept: epoch 3, 90.00%"
+    assert accuracy.get_ylim() == (0, 1)
+    heights = accuracy.transData.transform([(0, tick) for tick in (0.98, 0.99, 0.995)])[:, 1]
+    assert np.all(np.diff(heights) > 10)  # accuracies near 1 have room
+    assert rate.lines[0].get_xydata().tolist() == [[1, 0.1], [2, 0.05], [3, 0]]
 
 
-def test_series_differ_in_colour_line_and_marker(axis):
-    plots.coverage(axis, dict.fromkeys("abcdef", COVERAGE))
-    assert len({to_rgba(line.get_color()) for line in axis.lines}) == 6
+def pictures(figure):
+    """The arrays of the pictures in a figure, and the scale that they share."""
+    drawn = [axis.images[0] for axis in figure.axes if axis.images]
+    (scale,) = {image.get_clim() for image in drawn}
+    return [image.get_array().tolist() for image in drawn], scale
 
 
 def test_weights_share_one_scale_about_zero():
-    figure = feature_maps.draw_filters(
-        np.array([[[1.0, -4.0]], [[2.0, 0.0]], [[0.0, 0.5]]]), columns=2
-    )
-    drawn = [axis.images[0] for axis in figure.axes if axis.images]
-    assert [image.get_array().tolist() for image in drawn] == [[[1, -4]], [[2, 0]], [[0, 0.5]]]
-    assert {image.get_clim() for image in drawn} == {(-4, 4)}
+    kernels = np.array([[[1.0, -4.0]], [[2.0, 0.0]], [[0.0, 0.5]]])
+    assert pictures(plots.draw_filters(kernels, columns=2)) == (kernels.tolist(), (-4, 4))
 
 
 def test_the_contact_sheet_shows_every_image():
-    images = np.linspace(0, 1, 20, dtype=np.float32)[:, None, None] * np.ones((1, 2, 2))
-    figure = plots.contact_sheet(images)
-    drawn = [axis.images[0] for axis in figure.axes if axis.images]
-    assert [image.get_array()[0, 0] for image in drawn] == pytest.approx(images[:, 0, 0])
-    assert {image.get_clim() for image in drawn} == {(0, 1)}
+    images = np.linspace(0, 1, 20)[:, None, None] * np.ones((1, 2, 2))
+    assert pictures(plots.contact_sheet(images)) == (images.tolist(), (0, 1))
 
 
-def test_an_svg_names_its_ids_and_keeps_the_pages_colours():
-    drawn = plots.svg(lambda axis: axis.plot([0, 1], [0, 1], color="black"), "name")
-    assert drawn.startswith("<svg ")
-    assert 'id="name-' in drawn
-    assert "currentColor" in drawn
-    assert "#000000" not in drawn
-    assert drawn == plots.svg(lambda axis: axis.plot([0, 1], [0, 1], color="black"), "name")
+IMAGE = draw_digits(4, 0)[0][3]
+SHAPES = {"mlp": (32, 28, 28), "simple_cnn": (32, 5, 5), "teacher": (32, 5, 5)}
+"""Shapes of the weights as pictures; other models have (6, 5, 5)."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_model_shows_its_filters_and_maps(name):
+    model = models.build(keras, Model(name=name))
+    _, kernels = plots.first_filters(model)
+    assert kernels.shape == SHAPES.get(name, (6, 5, 5))
+    outputs = plots.feature_maps(model, IMAGE)
+    size = models.find(name).input_size
+    entering = augment.resize(augment.to_unit(IMAGE[None, ..., None]), size)
+    np.testing.assert_array_equal(outputs["image"], entering[0])
+    np.testing.assert_allclose(outputs["logits"], model(entering)[0], atol=1e-5)
+    assert {layer.name for layer in model.layers if layer.weights} < {*outputs}
+    drawn = plots.draw_feature_maps(outputs, DIGITS)
+    first, *_, last = drawn.axes
+    np.testing.assert_array_equal(first.images[0].get_array(), outputs["image"][..., 0])
+    np.testing.assert_array_equal(last.images[0].get_array(), outputs["logits"][None])
+    assert [text.get_text() for text in last.get_xticklabels()] == DIGITS
+    with Image.open(io.BytesIO(plots.png(drawn))) as picture:
+        assert len(set(picture.convert("L").get_flattened_data())) > 16
+
+
+@pytest.mark.slow
+def test_the_strongest_filters_are_shown_as_the_layer_has_them_in_order():
+    model = models.build(keras, Model())
+    caption, kernels = plots.first_filters(model)
+    assert caption == "conv1: 6 filters of 5×5"
+    np.testing.assert_array_equal(kernels[4], model.get_layer("conv1").kernel[:, :, 0, 4])
+    model = models.build(keras, Model(name="mlp"))
+    kernel, bias = model.get_layer("dense1").get_weights()
+    strong = np.arange(700, 764, 2)
+    kernel[:, strong] += 1
+    model.get_layer("dense1").set_weights([kernel, bias])
+    caption, kernels = plots.first_filters(model)
+    assert caption == "dense1: 784 units of 28×28, the 32 with the largest weights"
+    np.testing.assert_array_equal(kernels, kernel[:, strong].T.reshape(-1, 28, 28))

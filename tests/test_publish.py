@@ -13,13 +13,12 @@ from typer.testing import CliRunner
 
 from keras_lenet import artifacts, cli, pipeline, recipe
 from keras_lenet.artifacts import Record
-from keras_lenet.cli.run import choose, publish, spread
 from keras_lenet.data import catalogue
 from keras_lenet.errors import Error, GateError
 from keras_lenet.evaluation.metrics import Gate, Metrics
 from keras_lenet.pipeline import Finished, run_seeds
 from keras_lenet.reporting import results
-from keras_lenet.reporting.card import card
+from keras_lenet.reporting.card import choose, publish, spread
 from keras_lenet.tflite import metadata_writer
 
 EXPORTED = PIPELINES.parent / "exported"
@@ -101,6 +100,13 @@ def two_seeds(runs, first, second):
     return [finished(runs, 0, 0.98, (gate(first),)), chosen]
 
 
+def test_examples_in_the_folder_stay(tmp_path, ours):
+    (ours / "examples").mkdir()
+    (ours / "examples" / "browser.js").write_text("mine")
+    publish([finished(tmp_path / "runs", 0, 0.99)], ours, "smoke.toml")
+    assert (ours / "examples" / "browser.js").read_text() == "mine"
+
+
 def test_only_the_gates_of_the_chosen_seed_refuse_a_release(tmp_path, ours, capsys):
     before = artifacts.hash_files(ours)
     with pytest.raises(GateError, match=r"min_accuracy: 0\.97, limit 0\.98"):
@@ -145,7 +151,7 @@ def test_the_card_has_the_hashes_their_command_the_metrics_and_the_pictures(publ
         results.rejection(metrics),
         "its outputs differ nowhere (reference kernels)",
         *(f"]({name}.png)" for name in ("confusion", "rejection", "training")),
-        "It refuses\n0.5% of the validation images.",
+        "It rejects\n0.5% of the validation images.",
         "Over the seeds 0, 7:",
         "The published one is seed 7: of these it has the best accuracy on the validation",
     ):
@@ -156,7 +162,7 @@ def test_the_card_says_where_layouts_differ(tmp_path):
     one = finished(tmp_path, 0, 0.99)
     differing = changed(changed(one.metrics, "layout unequal", 2), "layout largest", 5)
     one = replace(one, metrics=differing)
-    assert "its outputs differ on 2 images, by at most 5" in card([one], one, "", "smoke.toml")
+    assert "its outputs differ on 2 images, by at most 5" in results.markdown(one.metrics)
 
 
 def test_the_spread_is_over_all_seeds(tmp_path):

@@ -1,4 +1,4 @@
-"""Accuracy on corrupted images: of two corruptions that can be counted by hand."""
+"""Accuracy on corrupted images, for two corruptions that can be counted by hand."""
 
 import numpy as np
 import pytest
@@ -10,13 +10,7 @@ from keras_lenet.evaluation import robustness
 
 def answers(digit_of):
     """A stand-in for a model, which answers by the images' mean level."""
-
-    def predict(images):
-        probabilities = np.zeros((len(images), 10), np.float32)
-        probabilities[np.arange(len(images)), digit_of(images.mean((1, 2)))] = 1
-        return probabilities
-
-    return predict
+    return lambda images: np.eye(10, dtype=np.float32)[digit_of(images.mean((1, 2)))]
 
 
 ALWAYS_0 = answers(lambda mean: np.zeros(len(mean), int))
@@ -30,7 +24,7 @@ LABELS = np.repeat([0, 1], 10).astype(np.uint8)
 
 @pytest.fixture
 def corrupted(monkeypatch):
-    """Two corruptions, one of which does nothing, the other all white from severity 3 on."""
+    """Two corruptions: one does nothing, the other makes images white from severity 3 on."""
     done = []
     monkeypatch.setattr(robustness, "CORRUPTIONS", ["none", "white"])
 
@@ -47,17 +41,12 @@ def test_accuracies_stand_by_corruption_model_and_severity(corrupted):
     labels = LABELS.copy()
     labels[0] = 1  # nine of class 0, eleven of class 1
     found = robustness.measure(models, IMAGES, labels, seed=5, prepared_images=99)
-    assert {
-        name: {model: (list(one.raw), list(one.prepared)) for model, one in by_model.items()}
-        for name, by_model in found.corruptions.items()
-    } == {
-        "none": dict.fromkeys(models, ([0.45] * 5, [0.45] * 5)),
-        "white": {
-            "always 0": ([0.45] * 5, [0.45] * 5),
-            # prepare() leaves no page white.
-            "1 if white": ([0.45, 0.45, 0.55, 0.55, 0.55], [0.45] * 5),
-        },
-    }
+    for name, by_model in found.corruptions.items():
+        first, second = by_model.values()
+        assert first.raw == first.prepared == second.prepared == (0.45,) * 5
+        # prepare() leaves no page white.
+        white = name == "white"
+        assert second.raw == ((0.45, 0.45, 0.55, 0.55, 0.55) if white else (0.45,) * 5)
     assert corrupted == [
         (20, name, severity, 5) for name in ("none", "white") for severity in (1, 2, 3, 4, 5)
     ]
@@ -78,42 +67,27 @@ def test_the_corruption_error_is_the_mean_of_ratios_to_the_first_model(corrupted
     assert third.mean_accuracy_prepared == 0
 
 
-def test_as_many_of_every_class_are_prepared_as_a_photo_would_be(corrupted):
-    seen = []
-
-    def recorded(images):
-        seen.append(images)
-        return ALWAYS_0(images)
-
-    found = robustness.measure({"a": recorded}, IMAGES, LABELS, seed=0, prepared_images=10)
-    assert found.prepared_images == 10
-    assert found.corruptions["none"]["a"].prepared == (0.5,) * 5  # five of each class
-    raw, prepared = seen[:2]
-    np.testing.assert_array_equal(raw, IMAGES)
-    whole = {prepare(page).image.tobytes() for page in IMAGES}
-    assert len(prepared) == 10
-    assert {page.tobytes() for page in prepared} <= whole
-    assert not {page.tobytes() for page in prepared} & {page.tobytes() for page in IMAGES}
-    again = robustness.measure({"a": ALWAYS_0}, IMAGES[:10], LABELS[:10], 0, prepared_images=10)
-    assert again.prepared_images == 10
+def test_a_reference_without_errors_has_no_ratio(corrupted):
+    models = {"right": ALWAYS_0, "wrong": NEVER}
+    summary = robustness.measure(models, IMAGES[:10], LABELS[:10], 0, 10).summary
+    assert [one.mean_corruption_error for one in summary.values()] == [None, None]
 
 
-def test_the_seed_chooses_what_is_prepared(corrupted):
-    def prepared(seed):
+def test_a_stratified_part_of_the_images_is_prepared_by_seed(corrupted):
+    def measured(seed):
         seen = []
         models = {"a": lambda images: seen.append(images) or ALWAYS_0(images)}
-        robustness.measure(models, IMAGES, LABELS, seed, prepared_images=10)
-        return seen[1]
+        return robustness.measure(models, IMAGES, LABELS, seed, prepared_images=10), seen
 
-    np.testing.assert_array_equal(prepared(0), prepared(0))
-    assert not np.array_equal(prepared(0), prepared(1))
-
-
-def test_without_an_error_there_is_no_ratio(corrupted):
-    labels = np.zeros(10, np.uint8)
-    models = {"right": ALWAYS_0, "wrong": NEVER}
-    summary = robustness.measure(models, IMAGES[:10], labels, 0, 10).summary
-    assert [one.mean_corruption_error for one in summary.values()] == [None, None]
+    found, (raw, prepared, *_) = measured(0)
+    assert found.prepared_images == len(prepared) == 10
+    assert found.corruptions["none"]["a"].prepared == (0.5,) * 5  # five of each class
+    np.testing.assert_array_equal(raw, IMAGES)
+    whole = {prepare(page).image.tobytes() for page in IMAGES}
+    assert {page.tobytes() for page in prepared} <= whole
+    assert not {page.tobytes() for page in prepared} & {page.tobytes() for page in IMAGES}
+    np.testing.assert_array_equal(prepared, measured(0)[1][1])
+    assert not np.array_equal(prepared, measured(1)[1][1])
 
 
 def test_every_corruption_is_measured():

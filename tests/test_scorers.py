@@ -73,36 +73,29 @@ def test_a_saved_model_answers_by_its_signature(tmp_path):
     assert scorer.bytes == sum(sizes) > max(sizes)
 
 
-def test_a_tflite_answers_as_its_classifier():
-    images = np.concatenate([draw_digits(20, 9)[0], PLAIN[:500]])
-    scorer = scorers.open_file(TFLITE, DIGITS)
-    np.testing.assert_array_equal(scorer.predict(images), Classifier(TFLITE).predict(images))
-    assert (scorer.title, scorer.path, scorer.kernels) == (TFLITE.name, TFLITE, "XNNPACK")
-    assert scorer.bytes == TFLITE.stat().st_size
-
-
 @pytest.mark.parametrize("path", [PUBLISHED / "saved_model", PUBLISHED / "model.keras", TFLITE])
 def test_published_files_of_every_kind_know_digits(path):
     images, labels = draw_digits(20, 9)
-    probabilities = scorers.open_file(path, DIGITS).predict(images)
+    scorer = scorers.open_file(path, DIGITS)
+    probabilities = scorer.predict(images)
+    if path == TFLITE:
+        np.testing.assert_array_equal(probabilities, Classifier(TFLITE).predict(images))
+        assert (scorer.title, scorer.kernels) == (TFLITE.name, "XNNPACK")
     assert (probabilities.argmax(axis=1) == labels).mean() >= 0.9
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=0.03)
 
 
 def keras_file(folder, shape, *layers):
-    """A Keras file of these layers, from `shape`."""
     keras.Sequential([keras.Input(shape), *layers]).save(folder / "model.keras")
     return folder / "model.keras"
 
 
 def flat(*shape, units=10):
-    """A Keras file of a dense layer on images of `shape`."""
     layers = keras.layers.Flatten(), keras.layers.Dense(units)
     return lambda folder: keras_file(folder, shape, *layers)
 
 
 def with_code(folder):
-    """A model that would run Python code from its file."""
     code = keras.layers.Lambda(lambda x: x + 1)
     return keras_file(folder, (32, 32, 1), keras.layers.Flatten(), keras.layers.Dense(10), code)
 
@@ -110,16 +103,6 @@ def with_code(folder):
 def of_any_size(folder):
     average = keras.layers.GlobalAveragePooling2D()
     return keras_file(folder, (None, None, 1), average, keras.layers.Dense(10))
-
-
-def without_signature(folder):
-    tf.saved_model.save(tf.Module(), str(folder / "other"))
-    return folder / "other"
-
-
-def broken(folder):
-    (folder / "broken.keras").write_bytes(b"no zip")
-    return folder / "broken.keras"
 
 
 def unpacks_to_much(folder):
@@ -141,16 +124,11 @@ SIGNATURE = "other: expected a SavedModel with the signature serving_default, fr
     ("make", "complaint"),
     [
         (with_code, "cannot be read as a Keras model .*(Lambda|lambda)"),
-        (unpacks_to_much, "it unpacks to 5,242,880 bytes, more than 4,194,304"),
-        (broken, "broken.keras: cannot be read as a Keras model"),
-        (flat(28, 28, 3), SHAPES + r"28, 28, 3\) to \(None, 10\); not a digit"),
+        (unpacks_to_much, "it unpacks to 5,242,880 bytes, more than 5,242,879"),
+        (flat(28, 28, 3), SHAPES + r"28, 28, 3\) to \(None, 10\)"),
         (flat(28, 20, 1), SHAPES + r"28, 20, 1\)"),
-        (flat(784), SHAPES + r"784\)"),
         (flat(28, 28, 1, units=11), SHAPES + r"28, 28, 1\) to \(None, 11\)"),
         (of_any_size, SHAPES + r"None, None, 1\)"),
-        (without_signature, SIGNATURE),
-        (lambda folder: folder, SIGNATURE[5:]),
-        (saved(takes="pixels"), SIGNATURE),
         (saved(gives="scores"), SIGNATURE),
         (saved(dtype=tf.float32), r"expected uint8 \(N, 28, 28, 1\) to .*, found float32 \[None"),
         (saved(side=32), r"found uint8 \[None, 32, 32, 1\] to \[None, 10\]"),
@@ -159,19 +137,11 @@ SIGNATURE = "other: expected a SavedModel with the signature serving_default, fr
     ],
 )
 def test_files_that_break_the_contract_are_refused(tmp_path, make, complaint, monkeypatch):
-    monkeypatch.setattr(scorers, "MAX_KERAS_BYTES", 1 << 22)
+    monkeypatch.setattr(scorers, "MAX_KERAS_BYTES", (5 << 20) - 1)
     path = make(tmp_path)
     with pytest.raises(Error, match=complaint) as caught:
         scorers.open_file(path, DIGITS)
     assert "\n" not in str(caught.value)
-
-
-def test_a_keras_file_may_unpack_to_the_limit(tmp_path, monkeypatch):
-    path = unpacks_to_much(tmp_path)
-    monkeypatch.setattr(scorers, "MAX_KERAS_BYTES", 5 << 20)
-    with pytest.raises(Error) as caught:
-        scorers.load_keras(path)
-    assert "unpacks" not in str(caught.value)
 
 
 def test_labels_have_to_be_those_of_the_dataset(tmp_path):

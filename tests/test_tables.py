@@ -1,12 +1,10 @@
 """READMEs show what their records say, and tables are rendered from records."""
 
 import json
+import re
 
-import figures
 import pytest
 import tables
-
-from keras_lenet.evaluation.metrics import OodRejection, TestRejection
 
 ROW = {
     "benchmark": "inference", "case": "batch of 1", "name": "ours", "unit": "µs", "median": 12.44,
@@ -16,21 +14,25 @@ PEER = ROW | {
     "name": "a peer", "median": 1234.5, "speedup": 1.5, "speedup_quartiles": [1.25, 2], "goal": 2,
 }  # fmt: skip
 CRASHED = ROW | {"name": "another", "median": None, "note": "crashed: signal 11"}
+CLIENT = {"client": "LiteRT", "how": "XNNPACK", "versions": {"litert": "2"}}
 RECORDS = {
     "tests/benchmarks/results.json": {
         "machine": {"cpu": "A CPU", "cores": 2, "python": "3.11", "versions": {"numpy": "2.0"}},
         "rows": [ROW, PEER, CRASHED, ROW | {"benchmark": "scale"}],
     },
-    "exported/metrics.json": figures.metrics(
-        figures.score("m", correct=9973, accuracy=0.9973, interval=(0.996, 0.998), bytes=1234),
-        images=10_000,
-        rejection=figures.everything().rejection.model_copy(
-            update={
-                "ood": {"blank": OodRejection(total=4, rejected=3, rejected_by_threshold=0)},
-                "test": TestRejection(total=1000, rejected=5),
-            }
-        ),
-    ).model_dump(mode="json", exclude_none=True),
+    "tests/benchmarks/clients.json": {
+        "rows": [
+            CLIENT
+            | {
+                "file": "a.tflite",
+                "other_classes": 1,
+                "images_that_differ": 20,
+                "largest_difference": 3.0,
+            },
+            CLIENT | {"file": "b.tflite", "note": "does not run: op missing"},
+            {"client": "MediaPipe", "note": "refuses it"},
+        ]
+    },
 }
 
 
@@ -38,8 +40,9 @@ RECORDS = {
 def root(tmp_path):
     """A repository with records of its own."""
     for name, record in RECORDS.items():
-        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(json.dumps(record))
+    (tmp_path / "exported").symlink_to(tables.ROOT / "exported")
     return tmp_path
 
 
@@ -64,20 +67,32 @@ def test_a_readme_shows_what_its_records_say(path):
         ),
         ("scale", "| case |  | median |\n| --- | --- | ---: |\n| batch of 1 | ours | 12.4 µs |"),
         (
-            "metrics",
-            "| model | correct of 10,000 | accuracy | 95 % | bytes |\n"
+            "result",
+            "| model | accuracy | 95 % interval | McNemar p | bytes |\n"
             "| --- | ---: | ---: | ---: | ---: |\n"
-            "| m | 9,973 | 99.73% | 99.60 to 99.80 | 1,234 |",
+            "| Keras, float32 | 99.76% | 99.64 to 99.84 % |  | 283,536 |\n"
+            "| int8, PTQ: `lenet5_int8_ptq.tflite` | 99.76% | 99.64 to 99.84 % | 1.00 | 73,498 |\n"
+            "| int8, QAT: `lenet5_int8.tflite` | 99.73% | 99.61 to 99.81 % | 0.25 | 76,970 |",
         ),
         (
-            "rejection",
-            "| picture | rejected | of |\n| --- | ---: | ---: |\n"
-            "| blank | 75.00% | 4 |\n| test digits | 0.50% | 1,000 |",
+            "clients",
+            "| client | versions | `a.tflite` | `b.tflite` | note |\n"
+            "| --- | --- | ---: | ---: | --- |\n"
+            "| LiteRT, XNNPACK | litert 2 | 1 / 20 / 3 | does not run |  |\n"
+            "| MediaPipe |  |  |  | refuses it |",
         ),
     ],
 )
 def test_a_table_is_rendered_from_its_record(root, name, expected):
     assert tables.table(name, root) == expected
+
+
+def test_settings_show_every_default_and_meaning():
+    text = tables.table("settings", tables.ROOT)
+    assert "| `batch_size` | `256` | images in a training step, over all devices. |" in text
+    assert '| `optimizer` | `"adamw"` | "adamw" (decoupled weight decay)' in text
+    assert "| `fallback` | – | dataset to use" in text
+    assert not re.search(r"\| +\|$", text, re.MULTILINE), "a setting has no meaning"
 
 
 def test_marked_places_alone_are_rendered(root):

@@ -124,9 +124,9 @@ def publish_best(
 
     Example: keras-lenet publish pipelines/mnist.toml --seeds 3
     """
-    from keras_lenet.cli.run import publish, spread
     from keras_lenet.pipeline import run_seeds
     from keras_lenet.recipe import load_recipe
+    from keras_lenet.reporting.card import publish, spread
 
     loaded = load_recipe(recipe, overrides)
     folder = artifacts.replaceable(folder, "manifest.json")  # an error comes before the work

@@ -8,7 +8,7 @@ import typer
 
 from keras_lenet import artifacts, console
 from keras_lenet.cli.options import DataDir, Force, Overrides, Runs, app
-from keras_lenet.cli.run import print_results, show
+from keras_lenet.cli.run import print_results, run_stages
 from keras_lenet.console import print_table
 from keras_lenet.errors import Error
 
@@ -23,15 +23,15 @@ def evaluate_models(
         typer.Option(
             "--model",
             metavar="FILE",
-            help="A .keras file, a SavedModel folder or a .tflite; repeatable. The others are "
-            "held against the first, and gates against the last.",
+            help="A .keras file, a SavedModel folder or a .tflite; repeatable. The first is the "
+            "reference of the others, and gates apply to the last.",
         ),
     ] = None,
     dataset: Annotated[
         str, typer.Option("--dataset", help="Whose test images to score the files on.")
     ] = "mnist",
     folder: Annotated[
-        Path, typer.Option("--to", help="Folder for what is found out about the files.")
+        Path, typer.Option("--to", help="Folder for the metrics and the report.")
     ] = Path("runs/evaluated"),
     force: Force = False,
     overrides: Overrides = None,
@@ -46,16 +46,12 @@ def evaluate_models(
     """
     if (recipe is None) == (not files):
         raise Error("evaluate takes a recipe, or one --model FILE or more; see --help")
-    from keras_lenet import pipeline
     from keras_lenet.data import download
-    from keras_lenet.evaluation import gates
     from keras_lenet.evaluation.metrics import METRICS
-    from keras_lenet.recipe import from_overrides, load_recipe
+    from keras_lenet.recipe import from_overrides
 
     if recipe is not None:
-        stages = pipeline.select("evaluate", "evaluate")
-        opened = pipeline.open_run(load_recipe(recipe, overrides), runs, data_dir)
-        show(pipeline.execute(opened, stages, force), stages)
+        run_stages(recipe, "evaluate", "evaluate", force, overrides, runs, data_dir)
         return
     settings = from_overrides("evaluate", overrides).evaluate
     folder = artifacts.replaceable(folder, METRICS)
@@ -70,7 +66,7 @@ def evaluate_models(
         page.write(out, out)
     print_results(metrics, folder.name)
     typer.echo(f"Report: {folder / page.PAGE}")
-    gates.check(metrics)
+    metrics.check_gates()
 
 
 @app.command("compare")
@@ -79,9 +75,7 @@ def compare_runs(
         list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of finished runs.")
     ],
 ) -> None:
-    """Show runs side by side.
-
-    What their recipes differ in, their figures, and a paired test where the test set is the same.
+    """Show runs side by side: settings that differ, figures, and a paired test.
 
     Example: keras-lenet compare runs/mnist runs/quickstart
     """
@@ -90,7 +84,6 @@ def compare_runs(
     if len(folders) < 2:
         raise Error(f"compare takes two runs or more, got {len(folders)}")
     read = [compare.read(folder) for folder in folders]
-    compare.check(read)
     header = ["", *(run.name for run in read)]
     print_table(header, compare.settings(read), title="Settings that differ")
     print_table(header, compare.figures(read), title="Figures of the deployed models")
@@ -109,9 +102,7 @@ def summarize_model(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show a model layer by layer.
-
-    Sizes, and parameters and multiply-accumulates with their arithmetic.
+    """Show a model layer by layer: sizes, parameters and multiply-accumulates.
 
     Example: keras-lenet summary lenet5 --plot lenet5.png
     """

@@ -1,29 +1,19 @@
-"""Commands that run recipes, publish their results, and list the data that they need."""
+"""Commands that run recipes, and list the data that they need."""
 
 from __future__ import annotations
 
-import shutil
-import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keras_lenet import artifacts, console
 from keras_lenet.cli.options import DataDir, Force, Overrides, RecipeFile, Runs, app
 from keras_lenet.console import print_table
+from keras_lenet.errors import Error
 
 if TYPE_CHECKING:
     from keras_lenet.evaluation.metrics import Metrics
-    from keras_lenet.pipeline import Finished, Run, Stage
-
-CARD, EXAMPLES = "README.md", "examples"
-PUBLISHED = {
-    "train": ("model.keras",),
-    "evaluate": ("metrics.json", "confusion.png", "rejection.png"),
-    "report": ("training.png",),  # the page itself shows images of the dataset
-}
-"""Published files of each stage; those of `export` are all published."""
+    from keras_lenet.pipeline import Run, Stage
 
 
 @app.command("run")
@@ -80,7 +70,6 @@ def show(run: Run, stages: list[Stage]) -> None:
     Raises:
         GateError: a figure misses a limit of the recipe.
     """
-    from keras_lenet.evaluation import gates
     from keras_lenet.evaluation.metrics import Metrics
 
     names = {stage.name for stage in stages}
@@ -90,7 +79,7 @@ def show(run: Run, stages: list[Stage]) -> None:
     if "report" in names:
         typer.echo(f"Report: {run.stage_folder('report') / 'report.html'}")
     if metrics:
-        gates.check(metrics)
+        metrics.check_gates()
 
 
 def print_results(metrics: Metrics, name: str) -> None:
@@ -124,62 +113,20 @@ def reproduce_origins(
     """
     from keras_lenet.pipeline import run_seeds
     from keras_lenet.recipe import load_recipe
-    from keras_lenet.reporting import reproduction
+    from keras_lenet.reporting import compare
 
     loaded = [load_recipe(path, overrides) for path in paths]
-    reproduction.check(loaded)  # before the work, not after it
-    finished = [run_seeds(one, seeds, runs, data_dir) for one in loaded]
-    typer.echo("\n".join([reproduction.HEADER, *map(reproduction.row, finished)]))
-    for one in finished:
-        reproduction.check_gates(one)
-
-
-def choose(finished: list[Finished]) -> Finished:
-    """Return the seed to publish: the best on the validation split, never by the test set."""
-    return max(finished, key=lambda one: one.validation_accuracy)
-
-
-def publish(finished: list[Finished], folder: Path, source: str) -> None:
-    """Replace `folder` by the chosen seed's files and the model card.
-
-    `source` has the recipe's file and its overrides, as on the command line.
-
-    Raises:
-        GateError: the chosen seed misses a limit of the recipe; `folder` stays as it is.
-    """
-    from keras_lenet.artifacts import Record
-    from keras_lenet.evaluation import gates
-    from keras_lenet.reporting.card import card
-
-    chosen = choose(finished)
-    gates.check(chosen.metrics)
-    console.say(f"publish: seed {chosen.run.recipe.seed}, the best on validation, to {folder}")
-    exported = Record.of_finished(chosen.run.stage_folder("export"))
-    with artifacts.replacement(folder) as out:
-        for stage, names in (PUBLISHED | {"export": tuple(exported.outputs)}).items():
-            for name in names:
-                (out / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(chosen.run.stage_folder(stage) / name, out / name)
-        if (folder / EXAMPLES).is_dir():  # they fit any weights
-            shutil.copytree(folder / EXAMPLES, out / EXAMPLES)
-        (out / CARD).write_bytes(card(finished, chosen, spread(finished), source).encode())
-        artifacts.write_sums(out)
-
-
-def spread(finished: list[Finished]) -> str:
-    """Return each model's test accuracy over the seeds, as a Markdown table."""
-    lines = [
-        "| model | mean | standard deviation | lowest | highest |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for key, model in finished[0].metrics.models.items():
-        scores = [100 * one.metrics.models[key].accuracy for one in finished]
-        deviation = f"{statistics.stdev(scores):.3f}" if len(scores) > 1 else "–"
-        lines.append(
-            f"| {model.title} | {statistics.mean(scores):.3f} % | {deviation} | "
-            f"{min(scores):.2f} % | {max(scores):.2f} % |"
-        )
-    return "\n".join(lines)
+    for one in loaded:
+        if one.origin is None:
+            raise Error(
+                f"recipe {one.name} has no [origin] section: expected a recipe that reproduces a "
+                "published system, such as those in pipelines/reproductions"
+            )
+    systems = [run_seeds(one, seeds, runs, data_dir) for one in loaded]
+    typer.echo(compare.reproductions(systems))
+    for finished in systems:
+        for run in finished:
+            run.metrics.check_gates()
 
 
 @app.command("datasets")

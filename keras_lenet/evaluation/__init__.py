@@ -1,1 +1,1 @@
-"""Scores, and what is made of them: significance, calibration, rejection, robustness."""
+"""Scores of models, calibration, rejection, robustness, quantization noise."""

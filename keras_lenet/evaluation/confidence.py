@@ -1,4 +1,4 @@
-"""Confidence that means something: a temperature for the logits, a threshold for the answer."""
+"""Calibration of confidence by a temperature, and rejection by a confidence threshold."""
 
 from __future__ import annotations
 
@@ -17,25 +17,22 @@ from keras_lenet.edge.prepare import prepare
 from keras_lenet.evaluation.metrics import (
     Bin,
     Calibration,
-    Coverage,
     OodRejection,
     Rejection,
     TestRejection,
 )
 
 STEPS = 256
-"""Of probability in an int8 or uint8 file; a threshold between two would be neither's."""
+"""Thresholds are multiples of 1/256, the quantization step of the output."""
+REFUSED = 0.005
+"""Share of the validation images that a file's threshold may reject."""
 
 
 def divide(model: Any, temperature: float) -> None:
-    """Divide a model's logits by a temperature, in the last layer's weights.
+    """Divide a model's logits by a temperature, in the weights of its last, linear layer.
 
-    In the weights the division costs the device nothing, and it changes no class. The ranges of a
-    fake-quantized layer are divided too, so that its integers stay.
-
-    Args:
-        model: of Keras 3 or tf_keras, or fake-quantized; its last layer is linear in its weights.
-        temperature: as `temperature` finds it.
+    The device then pays nothing for the division. The ranges of a fake-quantized layer are divided
+    too, so that its integers stay the same.
     """
     last = model.layers[-1]
     last.set_weights(
@@ -52,7 +49,7 @@ def temperature_of(folder: Path) -> float:
 
 
 def temperature(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
-    """Return the divisor of logits (N, 10) of the least cross-entropy against labels (N,).
+    """Return the divisor of logits (N, 10) that minimizes the cross-entropy with labels (N,).
 
     Temperature scaling: Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural
     Networks", ICML 2017, section 4.2.
@@ -62,19 +59,15 @@ def temperature(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> float
         scaled = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)
         return -float(scaled[np.arange(len(labels)), labels].mean())
 
-    # Between a tenth and ten: a model outside is not over- or underconfident but broken.
+    # A model outside these bounds is broken, not badly calibrated.
     found = minimize_scalar(cross_entropy, bounds=(-np.log(10), np.log(10)), method="bounded")
     return float(np.exp(found.x))
 
 
-REFUSED = 0.005
-"""Share of the validation images that a file's threshold may refuse."""
-
-
 def threshold(probabilities: NDArray[np.float32], share: float) -> float:
-    """The confidence below which an answer is refused, as a multiple of 1/256.
+    """Return the highest multiple of 1/256 that rejects at most `share` of answers (N, 10).
 
-    The highest at which at most `share` of these answers, (N, 10), would be.
+    An answer with a confidence below the threshold is rejected.
     """
     confidence = np.sort(probabilities.max(axis=1))
     return float(np.floor(confidence[int(share * len(confidence))] * STEPS) / STEPS)
@@ -83,15 +76,15 @@ def threshold(probabilities: NDArray[np.float32], share: float) -> float:
 def calibration(
     probabilities: NDArray[np.float32], labels: NDArray[np.uint8], bins: int = 15
 ) -> Calibration:
-    """Compute the expected calibration error (Guo et al. 2017, section 2).
+    """Compute the expected calibration error (Guo et al. 2017, section 2), in bins of equal width.
 
     Args:
         probabilities: (N, 10).
         labels: uint8, (N,).
-        bins: number of bins of equal width over [0, 1].
+        bins: number of bins over [0, 1].
     """
     top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    # A bin is open below and closed above, as in the paper.
+    # Bins are open below and closed above, as in the paper.
     places = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)
     filled = [
         Bin(
@@ -105,22 +98,6 @@ def calibration(
     return Calibration(error=sum(gaps) / len(labels), bins=tuple(filled))
 
 
-def coverage(
-    probabilities: NDArray[np.float32], labels: NDArray[np.uint8], points: int = 50
-) -> Coverage:
-    """Compute the accuracy of the most confident answers, by their share of all.
-
-    Args:
-        probabilities: (N, 10).
-        labels: uint8, (N,).
-        points: number of shares, evenly spaced from 1 / points to 1.
-    """
-    top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    running = np.cumsum(right[np.argsort(-top, kind="stable")]) / np.arange(1, len(labels) + 1)
-    counts = np.maximum(np.arange(1, points + 1) * len(labels) // points, 1)
-    return Coverage(coverage=(counts / len(labels)).tolist(), accuracy=running[counts - 1].tolist())
-
-
 def rejection(
     classifier: Classifier,
     probabilities: NDArray[np.float32],
@@ -131,8 +108,8 @@ def rejection(
 
     Args:
         classifier: the file.
-        probabilities: its answers to the test images, (N, 10).
-        labels: uint8, (N,), of the test images.
+        probabilities: of the file for the test images, (N, 10).
+        labels: of the test images, uint8, (N,).
         pages: out-of-distribution pictures by kind, each uint8, (height, width).
     """
     accepted = probabilities.max(axis=1) >= classifier.threshold
@@ -144,7 +121,7 @@ def rejection(
         prepared = [prepare(page) for page in drawn]
         inked = np.array([one.found for one in prepared])
         seen = classifier.predict(np.stack([one.image for one in prepared]))
-        seen[~inked] = 0  # where there is no ink, classify() doesn't ask the model
+        seen[~inked] = 0  # `Classifier.classify` rejects a picture without ink
         alone = classifier.predict(np.stack([outliers.fitted(page) for page in drawn]))
         kinds[kind] = OodRejection(
             total=len(drawn),
@@ -165,6 +142,6 @@ def rejection(
 
 
 def _below(probabilities: NDArray[np.float32], thresholds: NDArray[np.float64]) -> list[float]:
-    """The share of answers whose confidence lies below each threshold."""
-    confidence = probabilities.max(axis=1)
-    return [float((confidence < threshold).mean()) for threshold in thresholds]
+    """Return the share of answers whose confidence is below each threshold."""
+    below = probabilities.max(axis=1)[:, np.newaxis] < thresholds
+    return below.mean(axis=0).tolist()

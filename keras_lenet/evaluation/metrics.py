@@ -1,14 +1,17 @@
-"""Metrics of one evaluation: `metrics.json`, schema 3.
+"""Metrics of one evaluation: `metrics.json`, schema 4, and the statistics of paired answers.
 
-Two evaluations of the same files differ in `timings` alone. Shares and accuracies are fractions.
-A field that was not measured is None, and is left out of the file.
+Two evaluations of the same files differ only in `timings`. Shares and accuracies are fractions.
+A field that was not measured is None, and the file leaves it out.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -19,10 +22,11 @@ from pydantic import (
 )
 
 from keras_lenet import artifacts
-from keras_lenet.errors import Error
+from keras_lenet.errors import Error, GateError
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.npz"
 DIGITS = tuple("0123456789")
+SIGNIFICANT = 0.05
 
 
 def _printable(text: str) -> str:
@@ -62,13 +66,6 @@ class Calibration(Figures):
     bins: tuple[Bin, ...]
 
 
-class Coverage(Figures):
-    """Accuracy of the most confident answers, by their share of all answers."""
-
-    coverage: tuple[Share, ...]
-    accuracy: tuple[Share, ...]
-
-
 class Score(Figures):
     """Accuracy of one model, and its difference from the reference.
 
@@ -90,27 +87,56 @@ class Score(Figures):
     bytes: Count
     confusion: tuple[tuple[Count, ...], ...]
     calibration: Calibration
-    coverage: Coverage
 
 
 class McNemar(Figures):
     """Paired comparison of two models on the same images.
 
     Attributes:
-        only_first: images that only the first model gets right.
-        only_second: images that only the second model gets right.
-        p: of the exact two-sided McNemar test.
+        only_first: images that only the first model classifies correctly.
+        only_second: images that only the second model classifies correctly.
+        p: of the exact two-sided McNemar test (1947).
         differ: images to which the models give different classes.
-        differ_by_class: these images, counted by true class.
-        agreement: share of all other images.
     """
 
     only_first: Count
     only_second: Count
     p: Share
     differ: Count
-    differ_by_class: tuple[Count, ...]
-    agreement: Share
+
+    @classmethod
+    def of(
+        cls, first: NDArray[np.int64], second: NDArray[np.int64], labels: NDArray[np.uint8]
+    ) -> McNemar:
+        """Compare the classes that two models give, each (N,), with the true classes (N,)."""
+        from scipy.stats import binomtest  # slow to import, and reading metrics needs no test
+
+        right, other = first == labels, second == labels
+        only_first, only_second = int((right & ~other).sum()), int((other & ~right).sum())
+        discordant, differ = only_first + only_second, first != second
+        return cls(
+            only_first=only_first,
+            only_second=only_second,
+            p=float(binomtest(only_first, discordant).pvalue) if discordant else 1.0,
+            differ=int(differ.sum()),
+        )
+
+    def in_words(self, first: str, second: str, images: int) -> str:
+        """Return the result as a sentence about models of these names; it claims no more."""
+        if not self.differ:
+            return f"{first} and {second} give the same class on every one of {images:,} images."
+        counts = (
+            f"{self.only_first} of {images:,} images are right in {first} alone, "
+            f"{self.only_second} in {second} alone, p = {self.p:.2g}"
+        )
+        if self.p >= SIGNIFICANT:
+            return f"{first} and {second} are indistinguishable on this test set: {counts}."
+        ahead = self.only_first - self.only_second
+        better, worse = (first, second) if ahead > 0 else (second, first)
+        return (
+            f"{better} is better than {worse} on this test set, by {abs(ahead) / images:.2%} of "
+            f"the images: {counts}."
+        )
 
 
 class Pair(McNemar):
@@ -132,7 +158,6 @@ class TensorNoise(Figures):
         max_error: largest absolute difference from float.
         saturated: share of values at either end of the integer range.
         range: smallest and largest value that the integers can express.
-        channels: largest absolute weight of each output channel; None without weights.
     """
 
     op: Text
@@ -142,7 +167,6 @@ class TensorNoise(Figures):
     max_error: Real
     saturated: Share
     range: tuple[Real, Real] | None = None
-    channels: tuple[Real, ...] | None = None
 
 
 class TestRejection(Figures):
@@ -214,16 +238,8 @@ class Arena(Figures):
 
 
 class Layout(Figures):
-    """The deployed file beside the one in `microcontroller/`, on every test image.
+    """Images whose int8 outputs differ from the plain layout's, and the largest difference."""
 
-    Attributes:
-        kernels: the kernel set that computed both.
-        unequal: images with any difference in the outputs.
-        largest: difference of any output, in units of the last place.
-    """
-
-    kernels: Text
-    images: Total
     unequal: Count
     largest: Count
 
@@ -251,7 +267,6 @@ class Timings(Figures):
 
     cpu: Text
     device: Text
-    threads: Total
     models: dict[Text, Timing]
 
 
@@ -302,9 +317,28 @@ class Metrics(Figures):
         return self.models[self.deployed]
 
     @property
+    def compared(self) -> list[str]:
+        """Keys of the reference and of the deployed model; one key where they are the same."""
+        return list(dict.fromkeys((self.reference, self.deployed)))
+
+    @property
     def of_digits(self) -> bool:
         """True where the classes are the digits 0 to 9, which `edge.prepare` is made for."""
         return self.labels == DIGITS
+
+    def check_gates(self) -> None:
+        """Raise if a gate is missed.
+
+        Raises:
+            GateError: names every missed gate with its figure and its limit.
+        """
+        missed = [
+            f"evaluate.{gate.gate}: {gate.figure:.6g}, limit {gate.limit:.6g}"
+            for gate in self.gates
+            if not gate.met
+        ]
+        if missed:
+            raise GateError("gate missed: " + "; ".join(missed))
 
     def write(self, folder: Path) -> None:
         """Write `metrics.json` into `folder`, atomically."""
@@ -326,6 +360,18 @@ class Metrics(Figures):
             problem = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in problem["loc"]) or "the file"
             raise Error(
-                f"{path}: not metrics of schema 3 ({place:.200}: {problem['msg']:.200}); "
+                f"{path}: not metrics of schema 4 ({place:.200}: {problem['msg']:.200}); "
                 "run evaluate again"
             ) from error
+
+
+def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the score interval of a proportion, 95 % by default (Wilson 1927).
+
+    Near 100 % this interval stays inside [0, 1], unlike the textbook interval.
+    """
+    share = correct / total
+    centre = share + z * z / (2 * total)
+    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    return max((centre - spread) / scale, 0.0), min((centre + spread) / scale, 1.0)

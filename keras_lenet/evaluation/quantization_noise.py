@@ -1,11 +1,11 @@
-"""Quantization noise: each tensor along the network, int8 beside float."""
+"""Quantization noise: the output of each op in an int8 file, compared with a float file."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -17,22 +17,13 @@ from keras_lenet.evaluation.metrics import TensorNoise
 from keras_lenet.tflite.inspection import inspect, op_name
 
 EIGHT_BITS = 48.0
-"""SQNR of an evenly spread signal in 8 bits, in dB: 6.02 a bit. No more can be lost."""
+"""SQNR of a uniform signal in 8 bits, in dB: 6.02 for each bit."""
 RESHAPING = {"RESHAPE", "QUANTIZE", "DEQUANTIZE"}
-"""Ops that compute nothing, so that one of two files may have them and the other not."""
-
-
-class _Output(NamedTuple):
-    """An op's output: values (N, …), and the greatest absolute weight of each output channel."""
-
-    op: str
-    tensor: Tensor
-    values: NDArray[Any]
-    channels: tuple[float, ...] | None
+"""Ops that compute nothing: a comparison skips them, because only one file may have them."""
 
 
 def comparable(reference: Path, quantized: Path) -> bool:
-    """Return whether two files are .tflite of one architecture, the first float, the second not."""
+    """Return whether a float and an integer .tflite have the same ops in the same order."""
     if {reference.suffix, quantized.suffix} != {".tflite"}:
         return False
     reports = [inspect(path) for path in (reference, quantized)]
@@ -42,22 +33,21 @@ def comparable(reference: Path, quantized: Path) -> bool:
 
 
 def losses(reference: Path, quantized: Path, images: NDArray[np.uint8]) -> tuple[TensorNoise, ...]:
-    """Compare every op's output in two .tflite files of one architecture, op by op.
+    """Compare the output of every op in two `comparable` .tflite files.
 
-    The drop of the SQNR is counted from `EIGHT_BITS` at most. A zero at an end of the integer range
-    is not saturated.
+    Drops of the SQNR count from `EIGHT_BITS` at most.
 
     Args:
         reference: the float file.
-        quantized: the int8 or uint8 file; `comparable` with it.
+        quantized: the int8 or uint8 file.
         images: uint8, (N, 28, 28).
     """
     rows = []
     before = EIGHT_BITS
     outputs = zip(_outputs(reference, images), _outputs(quantized, images), strict=True)
-    for expected, (op, tensor, values, channels) in outputs:
+    for (_, _, expected), (op, tensor, values) in outputs:
         real = tensor.dequantize(values).astype(np.float64)
-        ratio = sqnr(expected.values.astype(np.float64), real)
+        ratio = sqnr(expected.astype(np.float64), real)
         limits, saturated = _range(tensor, values)
         rows.append(
             TensorNoise(
@@ -65,10 +55,9 @@ def losses(reference: Path, quantized: Path, images: NDArray[np.uint8]) -> tuple
                 shape=values.shape[1:],
                 sqnr_db=ratio,
                 drop_db=None if ratio is None else min(before, EIGHT_BITS) - ratio,
-                max_error=float(np.abs(expected.values - real).max()),
+                max_error=float(np.abs(expected - real).max()),
                 saturated=saturated,
                 range=limits,
-                channels=channels,
             )
         )
         before = before if ratio is None else ratio
@@ -96,8 +85,8 @@ def numbered(rows: Sequence[TensorNoise]) -> list[str]:
     ]
 
 
-def _outputs(path: Path, images: NDArray[np.uint8]) -> list[_Output]:
-    """Run a file over images; return the output of each op that computes."""
+def _outputs(path: Path, images: NDArray[np.uint8]) -> list[tuple[str, Tensor, NDArray[Any]]]:
+    """Run a file on images; return the name, the tensor and the values (N, …) of each op."""
     content = path.read_bytes()
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     interpreter = Interpreter(
@@ -119,26 +108,16 @@ def _outputs(path: Path, images: NDArray[np.uint8]) -> list[_Output]:
         if name in RESHAPING:
             continue
         index = int(operator.outputs[0])
-        channels = None
-        if len(operator.inputs) > 2:
-            weights = int(operator.inputs[1])
-            scales = details[weights]["quantization_parameters"]["scales"]
-            axis = -1 if name == "DEPTHWISE_CONV_2D" else 0
-            channels = _channels(interpreter.get_tensor(weights), axis, scales)
         values = interpreter.get_tensor(index).reshape(len(images), -1)
-        outputs.append(_Output(name, Tensor.of(details[index]), values, channels))
+        outputs.append((name, Tensor.of(details[index]), values))
     return outputs
 
 
-def _channels(weights: NDArray[Any], axis: int, scales: NDArray[np.float32]) -> tuple[float, ...]:
-    """Return the greatest absolute weight of each output channel, which are on `axis`."""
-    weights = np.moveaxis(weights, axis, 0).astype(np.float64)
-    extremes = np.abs(weights.reshape(len(weights), -1)).max(axis=1)
-    return tuple((extremes * scales if len(scales) else extremes).tolist())
-
-
 def _range(tensor: Tensor, values: NDArray[Any]) -> tuple[tuple[float, float] | None, float]:
-    """Return an integer tensor's real range, and the share of values at its ends, zero excepted."""
+    """Return the real range of an integer tensor, and the share of values at its ends.
+
+    A zero at an end, such as after ReLU, is not saturated.
+    """
     if not tensor.scale:
         return None, 0.0
     limits = np.iinfo(tensor.dtype)

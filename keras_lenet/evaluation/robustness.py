@@ -1,4 +1,4 @@
-"""Accuracy on corrupted test images, as they come and after preparation."""
+"""Accuracy on corrupted test images, without and with `edge.prepare`."""
 
 from __future__ import annotations
 
@@ -27,19 +27,18 @@ def measure(
     Network Robustness to Common Corruptions and Perturbations", ICLR 2019, section 4.2).
 
     Args:
-        models: the first one is the reference of the corruption error.
+        models: the first model is the reference of the corruption error.
         images: uint8, (N, 28, 28).
         labels: uint8, (N,).
         seed: of the corruptions.
-        prepared_images: how many of the images also go through `edge.prepare`, which takes a few
-            milliseconds each; about as many of every class.
+        prepared_images: number of the images that are also scored after `edge.prepare`, which
+            takes a few milliseconds for each; stratified by class.
     """
     share = prepared_images / len(images)
     some = np.flatnonzero(stratified_mask(labels, share, seed)) if share < 1 else slice(None)
     found: dict[str, dict[str, Corrupted]] = {}
     with console.progress() as bar:
-        task = bar.add_task("robustness", total=len(CORRUPTIONS) * len(SEVERITIES))
-        for name in CORRUPTIONS:
+        for name in bar.track(CORRUPTIONS, description="robustness"):
             raw: dict[str, list[float]] = {model: [] for model in models}
             ready: dict[str, list[float]] = {model: [] for model in models}
             for severity in SEVERITIES:
@@ -48,7 +47,6 @@ def measure(
                 for model, predict in models.items():
                     raw[model].append(_accuracy(predict(corrupted), labels))
                     ready[model].append(_accuracy(predict(prepared), labels[some]))
-                bar.advance(task)
             found[name] = {
                 model: Corrupted(raw=tuple(raw[model]), prepared=tuple(ready[model]))
                 for model in models
@@ -71,7 +69,7 @@ def _summary(
 ) -> RobustnessSummary:
     rows = [(by_model[model], by_model[reference]) for by_model in found.values()]
     errors = [(1 - np.mean(own.raw), 1 - np.mean(first.raw)) for own, first in rows]
-    # Without an error of the reference there is nothing to divide by.
+    # A reference without errors has no ratio.
     divisible = all(first > 0 for _, first in errors)
     return RobustnessSummary(
         mean_accuracy=float(np.mean([own.raw for own, _ in rows])),

@@ -1,4 +1,4 @@
-"""Scorers: model files of any kind that keep the contract, each in its own runtime."""
+"""Scorers: model files of any kind, each in its own runtime."""
 
 from __future__ import annotations
 
@@ -29,19 +29,12 @@ BATCH = 500
 REPETITIONS, WARM_UP = 200, 20
 """Timed calls with one image, and calls before them."""
 MAX_KERAS_BYTES = 1 << 30
-"""Keras files that unpack to more are refused."""
+"""Largest unpacked size of a Keras file."""
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """A model file that answers images.
-
-    Attributes:
-        title: the name in tables.
-        path: the file or folder.
-        predict: from images to probabilities.
-        kernels: the kernel set that computes.
-    """
+    """A model file with its title in tables, its predictions and its kernel set."""
 
     title: str
     path: Path
@@ -78,10 +71,10 @@ class Scorer:
 
 
 def open_file(path: Path, classes: Sequence[str]) -> Scorer:
-    """Open a Keras file, a SavedModel folder or a .tflite, to score it on images of `classes`.
+    """Open a Keras file, a SavedModel folder or a .tflite for images of `classes`.
 
     Raises:
-        Error: it is none of these, can't be read, or doesn't keep the contract.
+        Error: the file cannot be read, or breaks the contract.
     """
     if not path.exists():
         raise Error(f"{path}: not found; expected a .keras file, a SavedModel folder or a .tflite")
@@ -94,10 +87,10 @@ def open_file(path: Path, classes: Sequence[str]) -> Scorer:
 
 
 def of_tflite(path: Path, classes: Sequence[str]) -> Scorer:
-    """Score a .tflite file on one thread.
+    """Return the scorer of a .tflite file on one thread.
 
     Raises:
-        Error: it can't be read, doesn't keep the contract, or has labels other than `classes`.
+        Error: the file cannot be read, breaks the contract, or has other labels than `classes`.
     """
     classifier = Classifier(path)
     labels = metadata_writer.labels(path.read_bytes())
@@ -110,17 +103,17 @@ def of_tflite(path: Path, classes: Sequence[str]) -> Scorer:
 
 
 def of_keras(model: Any, path: Path, title: str) -> Scorer:
-    """Score a Keras or tf_keras model that gives logits; add the resize and the softmax.
+    """Return the scorer of a Keras or tf_keras model of logits, with resize and softmax added.
 
     Raises:
-        Error: its shapes are others than (N, side, side, 1) and (N, 10).
+        Error: the shapes are not (N, side, side, 1) and (N, 10).
     """
     entrance, exit_ = model.input_shape, model.output_shape
     square = isinstance(entrance, tuple) and len(entrance) == 4 and entrance[1] == entrance[2]
     if not square or entrance[3] != 1 or not entrance[1] or exit_ != (None, loading.CLASSES):
         raise Error(
             f"{path}: expected a model from (N, side, side, 1) to logits (N, 10), found "
-            f"{entrance} to {exit_}; not a digit classifier of this kind"
+            f"{entrance} to {exit_}"
         )
     probabilities = tf.function(convert.deployed(model, entrance[1]))
 
@@ -132,10 +125,10 @@ def of_keras(model: Any, path: Path, title: str) -> Scorer:
 
 
 def of_saved_model(path: Path, title: str) -> Scorer:
-    """Score a SavedModel whose signature takes uint8 images and gives probabilities.
+    """Return the scorer of a SavedModel with a signature from uint8 images to probabilities.
 
     Raises:
-        Error: it can't be read, or its signature is another.
+        Error: the SavedModel cannot be read, or has another signature.
     """
     try:
         saved = tf.saved_model.load(str(path))
@@ -155,24 +148,24 @@ def of_saved_model(path: Path, title: str) -> Scorer:
         )
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        # The loaded object has to outlive its signature.
+        # `saved` keeps the loaded object alive as long as its signature.
         return saved and serve(images=tf.constant(images[..., np.newaxis]))["probabilities"].numpy()
 
     return Scorer(title, path, _in_batches(predict), "TensorFlow")
 
 
 def load_keras(path: Path) -> Any:
-    """Load the model in a Keras file.
+    """Load the model in a Keras file; code in the file does not run.
 
     Raises:
-        Error: it can't be read.
+        Error: the file cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > MAX_KERAS_BYTES:
             raise ValueError(f"it unpacks to {unpacked:,} bytes, more than {MAX_KERAS_BYTES:,}")
-        return keras.models.load_model(path, compile=False, safe_mode=True)  # no code from the file
+        return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged or malicious file makes Keras raise nearly anything
         reason = " ".join(str(error).split())[:200]
         raise Error(f"{path}: cannot be read as a Keras model ({reason})") from error

@@ -1,17 +1,22 @@
-"""Model card of a published folder, after Mitchell et al., "Model Cards for Model Reporting"."""
+"""Published folder of a run: its files, and a model card.
+
+The card follows Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
+"""
 
 from __future__ import annotations
 
+import shutil
+import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jinja2
 
-from keras_lenet import models
+from keras_lenet import artifacts, console, models
 from keras_lenet.artifacts import Record
 from keras_lenet.data import catalogue
 from keras_lenet.evaluation import confidence
-from keras_lenet.recipe import Recipe
+from keras_lenet.recipe import Degrade
 from keras_lenet.reporting import results
 
 if TYPE_CHECKING:
@@ -19,18 +24,61 @@ if TYPE_CHECKING:
 
 TEMPLATE = "card.md.j2"
 HASHED = (".tflite", ".c")
-"""Endings of the files with weights whose bytes the same run gives again."""
+"""Endings of the reproducible files with weights."""
+PUBLISHED = {
+    "train": ("model.keras",),
+    "evaluate": ("metrics.json", "confusion.png", "rejection.png"),
+    "report": ("training.png",),  # the page itself shows images of the dataset
+}
+"""Published files of each stage; those of `export` are all published."""
+SPREAD = ("model", "mean", "standard deviation", "lowest", "highest")
+EXAMPLES = "examples"
+"""Folder of programs that use the files, whatever their weights; it stays."""
 
 
-def card(finished: list[Finished], chosen: Finished, table: str, source: str) -> str:
-    """Return the card in Markdown.
+def choose(finished: list[Finished]) -> Finished:
+    """Return the seed to publish: the best on the validation split, never by the test set."""
+    return max(finished, key=lambda one: one.validation_accuracy)
+
+
+def publish(finished: list[Finished], folder: Path, source: str) -> None:
+    """Replace `folder` by the chosen seed's files and the model card.
 
     Args:
         finished: the runs of all seeds.
-        chosen: the run whose files are published.
-        table: accuracies of all seeds, in Markdown.
-        source: recipe and overrides, as on the command line.
+        folder: the published folder.
+        source: recipe and overrides of the command line.
+
+    Raises:
+        GateError: the chosen seed misses a limit of the recipe; `folder` stays as it is.
     """
+    chosen = choose(finished)
+    chosen.metrics.check_gates()
+    console.say(f"publish: seed {chosen.run.recipe.seed}, the best on validation, to {folder}")
+    exported = Record.of_finished(chosen.run.stage_folder("export"))
+    with artifacts.replacement(folder) as out:
+        for stage, names in (PUBLISHED | {"export": tuple(exported.outputs)}).items():
+            for name in names:
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(chosen.run.stage_folder(stage) / name, out / name)
+        if (folder / EXAMPLES).is_dir():
+            shutil.copytree(folder / EXAMPLES, out / EXAMPLES)
+        (out / "README.md").write_bytes(_card(finished, chosen, source).encode())
+        artifacts.write_sums(out)
+
+
+def spread(finished: list[Finished]) -> str:
+    """Return each model's test accuracy over the seeds, as a Markdown table."""
+    rows = []
+    for key, model in finished[0].metrics.models.items():
+        scores = [100 * one.metrics.models[key].accuracy for one in finished]
+        deviation = f"{statistics.stdev(scores):.3f}" if len(scores) > 1 else "–"
+        mean, ends = statistics.mean(scores), (min(scores), max(scores))
+        rows.append([model.title, f"{mean:.3f} %", deviation, *(f"{end:.2f} %" for end in ends)])
+    return results.markdown_table(SPREAD, rows, SPREAD[1:])
+
+
+def _card(finished: list[Finished], chosen: Finished, source: str) -> str:
     run, recipe, metrics = chosen.run, chosen.run.recipe, chosen.metrics
     low, high = metrics.deployed_model.interval
     teachers_accuracy = None
@@ -58,37 +106,12 @@ def card(finished: list[Finished], chosen: Finished, table: str, source: str) ->
             if name.endswith(HASHED)
         },
         figures=results.markdown(metrics),
-        table=table,
+        table=spread(finished),
         validation_accuracy=chosen.validation_accuracy,
-        rejection_heading=results.rejection_heading(metrics),
+        rejection_heading=results.REJECTION,
         rejection=results.rejection(metrics),
-        augmentation=_augmentation(recipe),
+        degraded=recipe.degrade != Degrade(),
         teachers_accuracy=teachers_accuracy,
         rejected_share=confidence.REFUSED,
         accuracy_known_to=50 * (high - low),
     )
-
-
-def _augmentation(recipe: Recipe) -> str:
-    """Describe the augmentation and the degradation of training images in words."""
-    augment, degrade = recipe.augment, recipe.degrade
-    changes = [
-        (augment.rotate, f"rotation ±{augment.rotate:g}°"),
-        (augment.shift, f"shift ±{augment.shift:g} pixels"),
-        (augment.zoom, f"zoom ±{augment.zoom:.0%}"),
-        (augment.shear, f"shear ±{augment.shear:g}"),
-        (augment.elastic, f"elastic distortion, {augment.elastic:g} pixels"),
-        (augment.thickness, f"strokes ±{augment.thickness:g} pixels"),
-    ]
-    harms = [
-        (degrade.light, f"other greys in {degrade.light:.0%}"),
-        (degrade.clouds, f"clouds to {degrade.clouds:g} times full ink"),
-        (degrade.noise, f"noise to {degrade.noise:g} of full ink"),
-        (degrade.occlusion, f"grey rectangles to {degrade.occlusion:g} pixels a side"),
-    ]
-    warped, spoilt = (
-        ", ".join(text for amount, text in kind if amount) for kind in (changes, harms)
-    )
-    if spoilt and degrade.share < 1:
-        spoilt = f"{degrade.share:.0%} of the images spoilt: {spoilt}"
-    return "; ".join(part for part in (warped, spoilt) if part) or "none"

@@ -1,19 +1,26 @@
-"""Finished evaluations side by side: what their recipes, figures and answers differ in."""
+"""Finished evaluations side by side, and published systems beside their reproductions."""
 
 from __future__ import annotations
 
 import json
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_lenet import artifacts
 from keras_lenet.errors import Error
-from keras_lenet.evaluation import significance
-from keras_lenet.evaluation.metrics import METRICS, PREDICTIONS, Metrics, Score
+from keras_lenet.evaluation.metrics import METRICS, PREDICTIONS, McNemar, Metrics
+from keras_lenet.reporting import results
+
+if TYPE_CHECKING:
+    from keras_lenet.pipeline import Finished
+
+REPRODUCTION = ("system", "published", "ours, float", "int8, PTQ", "int8, QAT", "seeds", "epochs",
+                "training", "note on the original")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,10 +29,10 @@ class Evaluated:
 
     Attributes:
         name: of its folder.
-        settings: of its recipe, as `section.key`; none where files were evaluated.
-        metrics: what was measured.
+        settings: of its recipe, as `section.key`; empty for an evaluation of files.
+        metrics: its figures.
         answers: the deployed model's class for every test image, (N,).
-        labels: the true ones, (N,).
+        labels: true classes, (N,).
     """
 
     name: str
@@ -34,18 +41,12 @@ class Evaluated:
     answers: NDArray[np.int64]
     labels: NDArray[np.uint8]
 
-    @property
-    def deployed(self) -> Score:
-        """The deployed model's score."""
-        return self.metrics.deployed_model
-
 
 def read(folder: Path) -> Evaluated:
-    """Read a run's folder, or one that `keras-lenet evaluate --model` wrote.
+    """Read a run's folder, or a folder that `keras-lenet evaluate --model` wrote.
 
     Raises:
-        Error: it holds no evaluation, a damaged one, one whose record can't be read, or one of
-            another schema.
+        Error: the folder has no evaluation, or a damaged evaluation.
     """
     of_run = (folder / "evaluate").is_dir()
     inside = folder / "evaluate" if of_run else folder
@@ -54,47 +55,30 @@ def read(folder: Path) -> Evaluated:
             f"{folder}: no evaluation in it; expected a folder such as runs/mnist, in which the "
             "evaluate stage has run"
         )
-    recipe: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if of_run or (inside / artifacts.RECORD).exists():  # an evaluation of files has no record
         record = artifacts.Record.of_finished(inside)
-        recipe = record.settings
+        settings = record.settings
         if damage := artifacts.damaged(inside, record.outputs):
             raise Error(f"{inside}: {damage} is missing or was changed; run evaluate again")
     metrics = Metrics.read(inside)
     try:
-        # Opened here: NumPy leaves a file open that it can't read.
+        # NumPy does not close a file that it cannot read.
         with (
             (inside / PREDICTIONS).open("rb") as file,
             np.load(file, allow_pickle=False) as stored,
         ):
             answers = stored[metrics.deployed].argmax(axis=1)
             labels = stored["labels"]
-        if answers.shape != labels.shape or labels.dtype != np.uint8 or not len(labels):
-            raise ValueError(f"{answers.shape} answers to {labels.shape} labels of {labels.dtype}")
+        if answers.shape != labels.shape:
+            raise ValueError(f"{answers.shape} answers to {labels.shape} labels")
     except Exception as error:  # a damaged archive makes NumPy raise nearly anything
         raise Error(f"{inside}: damaged ({error}); run evaluate again") from error
-    return Evaluated(folder.name, _flat(recipe), metrics, answers, labels)
-
-
-def check(runs: list[Evaluated]) -> None:
-    """Refuse what has no common measure.
-
-    Raises:
-        Error: two of them have different labels.
-    """
-    for run in runs[1:]:
-        if run.metrics.labels != runs[0].metrics.labels:
-            raise Error(
-                f"{run.name} has the labels {', '.join(run.metrics.labels)}, {runs[0].name} "
-                f"{', '.join(runs[0].metrics.labels)}: nothing to compare"
-            )
+    return Evaluated(folder.name, _flat(settings), metrics, answers, labels)
 
 
 def settings(runs: list[Evaluated]) -> list[list[str]]:
-    """A row for each setting in which the recipes differ: its name, and its value in each run.
-
-    A run without a recipe, of files alone, differs in nothing.
-    """
+    """Return a row for each setting in which the recipes differ: its name and its values."""
     names = dict.fromkeys(name for run in runs for name in run.settings)
     rows = []
     for name in names:
@@ -105,25 +89,34 @@ def settings(runs: list[Evaluated]) -> list[list[str]]:
 
 
 def figures(runs: list[Evaluated]) -> list[list[str]]:
-    """A row for each figure of the deployed models: its name, and its value in each run."""
-    rows = {
-        "dataset": [f"{run.metrics.dataset}, {run.metrics.images:,} images" for run in runs],
-        "model": [run.deployed.title for run in runs],
-        "accuracy": [f"{run.deployed.accuracy:.2%}" for run in runs],
-        "95 % interval": [
-            "{:.2f} to {:.2f}".format(*(100 * end for end in run.deployed.interval)) for run in runs
-        ],
-        "from its float model": [f"{100 * run.deployed.difference:+.2f} pt" for run in runs],
-        "calibration error": [f"{run.deployed.calibration.error:.4f}" for run in runs],
-        "bytes": [f"{run.deployed.bytes:,}" for run in runs],
-        "mean accuracy, corrupted": [_robustness(run) for run in runs],
-        "test images refused": [_refused(run) for run in runs],
+    """Return a row for each figure of the deployed models: its name and its values."""
+    columns = [_figures(run.metrics) for run in runs]
+    return [[name, *(column[name] for column in columns)] for name in columns[0]]
+
+
+def _figures(metrics: Metrics) -> dict[str, str]:
+    model, robustness, rejection = metrics.deployed_model, metrics.robustness, metrics.rejection
+    low, high = model.interval
+    corrupted = rejected = "–"
+    if robustness:
+        corrupted = f"{robustness.summary[metrics.deployed].mean_accuracy:.2%}"
+    if rejection:
+        rejected = f"{rejection.test.rejected / rejection.test.total:.2%}"
+    return {
+        "dataset": f"{metrics.dataset}, {metrics.images:,} images",
+        "model": model.title,
+        "accuracy": f"{model.accuracy:.2%}",
+        "95 % interval": f"{100 * low:.2f} to {100 * high:.2f}",
+        "difference from float": f"{100 * model.difference:+.2f} pt",
+        "calibration error": f"{model.calibration.error:.4f}",
+        "bytes": f"{model.bytes:,}",
+        "mean accuracy, corrupted": corrupted,
+        "test images rejected": rejected,
     }
-    return [[name, *values] for name, values in rows.items()]
 
 
 def verdicts(runs: list[Evaluated]) -> list[str]:
-    """A sentence on each run beside the first, from the answers to the same images."""
+    """Return a sentence on each run and the first, from the answers to the same images."""
     first = runs[0]
     sentences = []
     for run in runs[1:]:
@@ -133,25 +126,51 @@ def verdicts(runs: list[Evaluated]) -> list[str]:
                 f"{run.name} and {first.name} were scored on different test sets: no paired test."
             )
             continue
-        pair = significance.mcnemar(run.answers, first.answers, first.labels)
-        sentences.append(significance.verdict(pair, run.name, first.name, len(first.labels)))
+        pair = McNemar.of(run.answers, first.answers, first.labels)
+        sentences.append(pair.in_words(run.name, first.name, len(first.labels)))
     return sentences
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
     return flat
 
 
-def _robustness(run: Evaluated) -> str:
-    found = run.metrics.robustness
-    return "–" if found is None else f"{found.summary[run.metrics.deployed].mean_accuracy:.2%}"
+def reproductions(systems: list[list[Finished]]) -> str:
+    """Return published systems beside ours, as a Markdown table.
+
+    Args:
+        systems: of each recipe with an `[origin]`, the runs of all seeds.
+    """
+    rows = []
+    for finished in systems:
+        recipe = finished[0].run.recipe
+        assert recipe.origin is not None
+        published = recipe.origin.accuracy
+        seconds = [
+            artifacts.Record.of_finished(one.run.stage_folder("train")).seconds for one in finished
+        ]
+        rows.append(
+            [
+                recipe.origin.title,
+                "–" if published is None else f"{100 * published:.2f} %",
+                *(_spread(finished, model) for model in ("keras", "int8_ptq", "int8")),
+                str(len(finished)),
+                str(recipe.train.epochs),
+                f"{statistics.median(seconds):.0f} s",
+                recipe.origin.note,
+            ]
+        )
+    return results.markdown_table(REPRODUCTION, rows, REPRODUCTION[1:-1])
 
 
-def _refused(run: Evaluated) -> str:
-    found = run.metrics.rejection
-    return "–" if found is None else f"{found.test.rejected / found.test.total:.2%}"
+def _spread(finished: list[Finished], model: str) -> str:
+    """Return the mean and the standard deviation of a model's accuracy over the seeds."""
+    scores = [100 * one.metrics.models[model].accuracy for one in finished]
+    mean = f"{statistics.mean(scores):.3f}"
+    return f"{mean} ± {statistics.stdev(scores):.3f} %" if len(scores) > 1 else f"{mean} %"

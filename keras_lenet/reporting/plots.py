@@ -1,11 +1,11 @@
-"""The pictures of a run: PNG files, and SVG for the report. Nothing is ever shown on a display."""
+"""The figures of a run, as PNG. matplotlib draws without a display."""
 
 from __future__ import annotations
 
 import io
-import itertools
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import (
     FixedLocator,
     LogLocator,
@@ -23,75 +22,46 @@ from matplotlib.ticker import (
 )
 from numpy.typing import NDArray
 
-from keras_lenet.artifacts import replacing
-from keras_lenet.evaluation.metrics import Coverage, Rejection
+from keras_lenet import artifacts
+from keras_lenet.evaluation.metrics import Metrics, Rejection, wilson_interval
+from keras_lenet.evaluation.quantization_noise import numbered
+from keras_lenet.models.summary import maps
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 MARKERS = "osD^vP"
-History = dict[str, list[float]]
+PLAIN_TEXT: Any = {"text.parse_math": False}  # a file may be called $x$
+History = Mapping[str, list[float]]
 """Columns of a stage's `history.csv`."""
-# What matplotlib writes for ink and paper, and what a page that may be dark calls them.
-PAGE_COLOURS = {"#000000": "currentColor", "#ffffff": "var(--paper)"}
+CURVES = {"loss": "loss", "accuracy": "accuracy", "learning_rate": "learning rate"}
+ACCURACIES = (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1)
+MOST_FILTERS, MOST_MAPS = 32, 16
+DRAWN_LAYERS = ("InputLayer", "Conv2D", "DepthwiseConv2D", "MaxPooling2D", "AveragePooling2D",
+                "GlobalAveragePooling2D", "Dense")  # fmt: skip
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG; the same figure gives the same bytes."""
+    written = io.BytesIO()
+    figure.savefig(written, format="png", dpi=120, metadata={"Software": None})
+    return written.getvalue()
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG."""
-    with replacing(path) as temporary:
-        # Without the version of matplotlib in it, the same figure gives the same bytes.
-        figure.savefig(temporary, dpi=120, metadata={"Software": None})
+    """Write a figure as PNG, atomically."""
+    artifacts.write_bytes(path, png(figure))
 
 
-def svg(draw: Callable[[Axes], None], name: str, size: tuple[float, float] = (3.9, 2.9)) -> str:
-    """Draw one panel as SVG that can stand in an HTML page, light or dark.
-
-    Its text stays text, its ink is the page's, and the same drawing gives the same bytes.
-
-    Args:
-        draw: draws on the axes that it is given.
-        name: unlike any other's on the page; every id begins with it.
-        size: in inches.
-    """
-    style: Any = {
-        "font.size": 9,
-        "legend.edgecolor": "none",
-        "legend.fontsize": 8,
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "text.parse_math": False,  # a file may be called $x$
-    }
-    written = io.StringIO()
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure.subplots())
-        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
-    whole = written.getvalue()
-    drawing = re.sub(r"<(metadata|style)\b.*?</\1>", "", whole[whole.index("<svg") :], flags=re.S)
-    return re.sub(r"<[^>]+>", lambda tag: _for_page(tag[0], name), drawing)
-
-
-def _for_page(tag: str, name: str) -> str:
-    tag = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", tag)
-    for written, meant in PAGE_COLOURS.items():
-        tag = tag.replace(written, meant)
-    if tag.startswith("<svg"):  # HTML knows the namespaces, and the page decides on the size
-        tag = re.sub(r' (xmlns|xmlns:xlink|width|height)="[^"]*"', "", tag)
-    # The page's font is narrower than DejaVu Sans, which the layout reckons with.
-    return re.sub(r" font-family: [^;\"]*;", "", tag).replace("xlink:href", "href")
+# Training
 
 
 def contact_sheet(images: NDArray[np.float32], columns: int = 16) -> Figure:
     """Draw training images as the model sees them: float32, (N, H, W), in [0, 1]."""
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(columns * 0.6, rows * 0.6 + 0.4), layout="constrained")
+    figure = _in_rows(images, columns, 0.6, cmap="gray", vmin=0, vmax=1)
+    figure.set_figheight(figure.get_figheight() + 0.4)
     figure.suptitle("Training images as the model sees them: warped and resized", fontsize=10)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, image in zip(axes.flat, images, strict=False):
-        axis.imshow(image, cmap="gray", vmin=0, vmax=1)
     return figure
 
 
@@ -112,17 +82,14 @@ def training_curves(histories: Mapping[str, History], kept: Mapping[str, int]) -
     return figure
 
 
-CURVES = {"loss": "loss", "accuracy": "accuracy", "learning_rate": "learning rate"}
-
-
 def curve(axis: Axes, history: History, key: str, kept: int | None = None) -> None:
-    """Draw one column of a history by epoch, with validation's beside it where there is one.
+    """Draw one column of a history by epoch, beside the same column of validation.
 
     Args:
         axis: to draw on.
         history: the columns of a stage's `history.csv`.
         key: one of `CURVES`.
-        kept: the epoch whose weights are kept, from 1, to mark it.
+        kept: the epoch whose weights are kept, from 1; a dotted line marks it.
     """
     epochs = history["epoch"]
     marker = "o" if len(epochs) < 30 else None
@@ -148,11 +115,8 @@ def curve(axis: Axes, history: History, key: str, kept: int | None = None) -> No
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-ACCURACIES = (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1)
-
-
 def _stretch_towards_one(axis: Axes, accuracies: list[float]) -> None:
-    """Give every halving of the errors the same height; all of them right is as high as 0.9995."""
+    """Scale the y axis by the logarithm of the error; the accuracy 1 is drawn as 0.9995."""
     none = 5e-4
 
     def height(accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -169,168 +133,195 @@ def _stretch_towards_one(axis: Axes, accuracies: list[float]) -> None:
     axis.yaxis.set_major_formatter(lambda tick, _: f"{100 * tick:g} %")
 
 
-def confusion_matrices(
-    matrices: dict[str, NDArray[np.int64]], title: str, labels: Sequence[str]
-) -> Figure:
-    """Draw confusion matrices side by side, on one scale of colour.
+# Filters and feature maps
 
-    Args:
-        matrices: int64, (10, 10), by model.
-        title: above them all.
-        labels: the classes' names.
+
+def first_filters(model: Any) -> tuple[str, NDArray[np.float32]]:
+    """Return the weights of the first layer that has weights, as pictures.
+
+    Of many filters, only those with the largest norm, in the order of the layer. A picture of a
+    dense layer's unit has the size of the image.
+
+    Returns:
+        A caption, and float32, (N, height, width).
     """
-    figure = Figure(figsize=(6 * len(matrices), 6.9), layout="constrained")
-    figure.suptitle(title)
-    most = most_confused(matrices.values())
-    panels = figure.subplots(1, len(matrices), squeeze=False).flat
-    for axis, (name, matrix) in zip(panels, matrices.items(), strict=True):
-        confusion(axis, matrix, most, labels)
-        wrong = int(matrix.sum() - matrix.trace())
-        axis.set_title(f"{name}: {wrong} of {int(matrix.sum())} wrong")
+    layer = next(layer for layer in model.layers if hasattr(layer, "kernel"))
+    kernel = np.asarray(layer.kernel)
+    sides = kernel.shape[:2] if kernel.ndim == 4 else model.input_shape[1:3]
+    pictures = kernel.reshape(*sides, -1).transpose(2, 0, 1)
+    norms = np.linalg.norm(pictures.reshape(len(pictures), -1), axis=1)
+    chosen = np.sort(np.argsort(-norms, kind="stable")[:MOST_FILTERS])
+    kind = "filters" if kernel.ndim == 4 else "units"
+    caption = f"{layer.name}: {len(pictures)} {kind} of {'×'.join(map(str, sides))}"
+    if len(pictures) > MOST_FILTERS:
+        caption += f", the {MOST_FILTERS} with the largest weights"
+    return caption, pictures[chosen]
+
+
+def draw_filters(kernels: NDArray[np.float32], columns: int = 16) -> Figure:
+    """Draw weights (N, H, W) on one scale: red is positive, blue is negative."""
+    side = 0.95 if len(kernels) <= columns else 0.6
+    limit = float(np.abs(kernels).max()) or 1.0
+    return _in_rows(kernels, columns, side, cmap="RdBu_r", vmin=-limit, vmax=limit)
+
+
+def _in_rows(pictures: NDArray[Any], columns: int, side: float, **look: Any) -> Figure:
+    """Draw pictures (N, H, W) in rows, each `side` inches wide."""
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(columns * side, rows * side), layout="constrained")
+    for axis, picture in zip_longest(figure.subplots(rows, columns, squeeze=False).flat, pictures):
+        axis.set_axis_off()
+        if picture is not None:
+            axis.imshow(picture, **look)
     return figure
 
 
-def most_confused(matrices: Iterable[NDArray[np.int64]]) -> int:
-    """The greatest count of one mistake in any of several confusion matrices."""
-    return max(int((matrix - np.diag(np.diag(matrix))).max()) for matrix in matrices)
-
-
-def confusion(axis: Axes, matrix: NDArray[np.int64], most: int, labels: Sequence[str]) -> None:
-    """Draw a confusion matrix: rows are the true class, columns the answer.
-
-    Colour follows the mistakes alone; the diagonal would drown them.
+def feature_maps(model: Any, image: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    """Return the outputs of a model's layers for one image.
 
     Args:
-        axis: to draw on.
-        matrix: int64, (10, 10).
-        most: the count of mistakes that has the full colour.
-        labels: the classes' names.
+        model: a Keras model that takes float32 (N, side, side, 1) in [0, 1].
+        image: uint8, (28, 28).
+
+    Returns:
+        By layer that is drawn, float32, (height, width, maps) or (units,).
     """
-    size = len(matrix)
-    for (true, answer), count in np.ndenumerate(matrix):
-        if not count:
-            continue
-        weight = "bold" if true == answer else "normal"
-        if true != answer:
-            shade = 0.1 + 0.55 * count / most
-            corner = (answer - 0.5, true - 0.5)
-            axis.add_patch(Rectangle(corner, 1, 1, facecolor=ORANGE, alpha=shade, edgecolor="none"))
-        axis.text(answer, true, str(count), ha="center", va="center", size=8, weight=weight)
-    axis.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
-    _name_classes(axis, labels)
-    axis.set_yticks(range(size), labels)
-    axis.set(xlabel="answer", ylabel="true class")
+    import keras
+
+    from keras_lenet.data import augment  # needs TensorFlow, as no other function here does
+
+    layers = [layer for layer in model.layers if type(layer).__name__ in DRAWN_LAYERS]
+    whole = keras.Model(model.inputs, [layer.output for layer in layers])
+    unit = augment.to_unit(image[np.newaxis, ..., np.newaxis])
+    found = whole(augment.resize(unit, model.input_shape[1]), training=False)
+    return {layer.name: np.asarray(values[0]) for layer, values in zip(layers, found, strict=True)}
 
 
-def flips(axis: Axes, counts: Mapping[str, Sequence[int]], labels: Sequence[str]) -> None:
-    """Draw how many images of each class two models put in different classes.
+def draw_feature_maps(outputs: Mapping[str, NDArray[np.float32]], labels: Sequence[str]) -> Figure:
+    """Draw the outputs of each layer in a row, at most `MOST_MAPS` maps of a layer.
+
+    In a row without negative values black is 0; in other rows white is 0, and blue negative.
 
     Args:
-        axis: to draw on.
-        counts: of each class, by pair of models.
-        labels: the classes' names.
+        outputs: by layer, float32, (H, W, maps) or (units,).
+        labels: names of the classes, for the outputs of as many units.
     """
-    width = 0.8 / len(counts)
-    colours = itertools.cycle(PALETTE)
-    for place, ((pair, found), colour) in enumerate(zip(counts.items(), colours, strict=False)):
-        left = np.arange(len(found)) - 0.4 + place * width
-        axis.bar(left, found, width, align="edge", color=colour, label=pair)
-    _name_classes(axis, labels)
-    axis.set(xlabel="true class", ylabel="images")
-    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.grid(alpha=0.3, axis="y")
-    _legend_above(axis)
+    shown = {name: values.reshape(-1) if values.size == values.shape[-1] else values
+             for name, values in outputs.items()}  # fmt: skip
+    heights = [0.35 if values.ndim == 1 else 1 for values in shown.values()]
+    figure = Figure(figsize=(12.6, 0.9 * sum(heights)), layout="constrained")
+    grid = figure.add_gridspec(len(shown), MOST_MAPS, height_ratios=heights)
+    for row, (name, values) in enumerate(shown.items()):
+        signed, limit = values.min() < 0, float(np.abs(values).max()) or 1.0
+        look: dict[str, Any] = {"cmap": "RdBu_r" if signed else "gray", "vmax": limit}
+        look |= {"vmin": -limit if signed else 0, "interpolation": "nearest"}
+        if values.ndim == 1:
+            panels = [figure.add_subplot(grid[row, :])]
+            panels[0].imshow(values[np.newaxis], aspect="auto", **look)
+        else:
+            count = min(values.shape[-1], MOST_MAPS)
+            panels = [figure.add_subplot(grid[row, place]) for place in range(count)]
+            for place, axis in enumerate(panels):
+                axis.imshow(values[..., place], **look)
+        for axis in panels:
+            axis.set(xticks=[], yticks=[])
+        title = f"{name}\n{maps(outputs[name].shape)}"
+        panels[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
+        if values.shape == (len(labels),):
+            panels[0].set_xticks(range(len(labels)), labels, fontsize=9)
+    return figure
 
 
-def _name_classes(axis: Axes, labels: Sequence[str]) -> None:
-    """Write the classes' names under an axis, aslant where they would run into each other."""
-    if max(map(len, labels)) > 3:
-        axis.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
-    else:
-        axis.set_xticks(range(len(labels)), labels)
+# Evaluation
 
 
-def signal_to_noise(axis: Axes, ratios: dict[str, list[float | None]], ops: list[str]) -> None:
-    """Draw the signal to quantization noise ratio along the network, from top to bottom.
+@matplotlib.rc_context(PLAIN_TEXT)
+def confusion_matrices(metrics: Metrics) -> Figure:
+    """Draw the confusion matrices of the compared models side by side, on one scale of colour."""
+    models = [metrics.models[key] for key in metrics.compared]
+    matrices = [np.array(model.confusion) for model in models]
+    figure = Figure(figsize=(6 * len(models), 6.9), layout="constrained")
+    figure.suptitle(f"{metrics.dataset}, {metrics.images:,} test images")
+    most = max(int(_mistakes(matrix).max()) for matrix in matrices)
+    panels = figure.subplots(1, len(models), squeeze=False).flat
+    for axis, model, matrix in zip(panels, models, matrices, strict=True):
+        confusion(axis, matrix, metrics.labels, most)
+        axis.set_title(f"{model.title}: {model.total - model.correct} of {model.total} wrong")
+    return figure
 
-    Args:
-        axis: to draw on.
-        ratios: in dB, one an op, by model; None where there is no noise.
-        ops: their names.
+
+def confusion(
+    axis: Axes, matrix: NDArray[np.int64], labels: Sequence[str], most: int | None = None
+) -> None:
+    """Draw a confusion matrix (10, 10): true class by predicted class.
+
+    Only mistakes have a colour. The strongest colour stands for `most`, or for the most frequent
+    mistake of the matrix.
     """
-    for (model, found), look in zip(ratios.items(), _looks(), strict=False):
-        values = [np.nan if ratio is None else ratio for ratio in found]
-        axis.plot(values, range(len(ops)), label=model, **look)
+    mistakes = _mistakes(matrix)
+    strongest = mistakes.max() if most is None else most
+    # Twice the count: a darker cell would hide its figure.
+    shown = np.ma.masked_equal(mistakes, 0)
+    axis.imshow(shown, cmap="Oranges", vmin=0, vmax=2 * max(strongest, 1))
+    for (true, predicted), count in np.ndenumerate(matrix):
+        if count:
+            weight = "bold" if true == predicted else "normal"
+            axis.text(predicted, true, str(count), ha="center", va="center", size=8, weight=weight)
+    slanted: Any = {"rotation": 40, "ha": "right"} if max(map(len, labels)) > 3 else {}
+    axis.set_xticks(range(len(labels)), labels, **slanted)
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set(xlabel="predicted class", ylabel="true class")
+
+
+def _mistakes(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
+    return matrix - np.diag(np.diag(matrix))
+
+
+@matplotlib.rc_context(PLAIN_TEXT)
+def noise(metrics: Metrics) -> Figure:
+    """Draw the SQNR along the network, from top to bottom, for each quantized file."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    for (key, rows), look in zip(metrics.quantization_noise.items(), _looks(), strict=False):
+        ratios = [np.nan if row.sqnr_db is None else row.sqnr_db for row in rows]
+        axis.plot(ratios, range(len(rows)), label=metrics.models[key].title, **look)
+    # Files of one architecture have the same ops.
+    ops = numbered(next(iter(metrics.quantization_noise.values())))
     axis.set_yticks(range(len(ops)), ops)
     axis.set(ylim=(len(ops) - 0.5, -0.5), xlabel="signal to quantization noise ratio, dB")
     axis.grid(alpha=0.3)
-    _legend_above(axis)
-
-
-def channel_ranges(
-    axis: Axes, extremes: Mapping[str, Sequence[Sequence[float]]], ops: list[str]
-) -> None:
-    """Draw the greatest absolute weight of each output channel, a point each.
-
-    Args:
-        axis: to draw on.
-        extremes: for every op those of its channels, by model.
-        ops: their names.
-    """
-    step = 0.6 / len(extremes)
-    for place, ((model, found), look) in enumerate(zip(extremes.items(), _looks(), strict=False)):
-        heights = [row - 0.3 + step * (place + 0.5) for row in range(len(ops))]
-        axis.plot(
-            np.concatenate([np.asarray(channels) for channels in found]),
-            np.repeat(heights, [len(channels) for channels in found]),
-            label=model,
-            alpha=0.6,
-            **(look | {"linestyle": "none"}),
-        )
-    axis.set_yticks(range(len(ops)), ops)
-    axis.set(ylim=(len(ops) - 0.5, -0.5), xlabel="greatest absolute weight")
-    axis.set_xlim(left=0)
-    axis.grid(alpha=0.3, axis="x")
-    _legend_above(axis)
-
-
-def reliability(axis: Axes, bins: list[tuple[float, float, float, float]]) -> None:
-    """Draw accuracy by confidence: on the diagonal a model is as often right as it says.
-
-    Args:
-        axis: to draw on.
-        bins: of each its mean confidence, its accuracy, and the ends of the accuracy's interval.
-    """
-    confidence, accuracy, low, high = 100 * np.array(bins).T
-    axis.plot((0, 100), (0, 100), color="grey", linestyle=":")
-    axis.vlines(confidence, low, high, color=BLUE, alpha=0.5, linewidth=3)
-    axis.plot(confidence, accuracy, color=BLUE, marker="o")
-    axis.set(xlim=(0, 102), ylim=(-2, 102), xlabel="confidence, %", ylabel="accuracy, %")
-    axis.grid(alpha=0.3)
-
-
-def coverage(axis: Axes, measured: Mapping[str, Coverage]) -> None:
-    """Draw the accuracy of the most confident answers by their share of all, by model."""
-    for (model, found), look in zip(measured.items(), _looks(), strict=False):
-        shares, accuracies = 100 * np.array(found.coverage), 100 * np.array(found.accuracy)
-        axis.plot(shares, accuracies, label=model, **(look | {"marker": None}))
-    axis.set(xlabel="most confident answers, % of all", ylabel="accuracy, %")
-    axis.ticklabel_format(useOffset=False)
-    axis.grid(alpha=0.3)
-    _legend_above(axis)
-
-
-def rejection(found: Rejection) -> Figure:
-    """Draw `rejection_curve` as a picture of its own."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axis = figure.subplots()
-    rejection_curve(axis, found)
-    axis.set_title("What refusing costs, by confidence threshold")
+    axis.legend()
     return figure
 
 
-def rejection_curve(axis: Axes, found: Rejection) -> None:
-    """Draw what each threshold rejects: the test images along x, everything else along y."""
+@matplotlib.rc_context(PLAIN_TEXT)
+def reliability(metrics: Metrics) -> Figure:
+    """Draw accuracy by confidence for the compared models, with 95 % intervals.
+
+    On the diagonal, confidence and accuracy are equal.
+    """
+    models = [metrics.models[key] for key in metrics.compared]
+    figure = Figure(figsize=(4.5 * len(models), 4), layout="constrained")
+    panels = figure.subplots(1, len(models), squeeze=False).flat
+    for axis, model in zip(panels, models, strict=True):
+        bins = model.calibration.bins
+        confidence = [100 * one.confidence for one in bins]
+        ends = [wilson_interval(round(one.accuracy * one.count), one.count) for one in bins]
+        low, high = 100 * np.array(ends).T
+        axis.plot((0, 100), (0, 100), color="grey", linestyle=":")
+        axis.vlines(confidence, low, high, color=BLUE, alpha=0.5, linewidth=3)
+        axis.plot(confidence, [100 * one.accuracy for one in bins], color=BLUE, marker="o")
+        axis.set(xlim=(0, 102), ylim=(-2, 102), xlabel="confidence, %", ylabel="accuracy, %")
+        axis.set_title(model.title)
+        axis.grid(alpha=0.3)
+    return figure
+
+
+def rejection(found: Rejection) -> Figure:
+    """Draw the share of rejected pictures by the share of rejected test images."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axis = figure.subplots()
     lost = 100 * np.array(found.curve["test"])
     for kind, look in zip(found.ood, _looks(), strict=False):
         axis.plot(lost, 100 * np.array(found.curve[kind]), label=kind, **(look | {"marker": None}))
@@ -338,41 +329,47 @@ def rejection_curve(axis: Axes, found: Rejection) -> None:
     axis.axvline(chosen, color="grey", linewidth=1)
     axis.annotate(f" threshold {found.threshold:.3f}", (chosen, 2), fontsize=9)
     axis.set(xlim=(0, max(3.0, 1.5 * chosen)), ylim=(0, 102))
-    axis.set(xlabel="test images refused, %", ylabel="other pictures refused, %")
+    axis.set(xlabel="test images rejected, %", ylabel="other pictures rejected, %")
+    axis.set_title("Rejection by confidence threshold")
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
+    return figure
 
 
-def robustness(axis: Axes, means: dict[str, list[float]], names: list[str]) -> None:
-    """Draw mean accuracies under corruption, a row for each corruption, the hardest at the bottom.
-
-    Args:
-        axis: to draw on.
-        means: accuracies, one a corruption, by series: the plain ones first, as many prepared.
-        names: of the corruptions.
-    """
+@matplotlib.rc_context(PLAIN_TEXT)
+def robustness(metrics: Metrics) -> Figure:
+    """Draw mean accuracies under corruption; the hardest corruption is at the bottom."""
+    found = metrics.robustness
+    assert found is not None
+    names = hardest_last(metrics)
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axis = figure.subplots()
     places = np.arange(len(names))[::-1]
-    for position, ((title, accuracies), look) in enumerate(
-        zip(means.items(), itertools.cycle(_looks()), strict=False)
-    ):
-        prepared = position >= len(means) / 2
-        axis.plot(
-            100 * np.array(accuracies), places, label=title, linestyle="none",
-            marker=look["marker"], color=look["color"], markersize=6,
-            fillstyle="none" if prepared else "full",
-        )  # fmt: skip
-    axis.set(yticks=places, yticklabels=[name.replace("_", " ") for name in names])
+    for key, look in zip(found.summary, _looks(), strict=False):
+        title, measured = (
+            metrics.models[key].title,
+            [found.corruptions[name][key] for name in names],
+        )
+        raw = [100 * statistics.mean(one.raw) for one in measured]
+        prepared = [100 * statistics.mean(one.prepared) for one in measured]
+        look |= {"linestyle": "none", "markersize": 6}
+        axis.plot(raw, places, label=f"{title}, as it comes", **look)
+        axis.plot(prepared, places, label=f"{title}, prepared", fillstyle="none", **look)
+    axis.set_yticks(places, [name.replace("_", " ") for name in names])
     axis.set(xlim=(0, 101), xlabel="accuracy, %")
     axis.grid(alpha=0.3)
-    _legend_above(axis)
+    axis.legend()
+    return figure
+
+
+def hardest_last(metrics: Metrics) -> list[str]:
+    """Return the corruptions by falling mean accuracy of the deployed model."""
+    assert metrics.robustness is not None
+    found = metrics.robustness.corruptions
+    return sorted(found, key=lambda name: -statistics.mean(found[name][metrics.deployed].raw))
 
 
 def _looks() -> Iterator[dict[str, Any]]:
-    """Colour, line and marker of one series after another: colour alone is not for everyone."""
-    for colour, style, marker in itertools.cycle(zip(PALETTE, STYLES, MARKERS, strict=True)):
+    """Yield colour, line style and marker of each series."""
+    for colour, style, marker in cycle(zip(PALETTE, STYLES, MARKERS, strict=True)):
         yield {"color": colour, "linestyle": style, "marker": marker, "markersize": 4}
-
-
-def _legend_above(axis: Axes) -> None:
-    """Put the legend where no line can run through it."""
-    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from keras_lenet.evaluation.metrics import Metrics
 
@@ -18,11 +18,8 @@ HEADER = (
     "kernel set",
 )
 RIGHT_ALIGNED = HEADER[1:8]
-OTHER_CLASSES = (
-    " All are fitted into 20×20 pixels, as MNIST's digits are and these images may not be: "
-    "they are easier to refuse than pictures of the classes' own kind."
-)
-REJECTION_HEADER = ("picture of", "refused by classify", "by the threshold alone", "of")
+REJECTION = "Rejection of out-of-distribution pictures"
+REJECTION_HEADER = ("picture of", "rejected by classify", "rejected by the threshold", "of")
 
 
 def rows(metrics: Metrics) -> list[list[str]]:
@@ -44,37 +41,29 @@ def rows(metrics: Metrics) -> list[list[str]]:
 
 
 def caption(metrics: Metrics) -> str:
-    """Describe what the rows stand on: dataset, images, machine."""
-    timings = metrics.timings
-    threads = "1 thread" if timings.threads == 1 else f"{timings.threads} threads"
-    reference = metrics.models[metrics.reference].title
-    return (
+    """Describe the rows: test set, reference, machine, and layout of the deployed file."""
+    timings, layout = metrics.timings, metrics.layout
+    text = (
         f"Test set of {metrics.dataset}, {metrics.images:,} images. "
         + ("Keras QAT is the fake-quantized model. " if "qat" in metrics.models else "")
-        + f"Difference and agreement: from {reference}, and share of the same class. Time: median "
-        f"of one image at a time, on {timings.device}; .tflite: {threads}, {timings.cpu}."
-        + _layout(metrics)
+        + f"Difference and agreement: from {metrics.models[metrics.reference].title}, and share "
+        f"of the same class. Time: median of one image at a time, on {timings.device}; .tflite: "
+        f"1 thread, {timings.cpu}."
     )
-
-
-def _layout(metrics: Metrics) -> str:
-    """Describe what the XNNPACK layout changed in the deployed file, where it has one."""
-    found = metrics.layout
-    if found is None:
-        return ""
+    if layout is None:
+        return text
     differ = "nowhere"
-    if found.unequal:
-        differ = f"on {found.unequal:,} images, by at most {found.largest}"
+    if layout.unequal:
+        differ = f"on {layout.unequal:,} images, by at most {layout.largest}"
     return (
-        f" {metrics.deployed_model.title} has an optimized layout. From the file in "
-        f"microcontroller/, which has not, its outputs differ {differ} ({found.kernels} kernels)."
+        f"{text} {metrics.deployed_model.title} has an optimized layout; its outputs differ "
+        f"{differ} (reference kernels) from those of the plain layout in microcontroller/."
     )
 
 
 def markdown(metrics: Metrics) -> str:
     """Return the rows as a Markdown table, with its caption and the paired comparisons."""
-    align = ["---:" if name in RIGHT_ALIGNED else "---" for name in HEADER]
-    table = _table([HEADER, align, *rows(metrics)])
+    table = markdown_table(HEADER, rows(metrics), RIGHT_ALIGNED)
     return f"{table}\n\n{caption(metrics)}\n\n{paired(metrics)}\n"
 
 
@@ -83,11 +72,6 @@ def paired(metrics: Metrics) -> str:
     return "\n".join(f"- {pair.verdict}" for pair in metrics.paired) + (
         "\n\nExact McNemar tests, on paired predictions." if metrics.paired else ""
     )
-
-
-def rejection_heading(metrics: Metrics) -> str:
-    """Return the heading of what is said about rejection."""
-    return "What is no digit" if metrics.of_digits else "What is none of the classes"
 
 
 def rejection_rows(metrics: Metrics) -> list[list[str]]:
@@ -108,24 +92,32 @@ def rejection_rows(metrics: Metrics) -> list[list[str]]:
 
 
 def rejection_caption(metrics: Metrics) -> str:
-    """Describe the threshold that the rows stand on, and what it accepts."""
+    """Describe the threshold of the rows, and the accuracy of the accepted test images."""
     if metrics.rejection is None:
         return ""
     kept = metrics.rejection.test.accuracy_of_accepted
-    right = f" Of the test images it accepts, {kept:.2%} are right." if kept is not None else ""
-    return (
-        f"Accepted is what has a confidence of {metrics.rejection.threshold:.4g} or more.{right} "
-        "Letters and scribbles are drawn otherwise than those in training."
-        + ("" if metrics.of_digits else OTHER_CLASSES)
-    )
+    text = f"Answers with a confidence of {metrics.rejection.threshold:.4g} or more are accepted. "
+    if kept is not None:
+        text += f"Of the accepted test images, {kept:.2%} are right. "
+    text += "Letters and scribbles are drawn otherwise than those in training."
+    if not metrics.of_digits:
+        text += (
+            " All pictures are fitted into 20×20 pixels, as MNIST's digits are; that makes them "
+            "easier to reject than pictures like the test images."
+        )
+    return text
 
 
 def rejection(metrics: Metrics) -> str:
-    """Return what the int8 file's threshold rejects, as a Markdown table with its caption."""
-    align = ["---", "---:", "---:", "---:"]
-    table = _table([REJECTION_HEADER, align, *rejection_rows(metrics)])
+    """Return the rejected shares as a Markdown table with its caption."""
+    table = markdown_table(REJECTION_HEADER, rejection_rows(metrics), REJECTION_HEADER[1:])
     return f"{table}\n\n{rejection_caption(metrics)}\n"
 
 
-def _table(lines: Iterable[Iterable[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def markdown_table(
+    header: Iterable[str], rows: Iterable[Iterable[str]], right_aligned: Collection[str] = ()
+) -> str:
+    """Return a table in Markdown; `right_aligned` names the columns of figures."""
+    names = list(header)
+    align = ["---:" if name in right_aligned else "---" for name in names]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (names, align, *rows))

@@ -1,4 +1,4 @@
-"""The stages of a run. Each module has one `run(context)`: files in, files out, a summary back."""
+"""The stages of a run. `run(context)` of each module writes files and returns a summary."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ class Context(Generic[S]):
     """Settings, inputs and folder of a stage.
 
     Attributes:
-        settings: those of the recipe that decide the stage's result; any other may change without
-            the stage running again.
+        settings: sections of the recipe that decide the stage's result.
         dataset: the dataset really used: the recipe's, or its fallback.
-        data_dir: folder of datasets, which comes before the user's cache.
+        data_dir: folder of datasets, searched before the user's cache.
         inputs: the finished folder of each earlier stage, by its name.
-        out: folder to write into; the files of an interrupted attempt are still in it.
+        out: folder to write into, with the files of an interrupted attempt.
         cluster: the hosts that train together, if there are several.
     """
 
@@ -39,9 +38,9 @@ class Context(Generic[S]):
         """Read the training and the validation examples.
 
         Raises:
-            Error: the data can't be had, or there are too few training images for one batch.
+            Error: the data cannot be had, or has fewer training images than one batch.
         """
-        from keras_lenet.data import loading  # slow to import, and what is up to date needs none
+        from keras_lenet.data import loading  # slow to import; up-to-date stages need no data
 
         data = self.settings.data
         training, validation = loading.load_training(

@@ -1,6 +1,6 @@
-"""Evaluate stage: score every model on every test image, and measure what quantization costs.
+"""Evaluate stage: score every model on every test image, and measure the cost of quantization.
 
-This is the one stage that opens the test set. It chooses nothing.
+Only this stage opens the test set. The stage chooses nothing.
 """
 
 from __future__ import annotations
@@ -19,18 +19,13 @@ from keras_lenet.data import catalogue, loading, outliers
 from keras_lenet.data.loading import Pixels
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
-from keras_lenet.evaluation import (
-    confidence,
-    gates,
-    quantization_noise,
-    robustness,
-    scorers,
-    significance,
-)
+from keras_lenet.evaluation import confidence, quantization_noise, robustness, scorers
 from keras_lenet.evaluation.metrics import (
     PREDICTIONS,
     Arena,
+    Gate,
     Layout,
+    McNemar,
     Metrics,
     Pair,
     Rejection,
@@ -38,6 +33,7 @@ from keras_lenet.evaluation.metrics import (
     Score,
     TensorNoise,
     Timings,
+    wilson_interval,
 )
 from keras_lenet.evaluation.scorers import Scorer
 from keras_lenet.recipe import Evaluate, EvaluateSettings
@@ -77,33 +73,33 @@ def run(context: Context[EvaluateSettings]) -> dict[str, Any]:
         opened = _open_run(context, fake_quantized)
     found = predict(opened, test, context.dataset)
     same = found.answers(FAKE_QUANTIZED) == found.answers(DEPLOYED)
-    pairs = ((DEPLOYED, FLOAT), (POST_TRAINING, FLOAT), (DEPLOYED, POST_TRAINING))
-    metrics = measure(found, FLOAT, DEPLOYED, pairs).model_copy(
-        update={
-            "fake_quantized_agreement": float(same.mean()),
-            "quantization_noise": _noise(
-                context, fake_quantized, opened, plain, test.images[:TRACED]
-            ),
-            "rejection": _rejection(found, DEPLOYED, settings, seed),
-            "robustness": _robustness(found, (FLOAT_FILE, DEPLOYED), settings, seed),
-            "arena": _arena(plain),
-            "layout": _layout(opened[DEPLOYED].path, plain, test.images),
-        }
+    metrics = measure(
+        found,
+        FLOAT,
+        DEPLOYED,
+        [(DEPLOYED, FLOAT), (POST_TRAINING, FLOAT), (DEPLOYED, POST_TRAINING)],
+        settings,
+        fake_quantized_agreement=float(same.mean()),
+        quantization_noise=_noise(context, fake_quantized, opened, plain, test.images[:TRACED]),
+        rejection=_rejection(found, DEPLOYED, settings, seed),
+        robustness=_robustness(found, (FLOAT_FILE, DEPLOYED), settings, seed),
+        arena=_arena(plain),
+        layout=_layout(opened[DEPLOYED].path, plain, test.images),
     )
-    metrics = _write(context.out, metrics, found, settings)
+    _write(context.out, metrics, found)
     return {key: model.accuracy for key, model in metrics.models.items()}
 
 
 def evaluate_files(
     paths: list[Path], test: loading.Examples, dataset: str, settings: Evaluate, out: Path
 ) -> Metrics:
-    """Score model files as `run` scores those of a recipe; the first is the reference.
+    """Score model files; the first is the reference, and the gates apply to the last.
 
     Args:
         paths: Keras files, SavedModel folders, .tflite files.
         test: the test examples.
         dataset: name of their dataset.
-        settings: how much is measured; the gates apply to the last file.
+        settings: size of the measurements, and gates.
         out: folder for `metrics.json`, `predictions.npz` and the pictures.
 
     Raises:
@@ -116,25 +112,27 @@ def evaluate_files(
         opened[path.name] = scorers.open_file(path, catalogue.classes(dataset))
     first, last = paths[0], paths[-1]
     found = predict(opened, test, dataset)
-    pairs = tuple((path.name, first.name) for path in paths[1:])
-    noise = {
-        path.name: quantization_noise.losses(first, path, test.images[:TRACED])
-        for path in paths[1:]
-        if quantization_noise.comparable(first, path)
-    }
     rejection = arena = None
     if last.suffix == ".tflite":
         rejection = _rejection(found, last.name, settings, seed=0)
         arena = _arena(last) if Classifier(last).input.scale else None
-    metrics = measure(found, first.name, last.name, pairs).model_copy(
-        update={
-            "quantization_noise": noise,
-            "rejection": rejection,
-            "robustness": _robustness(found, (first.name, last.name), settings, seed=0),
-            "arena": arena,
-        }
+    metrics = measure(
+        found,
+        first.name,
+        last.name,
+        [(path.name, first.name) for path in reversed(paths[1:])],
+        settings,
+        quantization_noise={
+            path.name: quantization_noise.losses(first, path, test.images[:TRACED])
+            for path in paths[1:]
+            if quantization_noise.comparable(first, path)
+        },
+        rejection=rejection,
+        robustness=_robustness(found, (first.name, last.name), settings, seed=0),
+        arena=arena,
     )
-    return _write(out, metrics, found, settings)
+    _write(out, metrics, found)
+    return metrics
 
 
 def predict(opened: dict[str, Scorer], test: loading.Examples, dataset: str) -> Measured:
@@ -157,24 +155,34 @@ def predict(opened: dict[str, Scorer], test: loading.Examples, dataset: str) -> 
 
 
 def measure(
-    found: Measured, reference: str, deployed: str, pairs: tuple[tuple[str, str], ...]
+    found: Measured,
+    reference: str,
+    deployed: str,
+    pairs: list[tuple[str, str]],
+    settings: Evaluate,
+    **parts: Any,
 ) -> Metrics:
-    """Score every model, compare pairs of them, and time them.
+    """Score and time every model, compare pairs of models, and check the gates.
 
     Args:
         found: the models and their probabilities.
         reference: key of the model that the others are compared with.
         deployed: key of the model that the gates apply to.
         pairs: keys of the models that a paired test compares.
+        settings: the gates.
+        parts: further fields of the metrics.
+
+    Raises:
+        Error: a gate is set on a figure that was not measured.
     """
     test = found.test
     compared = []
     for first, second in pairs:
-        counts = significance.mcnemar(found.answers(first), found.answers(second), test.labels)
+        counts = McNemar.of(found.answers(first), found.answers(second), test.labels)
         titles = found.scorers[first].title, found.scorers[second].title
-        verdict = significance.verdict(counts, *titles, len(test))
+        verdict = counts.in_words(*titles, len(test))
         compared.append(Pair(**dict(counts), first=first, second=second, verdict=verdict))
-    return Metrics(
+    metrics = Metrics(
         schema_version=3,
         dataset=found.dataset,
         images=len(test),
@@ -186,10 +194,46 @@ def measure(
         timings=Timings(
             cpu=cpu_name(),
             device=setup.device(),
-            threads=1,
             models={key: scorer.time(test.images) for key, scorer in found.scorers.items()},
         ),
+        **parts,
     )
+    return metrics.model_copy(update={"gates": check_gates(settings, metrics)})
+
+
+def check_gates(settings: Evaluate, metrics: Metrics) -> tuple[Gate, ...]:
+    """Compare the deployed model's figures with every limit that is set.
+
+    Raises:
+        Error: a limit is set on a figure that was not measured.
+    """
+    deployed, agreement = metrics.deployed_model, metrics.fake_quantized_agreement
+    figures: dict[str, float] = {
+        "min_accuracy": deployed.accuracy,
+        "max_accuracy_drop": 0 - deployed.difference,
+        "min_agreement": deployed.agreement if agreement is None else agreement,
+        "max_model_bytes": deployed.bytes,
+    }
+    if metrics.robustness:
+        figures["min_robustness"] = metrics.robustness.summary[metrics.deployed].mean_accuracy
+    if rejection := metrics.rejection:
+        figures["max_digits_refused"] = rejection.test.rejected / rejection.test.total
+        # Letters that look like digits have no limit: nobody can tell them apart.
+        figures["min_outliers_refused"] = min(
+            found.rejected / found.total
+            for kind, found in rejection.ood.items()
+            if kind != outliers.LIKE_DIGITS
+        )
+    gates = []
+    for name, limit in settings:
+        if not name.startswith(("min_", "max_")) or limit is None:
+            continue
+        if name not in figures:
+            raise Error(f"evaluate.{name} is set, but was not measured for this model")
+        figure = figures[name]
+        met = figure >= limit if name.startswith("min_") else figure <= limit
+        gates.append(Gate(gate=name, figure=figure, limit=limit, met=met))
+    return tuple(gates)
 
 
 def _score(found: Measured, key: str, reference: str) -> Score:
@@ -201,13 +245,12 @@ def _score(found: Measured, key: str, reference: str) -> Score:
         correct=correct,
         total=total,
         accuracy=correct / total,
-        interval=significance.wilson_interval(correct, total),
+        interval=wilson_interval(correct, total),
         difference=(correct - int((expected == labels).sum())) / total,
         agreement=float((answers == expected).mean()),
         bytes=scorer.bytes,
         confusion=confusion_matrix(labels, answers, labels=range(10)).tolist(),
         calibration=confidence.calibration(probabilities, labels),
-        coverage=confidence.coverage(probabilities, labels),
     )
 
 
@@ -242,7 +285,7 @@ def _arena(path: Path) -> Arena:
 
 
 def _layout(optimized: Path, plain: Path, images: Pixels) -> Layout | None:
-    """Compare the int8 file with its plain layout; None where they are the same file."""
+    """Compare the int8 file with its plain layout on the reference kernels; None if equal."""
     if optimized.read_bytes() == plain.read_bytes():
         return None
     console.say(f"evaluate: {optimized.name} beside {plain.parent.name}/{plain.name}")
@@ -251,12 +294,7 @@ def _layout(optimized: Path, plain: Path, images: Pixels) -> Layout | None:
         for path in (optimized, plain)
     )
     difference = np.abs(outputs - expected).max(axis=1)
-    return Layout(
-        kernels="reference",
-        images=len(images),
-        unequal=int(np.count_nonzero(difference)),
-        largest=int(difference.max()),
-    )
+    return Layout(unequal=int(np.count_nonzero(difference)), largest=int(difference.max()))
 
 
 def _noise(
@@ -266,7 +304,7 @@ def _noise(
     plain: Path,
     images: NDArray[np.uint8],
 ) -> dict[str, tuple[TensorNoise, ...]]:
-    """Compare each int8 file, in its plain layout, with a float file of the same weights."""
+    """Compare each int8 file in its plain layout with a float file of the same weights."""
     settings = context.settings.model
     fine_tuned = quantize.unquantized(fake_quantized, settings)
     with console.without_information(), tempfile.TemporaryDirectory() as folder:
@@ -281,28 +319,12 @@ def _noise(
 
 
 def cpu_name() -> str:
-    """Return the processor's model name, as far as the system tells."""
+    """Return the processor's model name, or its architecture where the system has no name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _write(out: Path, metrics: Metrics, found: Measured, settings: Evaluate) -> Metrics:
-    """Check the gates, and write the files from which all pages are made."""
-    metrics = metrics.model_copy(update={"gates": gates.evaluate(settings, metrics)})
-    metrics.write(out)
-    _keep_predictions(out / PREDICTIONS, metrics, found)
-    matrices = {
-        metrics.models[key].title: np.array(metrics.models[key].confusion)
-        for key in dict.fromkeys((metrics.reference, metrics.deployed))
-    }
-    title = f"{metrics.dataset}, {metrics.images:,} test images"
-    plots.save(plots.confusion_matrices(matrices, title, metrics.labels), out / CONFUSION)
-    if metrics.rejection:
-        plots.save(plots.rejection(metrics.rejection), out / REJECTION)
-    return metrics
 
 
 def _open_run(context: Context[EvaluateSettings], fake_quantized: Any) -> dict[str, Scorer]:
@@ -322,15 +344,17 @@ def _open_run(context: Context[EvaluateSettings], fake_quantized: Any) -> dict[s
     return opened
 
 
-def _keep_predictions(path: Path, metrics: Metrics, found: Measured) -> None:
-    """Write every model's probabilities, and the images that a report may show.
+def _write(out: Path, metrics: Metrics, found: Measured) -> None:
+    """Write the metrics, the predictions and the pictures.
 
-    These are the images that the deployed model gets wrong, or classifies unlike the reference.
+    `predictions.npz` has every model's probabilities, and the images that a report may show: those
+    that the deployed model classifies wrongly, or otherwise than the reference.
     """
+    metrics.write(out)
     test, answers = found.test, found.answers(metrics.deployed)
-    elsewhere = answers != found.answers(metrics.reference)
-    shown = np.flatnonzero(elsewhere | (answers != test.labels))
-    with artifacts.replacing(path) as temporary:
+    differing = answers != found.answers(metrics.reference)
+    shown = np.flatnonzero(differing | (answers != test.labels))
+    with artifacts.replacing(out / PREDICTIONS) as temporary:
         np.savez_compressed(
             temporary,
             labels=test.labels,
@@ -338,3 +362,6 @@ def _keep_predictions(path: Path, metrics: Metrics, found: Measured) -> None:
             shown_images=test.images[shown],
             **found.probabilities,  # type: ignore[arg-type]
         )
+    plots.save(plots.confusion_matrices(metrics), out / CONFUSION)
+    if metrics.rejection:
+        plots.save(plots.rejection(metrics.rejection), out / REJECTION)

@@ -25,7 +25,6 @@ from keras_lenet.data import reading
 from keras_lenet.edge import decoding, metadata, prepare
 from keras_lenet.edge.classifier import Classifier
 from keras_lenet.errors import Error
-from keras_lenet.evaluation import gates
 from keras_lenet.evaluation.metrics import Metrics
 from keras_lenet.reporting import compare, results
 from keras_lenet.tflite import inspection, metadata_writer
@@ -69,7 +68,7 @@ def read_metrics(content):
     one = compare.Evaluated("x", {}, metrics, None, None)
     compare.figures([one, one])
     with contextlib.suppress(Error):
-        gates.check(metrics)
+        metrics.check_gates()
 
 
 def read_metadata(content):
