@@ -95,7 +95,7 @@ def captured(*descriptors: int) -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def without_information() -> Iterator[None]:
+def quiet_native_logs() -> Iterator[None]:
     """Drop TensorFlow's information messages on stderr; show warnings and errors.
 
     Its C++ logs before TensorFlow reads any setting.

@@ -20,54 +20,12 @@ from keras_lenet.artifacts import Record
 from keras_lenet.data import catalogue
 from keras_lenet.errors import Error
 from keras_lenet.evaluation.metrics import Metrics
-from keras_lenet.recipe import (
-    DistillSettings,
-    EvaluateSettings,
-    ExportSettings,
-    QuantizeSettings,
-    Recipe,
-    TrainSettings,
-)
-from keras_lenet.stages import Context
+from keras_lenet.recipe import Recipe
+from keras_lenet.reporting.results import Finished
+from keras_lenet.stages import STAGES, Context, Stage
 from keras_lenet.training import cluster
 
 NOT_RUN = "not run yet"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Stage, and everything that decides its result.
-
-    Attributes:
-        name: name of its module in `keras_lenet.stages` and of its folder.
-        settings: the only settings that the stage is given.
-        inputs: earlier stages whose files it reads.
-        splits: splits of the dataset that it reads.
-        optional: only recipes with a section of this name have the stage, and runs of all seeds
-            share its result, because the run's seed is not among its settings.
-        trains: the stage runs on several hosts and on any backend of Keras; other stages need one
-            host and TensorFlow.
-    """
-
-    name: str
-    settings: type[DistillSettings]
-    inputs: tuple[str, ...] = ()
-    splits: tuple[catalogue.Split, ...] = ()
-    optional: bool = False
-    trains: bool = False
-
-
-STAGES = {
-    stage.name: stage
-    for stage in (
-        Stage("distill", DistillSettings, (), ("train",), optional=True, trains=True),
-        Stage("train", TrainSettings, ("distill",), ("train",), trains=True),
-        Stage("quantize", QuantizeSettings, ("distill", "train"), ("train",)),
-        Stage("export", ExportSettings, ("train", "quantize"), ("train",)),
-        Stage("evaluate", EvaluateSettings, ("train", "quantize", "export"), ("test",)),
-        Stage("report", Recipe, ("train", "quantize", "export", "evaluate")),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -306,7 +264,7 @@ def _context(run: Run, stage: Stage, out: Path) -> Context[Any]:
 
 def _module(stage: Stage) -> Any:
     """Import the module of a stage, which imports TensorFlow."""
-    with console.without_information():
+    with console.quiet_native_logs():
         return importlib.import_module(f"keras_lenet.stages.{stage.name}")
 
 
@@ -398,15 +356,6 @@ def _obtain_data(run: Run, stages: list[Stage], force: bool) -> Run:
     return run
 
 
-@dataclass(frozen=True)
-class Finished:
-    """Finished run of one seed; `validation_accuracy` is that of the fake-quantized model."""
-
-    run: Run
-    metrics: Metrics
-    validation_accuracy: float
-
-
 def run_seeds(recipe: Recipe, count: int, runs: Path, data_dir: Path | None) -> list[Finished]:
     """Run the recipe with `count` seeds, from its own seed upwards, each in its own folder."""
     finished = []
@@ -415,5 +364,7 @@ def run_seeds(recipe: Recipe, count: int, runs: Path, data_dir: Path | None) -> 
         run = run_recipe(seeded, runs=runs, data_dir=data_dir)
         record = Record.of_finished(run.stage_folder("quantize"))
         metrics = Metrics.read(run.stage_folder("evaluate"))
-        finished.append(Finished(run, metrics, record.summary["validation_accuracy"]))
+        folders = {name: run.stage_folder(name) for name in STAGES}
+        accuracy = record.summary["validation_accuracy"]
+        finished.append(Finished(seeded, folders, metrics, accuracy))
     return finished

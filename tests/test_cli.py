@@ -12,7 +12,7 @@ from conftest import SMOKE, keras_lenet
 from keras_lenet import cli
 from keras_lenet.errors import Error, GateError
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+COMMAND_TABLE = (Path(__file__).parents[1] / "pipelines" / "README.md").read_text()
 COMMANDS = [command.name for command in cli.app.registered_commands]
 
 
@@ -21,12 +21,12 @@ def python(code):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example_and_stands_in_the_readme(command, capsys):
+def test_every_command_has_help_with_an_example_and_a_row_in_the_table(command, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.app([command, "--help"])
     assert stop.value.code == 0
     assert f"Example: keras-lenet {command}" in capsys.readouterr().out
-    assert f"keras-lenet {command}" in README
+    assert f"`keras-lenet {command}" in COMMAND_TABLE
 
 
 def test_help_and_the_edge_load_no_tensorflow():

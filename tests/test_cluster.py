@@ -21,6 +21,7 @@ from conftest import SMOKE, keras_lenet
 
 from keras_lenet import artifacts, pipeline, recipe
 from keras_lenet.errors import Error
+from keras_lenet.stages import STAGES
 from keras_lenet.training import cluster
 
 pytestmark = pytest.mark.slow
@@ -142,7 +143,7 @@ def opened(folder, synthetic, *overrides, hosts=None):
     return replace(pipeline.open_run(loaded, folder, None), hosts=hosts)
 
 
-TRAIN = pipeline.STAGES["train"]
+TRAIN = STAGES["train"]
 
 
 def begun(run):

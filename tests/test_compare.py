@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from conftest import PIPELINES, SMOKE, keras_lenet
 from figures import changed
-from keras_lenet.seeds import Finished
 
-from keras_lenet import artifacts, pipeline, recipe
+from keras_lenet import artifacts, recipe
 from keras_lenet.errors import Error
 from keras_lenet.evaluation.metrics import METRICS
 from keras_lenet.reporting import compare
+from keras_lenet.reporting.results import Finished
 
 TRUTH = np.array([0, 1, 0, 1], np.uint8)
 SETTINGS = {"seed": 0, "train": {"epochs": 3, "learning_rate": 0.01}}
@@ -164,16 +164,16 @@ def finished(runs, scores, *overrides):
     """Runs of seeds 0, 1, … with these scores, float and int8, and training times 10, 20, … s."""
     found = []
     for seed, (exact, quantized) in enumerate(scores):
-        loaded = recipe.load(SMOKE, [f"name=seed{seed}", *overrides])
-        run = pipeline.open_run(loaded, runs, None)
-        run.stage_folder("train").mkdir(parents=True)
-        record("train", {}, {}, 10.0 * (seed + 1)).write(run.stage_folder("train"))
+        loaded = recipe.load_recipe(SMOKE, [f"name=seed{seed}", *overrides])
+        folder = runs / str(seed) / "train"
+        folder.mkdir(parents=True)
+        record("train", {}, {}, 10.0 * (seed + 1)).write(folder)
         metrics = figures.metrics(
             figures.score("keras", accuracy=exact),
             figures.score("int8_ptq", accuracy=0.98),
             figures.score("int8", accuracy=quantized),
         )
-        found.append(Finished(run, metrics, 0.99))
+        found.append(Finished(loaded, {"train": folder}, metrics, 0.99))
     return found
 
 
@@ -201,4 +201,4 @@ def test_a_recipe_without_origin_is_refused_before_any_work(tmp_path):
     "path", sorted((PIPELINES / "reproductions").iterdir()), ids=lambda one: one.stem
 )
 def test_every_reproduction_has_an_origin(path):
-    assert recipe.load(path).origin is not None
+    assert recipe.load_recipe(path).origin is not None

@@ -10,7 +10,7 @@ from keras_lenet import pipeline, recipe
 from keras_lenet.data import loading
 from keras_lenet.errors import Error
 from keras_lenet.recipe import Augment, Degrade, Distill, Model, Train
-from keras_lenet.stages import distill, train
+from keras_lenet.stages import STAGES, distill, train
 
 pytestmark = pytest.mark.slow
 
@@ -158,7 +158,7 @@ def test_runs_of_other_seeds_share_the_teachers(dataset, tmp_path):
     """As a whole run has it: the student learns from what the distill stage left."""
     run = pipeline.open_run(load(dataset), tmp_path, None)
     run = pipeline.execute(run, pipeline.select(None, "train"))
-    stages = pipeline.STAGES
+    stages = STAGES
     other = pipeline.open_run(load(dataset, "seed=5", "name=other"), tmp_path, None)
     assert other.stage_folder("distill") == run.stage_folder("distill")
     assert other.why_stale(stages["distill"]) is None

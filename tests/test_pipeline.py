@@ -13,13 +13,13 @@ import tensorflow as tf
 from conftest import SMOKE, keras_lenet
 from scipy.special import softmax
 
-from keras_lenet import artifacts, pipeline, recipe
+from keras_lenet import artifacts, recipe
 from keras_lenet.artifacts import Record
 from keras_lenet.data import augment, loading, reading
 from keras_lenet.edge.classifier import Classifier
-from keras_lenet.stages import quantize, train
+from keras_lenet.stages import STAGES, quantize, train
 
-STAGES = [name for name in pipeline.STAGES if name != "distill"]  # the recipe has no teachers
+ALL_STAGES = [name for name in STAGES if name != "distill"]  # the recipe has no teachers
 FILES = ("float32", "int8_ptq", "int8", "uint8")
 
 
@@ -32,7 +32,7 @@ def metrics_of(run):
 
 
 def test_every_stage_leaves_its_files_and_a_record_of_them(finished):
-    for name in STAGES:
+    for name in ALL_STAGES:
         record = Record.read(finished.folder / name)
         assert record.stage == name
         assert record.outputs == artifacts.hash_files(finished.folder / name)
@@ -50,7 +50,9 @@ def test_the_model_learns(finished):
 def test_the_table_is_on_stdout_and_the_messages_on_stderr(finished):
     out, err = finished.result.stdout, finished.result.stderr
     titles = ("Keras float32", "SavedModel", "Keras QAT", "lenet5_int8.tflite", "report.html")
-    stages = [text for one in STAGES for text in (f"{one}: running (not run yet)", f"{one}: done")]
+    stages = [
+        text for one in ALL_STAGES for text in (f"{one}: running (not run yet)", f"{one}: done")
+    ]
     assert [title for title in titles if title not in out] == []
     messages = [*stages, "device: CPU", "train epoch 8/8: loss"]
     assert [text for text in messages if text not in err] == []

@@ -16,9 +16,11 @@ from keras_lenet.artifacts import Record
 from keras_lenet.data import catalogue
 from keras_lenet.errors import Error, GateError
 from keras_lenet.evaluation.metrics import Gate, Metrics
-from keras_lenet.pipeline import Finished, run_seeds
+from keras_lenet.pipeline import run_seeds
 from keras_lenet.reporting import results
 from keras_lenet.reporting.card import choose, publish, spread
+from keras_lenet.reporting.results import Finished
+from keras_lenet.stages import STAGES
 from keras_lenet.tflite import metadata_writer
 
 EXPORTED = PIPELINES.parent / "exported"
@@ -59,7 +61,8 @@ def finished(runs, seed, validation_accuracy, gates=(), **accuracies):
     metrics = changed(Metrics.read(run.stage_folder("evaluate")), "gates", gates)
     for model, accuracy in accuracies.items():
         metrics = changed(metrics, f"models {model} accuracy", accuracy)
-    return Finished(run, metrics, validation_accuracy)
+    folders = {stage: run.stage_folder(stage) for stage in STAGES}
+    return Finished(loaded, folders, metrics, validation_accuracy)
 
 
 def gate(met):
@@ -185,7 +188,7 @@ def test_seeds_run_upwards_each_in_its_own_folder(monkeypatch, tmp_path):
     stages = pipeline.select(None, None)
     names = {seed: f"smoke-seed{seed}" for seed in (5, 6)}
     assert executed == [(name, name, seed, tmp_path, stages) for seed, name in names.items()]
-    assert [(one.run.recipe.seed, one.validation_accuracy) for one in found] == [(5, 0.5), (6, 0.6)]
+    assert [(one.recipe.seed, one.validation_accuracy) for one in found] == [(5, 0.5), (6, 0.6)]
     assert all(one.metrics == Metrics.read(EXPORTED) for one in found)
 
 

@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "stages": BASE
     | {"data", "deploy", "edge", "evaluation", "models", "recipe", "reporting", "tflite"}
     | {"training"},
-    "pipeline": BASE | {"data", "evaluation", "models", "recipe", "stages", "training"},
+    "pipeline": BASE
+    | {"data", "evaluation", "models", "recipe", "reporting", "stages", "training"},
     "cli": BASE
     | {"data", "deploy", "draw", "edge", "evaluation", "models", "pipeline", "recipe"}
     | {"reporting", "stages", "tflite"},

@@ -19,9 +19,10 @@ from keras_lenet import artifacts, pipeline, recipe
 from keras_lenet.artifacts import Record
 from keras_lenet.data import catalogue, download
 from keras_lenet.errors import Error
+from keras_lenet.stages import STAGES
 from keras_lenet.training.cluster import Cluster
 
-ALL = list(pipeline.STAGES)
+ALL = list(STAGES)
 DIGITS = "data.dataset=digits"
 WITH_TEACHERS = (DIGITS, "distill.rounds=2")
 
@@ -67,7 +68,7 @@ def execute(run, first=None, last=None, **options):
 
 def stale(run):
     """Return why each stage of the recipe has to run, without the stages that are up to date."""
-    reasons = {one.name: run.why_stale(one) for one in run.having(pipeline.STAGES.values())}
+    reasons = {one.name: run.why_stale(one) for one in run.having(STAGES.values())}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
@@ -142,7 +143,7 @@ def test_a_record_describes_the_settings_and_the_execution_of_its_stage(run):
         assert 0 <= record.seconds <= age.total_seconds() + 0.1 < 300
         assert set(record.outputs) == {"result", "settings.json"}
         assert record.outputs == artifacts.hash_files(folder)
-        assert record.inputs == again.input_digests(pipeline.STAGES[name])
+        assert record.inputs == again.input_digests(STAGES[name])
         if name == "export":
             unread = {"name", "origin", "evaluate", "report"}
             assert set(record.settings) == set(now) - unread
@@ -174,7 +175,7 @@ def test_a_stage_depends_on_the_images_and_the_files_that_it_reads(
         for file in ("result", "settings.json")
     }
     images = {f"digits/{split}": str(("digits", split, None))} if split else {}
-    assert run.input_digests(pipeline.STAGES[stage]) == files | images
+    assert run.input_digests(STAGES[stage]) == files | images
 
 
 def test_another_result_of_a_stage_makes_its_readers_stale(run, ran):

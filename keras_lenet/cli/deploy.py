@@ -26,7 +26,7 @@ def inspect_file(
     """
     from keras_lenet.tflite import inspection
 
-    with console.without_information():
+    with console.quiet_native_logs():
         report = inspection.inspect(file)
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
@@ -74,7 +74,7 @@ def compare_kernels(
 
     download.obtain(dataset, "test", data_dir)
     images = reading.load(dataset, "test", data_dir).images
-    with console.without_information():
+    with console.quiet_native_logs():
         found = parity.compare(file, images)
         bound = parity.softmax_bound(file)
     typer.echo(f"{file.name}, {len(images):,} test images of {dataset}, against XNNPACK")
@@ -104,7 +104,7 @@ def export_c(
     """
     from keras_lenet.deploy import c
 
-    with console.without_information():
+    with console.quiet_native_logs():
         c.write(file, folder)
     typer.echo(f"C: {folder}")
 

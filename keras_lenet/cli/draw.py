@@ -35,7 +35,7 @@ def classify_pictures(
     from keras_lenet.cli import pictures
     from keras_lenet.edge.classifier import Classifier
 
-    with console.without_information():
+    with console.quiet_native_logs():
         classifier = Classifier(model)
     failed = False
     for path, answer in pictures.classify(classifier, images):
@@ -84,7 +84,7 @@ def serve_drawing_page(
     from keras_lenet.edge.classifier import BROWSER, REFERENCE, Classifier, reference_model
 
     path = model or reference_model(REFERENCE if folder is None else BROWSER)
-    with console.without_information():
+    with console.quiet_native_logs():
         classifier = Classifier(path)
     if folder is not None:
         static.write(folder, path, classifier, packages)

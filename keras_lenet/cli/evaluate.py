@@ -56,7 +56,7 @@ def evaluate_models(
     settings = from_overrides("evaluate", overrides).evaluate
     folder = artifacts.replaceable(folder, METRICS)
     download.obtain(dataset, "test", data_dir)
-    with console.without_information():
+    with console.quiet_native_logs():
         from keras_lenet.data import loading
         from keras_lenet.reporting import page
         from keras_lenet.stages import evaluate
@@ -110,7 +110,7 @@ def summarize_model(
 
     if plot is not None and plot.suffix != ".png":
         raise Error(f"--plot {plot}: expected a file name ending in .png")
-    with console.without_information():
+    with console.quiet_native_logs():
         import keras
 
         from keras_lenet.evaluation import scorers

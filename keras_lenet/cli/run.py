@@ -13,7 +13,8 @@ from keras_lenet.errors import Error
 
 if TYPE_CHECKING:
     from keras_lenet.evaluation.metrics import Metrics
-    from keras_lenet.pipeline import Run, Stage
+    from keras_lenet.pipeline import Run
+    from keras_lenet.stages import Stage
 
 
 @app.command("run")

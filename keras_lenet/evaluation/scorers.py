@@ -78,7 +78,7 @@ def open_file(path: Path, classes: Sequence[str]) -> Scorer:
     """
     if not path.exists():
         raise Error(f"{path}: not found; expected a .keras file, a SavedModel folder or a .tflite")
-    with console.without_information():
+    with console.quiet_native_logs():
         if path.is_dir():
             return of_saved_model(path, path.name)
         if path.suffix == ".keras":

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 import statistics
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jinja2
 
@@ -18,9 +17,7 @@ from keras_lenet.data import catalogue
 from keras_lenet.evaluation import confidence
 from keras_lenet.recipe import Degrade
 from keras_lenet.reporting import results
-
-if TYPE_CHECKING:
-    from keras_lenet.pipeline import Finished
+from keras_lenet.reporting.results import Finished
 
 TEMPLATE = "card.md.j2"
 HASHED = (".tflite", ".c")
@@ -54,13 +51,13 @@ def publish(finished: list[Finished], folder: Path, source: str) -> None:
     """
     chosen = choose(finished)
     chosen.metrics.check_gates()
-    console.say(f"publish: seed {chosen.run.recipe.seed}, the best on validation, to {folder}")
-    exported = Record.of_finished(chosen.run.stage_folder("export"))
+    console.say(f"publish: seed {chosen.recipe.seed}, the best on validation, to {folder}")
+    exported = Record.of_finished(chosen.folders["export"])
     with artifacts.replacement(folder) as out:
         for stage, names in (PUBLISHED | {"export": tuple(exported.outputs)}).items():
             for name in names:
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(chosen.run.stage_folder(stage) / name, out / name)
+                shutil.copyfile(chosen.folders[stage] / name, out / name)
         if (folder / EXAMPLES).is_dir():
             shutil.copytree(folder / EXAMPLES, out / EXAMPLES)
         (out / "README.md").write_bytes(_card(finished, chosen, source).encode())
@@ -79,11 +76,11 @@ def spread(finished: list[Finished]) -> str:
 
 
 def _card(finished: list[Finished], chosen: Finished, source: str) -> str:
-    run, recipe, metrics = chosen.run, chosen.run.recipe, chosen.metrics
+    recipe, metrics = chosen.recipe, chosen.metrics
     low, high = metrics.deployed_model.interval
     teachers_accuracy = None
     if recipe.distill:
-        distilled = Record.of_finished(run.stage_folder("distill"))
+        distilled = Record.of_finished(chosen.folders["distill"])
         teachers_accuracy = distilled.summary["validation_accuracy"]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -97,12 +94,12 @@ def _card(finished: list[Finished], chosen: Finished, source: str) -> str:
         shows=catalogue.shows(metrics.dataset),
         of_digits=metrics.of_digits,
         source=source,
-        seeds=[one.run.recipe.seed for one in finished],
+        seeds=[one.recipe.seed for one in finished],
         recipe=recipe,
         metrics=metrics,
         hashes={
             name: digest
-            for name, digest in Record.of_finished(run.stage_folder("export")).outputs.items()
+            for name, digest in Record.of_finished(chosen.folders["export"]).outputs.items()
             if name.endswith(HASHED)
         },
         figures=results.markdown(metrics),

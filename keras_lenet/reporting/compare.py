@@ -6,7 +6,7 @@ import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,7 @@ from keras_lenet import artifacts
 from keras_lenet.errors import Error
 from keras_lenet.evaluation.metrics import METRICS, PREDICTIONS, McNemar, Metrics
 from keras_lenet.reporting import results
-
-if TYPE_CHECKING:
-    from keras_lenet.pipeline import Finished
+from keras_lenet.reporting.results import Finished
 
 REPRODUCTION = ("system", "published", "ours, float", "int8, PTQ", "int8, QAT", "seeds", "epochs",
                 "training", "note on the original")  # fmt: skip
@@ -149,12 +147,10 @@ def reproductions(systems: list[list[Finished]]) -> str:
     """
     rows = []
     for finished in systems:
-        recipe = finished[0].run.recipe
+        recipe = finished[0].recipe
         assert recipe.origin is not None
         published = recipe.origin.accuracy
-        seconds = [
-            artifacts.Record.of_finished(one.run.stage_folder("train")).seconds for one in finished
-        ]
+        seconds = [artifacts.Record.of_finished(one.folders["train"]).seconds for one in finished]
         rows.append(
             [
                 recipe.origin.title,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
 from keras_lenet.evaluation.metrics import Metrics
+from keras_lenet.recipe import Recipe
 
 HEADER = (
     "model",
@@ -20,6 +23,23 @@ HEADER = (
 RIGHT_ALIGNED = HEADER[1:8]
 REJECTION = "Rejection of out-of-distribution pictures"
 REJECTION_HEADER = ("picture of", "rejected by classify", "rejected by the threshold", "of")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Finished run of one seed.
+
+    Attributes:
+        recipe: its settings.
+        folders: folder of each stage, by name.
+        metrics: its evaluation.
+        validation_accuracy: of the fake-quantized model.
+    """
+
+    recipe: Recipe
+    folders: dict[str, Path]
+    metrics: Metrics
+    validation_accuracy: float
 
 
 def rows(metrics: Metrics) -> list[list[str]]:

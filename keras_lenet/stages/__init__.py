@@ -7,11 +7,56 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
 from keras_lenet.errors import Error
-from keras_lenet.recipe import S
+from keras_lenet.recipe import (
+    DistillSettings,
+    EvaluateSettings,
+    ExportSettings,
+    QuantizeSettings,
+    Recipe,
+    S,
+    TrainSettings,
+)
 
 if TYPE_CHECKING:
+    from keras_lenet.data.catalogue import Split
     from keras_lenet.data.loading import Examples, TeacherLogits
     from keras_lenet.training.cluster import Cluster
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Stage, and everything that decides its result.
+
+    Attributes:
+        name: name of its module in `keras_lenet.stages` and of its folder.
+        settings: the only settings that the stage is given.
+        inputs: earlier stages whose files it reads.
+        splits: splits of the dataset that it reads.
+        optional: only recipes with a section of this name have the stage, and runs of all seeds
+            share its result, because the run's seed is not among its settings.
+        trains: the stage runs on several hosts and on any backend of Keras; other stages need one
+            host and TensorFlow.
+    """
+
+    name: str
+    settings: type[DistillSettings]
+    inputs: tuple[str, ...] = ()
+    splits: tuple[Split, ...] = ()
+    optional: bool = False
+    trains: bool = False
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("distill", DistillSettings, (), ("train",), optional=True, trains=True),
+        Stage("train", TrainSettings, ("distill",), ("train",), trains=True),
+        Stage("quantize", QuantizeSettings, ("distill", "train"), ("train",)),
+        Stage("export", ExportSettings, ("train", "quantize"), ("train",)),
+        Stage("evaluate", EvaluateSettings, ("train", "quantize", "export"), ("test",)),
+        Stage("report", Recipe, ("train", "quantize", "export", "evaluate")),
+    )
+}
 
 
 @dataclass(frozen=True)

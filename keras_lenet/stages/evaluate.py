@@ -68,7 +68,7 @@ def run(context: Context[EvaluateSettings]) -> dict[str, Any]:
     settings, seed = context.settings.evaluate, context.settings.seed
     test = loading.load_test(context.dataset, context.data_dir)
     plain = export.plain_int8(context.inputs["export"], context.settings.model.name)
-    with console.without_information():
+    with console.quiet_native_logs():
         fake_quantized = quantize.load(context.inputs["quantize"], context.settings.model)
         opened = _open_run(context, fake_quantized)
     found = predict(opened, test, context.dataset)
@@ -307,7 +307,7 @@ def _noise(
     """Compare each int8 file in its plain layout with a float file of the same weights."""
     settings = context.settings.model
     fine_tuned = quantize.unquantized(fake_quantized, settings)
-    with console.without_information(), tempfile.TemporaryDirectory() as folder:
+    with console.quiet_native_logs(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float32.tflite"
         path.write_bytes(convert.convert(fine_tuned, models.input_size(settings)))
         return {

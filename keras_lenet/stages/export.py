@@ -70,7 +70,7 @@ def run(context: Context[ExportSettings]) -> dict[str, Any]:
             content = convert.optimize_layout(content, validation.images[:LAYOUT_IMAGES])
         artifacts.write_bytes(path, content)
         convert.check(path, variant)
-        with console.without_information():
+        with console.quiet_native_logs():
             probabilities = Classifier(path).predict(validation.images[:])
         thresholds[variant] = confidence.threshold(probabilities, confidence.REFUSED)
         describe(path, name, context.dataset, thresholds[variant])

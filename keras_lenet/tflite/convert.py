@@ -93,7 +93,7 @@ def convert(
         images = (calibration[:, np.newaxis, :, :, np.newaxis] / 255).astype(np.float32)
         converter.representative_dataset = lambda: ([image] for image in images)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    with console.without_information(), warnings.catch_warnings():
+    with console.quiet_native_logs(), warnings.catch_warnings():
         # The input's statistics are inside the graph, or come from the representative dataset.
         warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
         return layout.any_batch(bytes(converter.convert()))
@@ -137,7 +137,7 @@ def optimize_layout(content: bytes, images: NDArray[np.uint8]) -> bytes:
     """
     optimized = layout.optimize(content)
     outputs = []
-    with tempfile.TemporaryDirectory() as folder, console.without_information():
+    with tempfile.TemporaryDirectory() as folder, console.quiet_native_logs():
         path = Path(folder) / "layout.tflite"
         for each in (content, optimized):
             path.write_bytes(each)

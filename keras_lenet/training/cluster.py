@@ -81,7 +81,7 @@ class Cluster:
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Raise Error instead of what TensorFlow raises within ten seconds of a host's end."""
-        with console.without_information():
+        with console.quiet_native_logs():
             import tensorflow as tf
 
         gone = (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)

@@ -28,7 +28,7 @@ def rows(quick):
     Each of ten digits in six styles is sent as a picture, and then as the 784 pixels that the page
     sends.
     """
-    with console.without_information():
+    with console.quiet_native_logs():
         path = reference_model()
         server = listen("127.0.0.1", 0, path, Classifier(path))
     threading.Thread(target=server.run, daemon=True).start()

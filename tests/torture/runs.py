@@ -13,7 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from keras_lenet import artifacts, pipeline
+from keras_lenet import artifacts
+from keras_lenet.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "pipelines" / "smoke.toml"
@@ -89,7 +90,7 @@ def contents(run):
     """
     found = {
         f"{stage}/{name}": digest
-        for stage in pipeline.STAGES
+        for stage in STAGES
         for name, digest in artifacts.hash_files(run / stage).items()
         if name != "report.html" and not name.startswith(("saved_model/", "model.keras"))
     }
@@ -109,7 +110,7 @@ def differences(found, expected):
 
 def finished_stages(run):
     """Return the finished stages; check that each has its record and files."""
-    found = {stage for stage in pipeline.STAGES if (run / stage).exists()}
+    found = {stage for stage in STAGES if (run / stage).exists()}
     for stage in found:
         damage = artifacts.damaged(run / stage, artifacts.Record.of_finished(run / stage).outputs)
         assert damage is None, f"{run / stage}: {damage} is damaged"
@@ -241,7 +242,7 @@ def may_mount(folder):
 
 def full_disk(expected, stage, share, folder):
     """Run a stage on a disk with room for `share` of its files, then with more room."""
-    stages = [name for name in pipeline.STAGES if (expected.run / name).exists()]
+    stages = [name for name in STAGES if (expected.run / name).exists()]
     stages = stages[: stages.index(stage) + 1]
     run, options = folder / RECIPE.stem, ("--until", stage)
     with mounted(folder):
