@@ -155,8 +155,8 @@ def test_the_card_has_the_hashes_their_command_the_metrics_and_the_pictures(publ
         "its outputs differ nowhere (reference kernels)",
         *(f"]({name}.png)" for name in ("confusion", "rejection", "training")),
         "It rejects\n0.5% of the validation images.",
-        "Over the seeds 0, 7:",
-        "The published one is seed 7: of these it has the best accuracy on the validation",
+        "Accuracy over the seeds 0, 7:",
+        "The published files have seed 7, which has the best accuracy on the validation",
     ):
         assert text in card
 
@@ -219,7 +219,8 @@ def test_the_classes_of_another_dataset_are_named_throughout(clothing, tmp_path)
     contract = (folder / "microcontroller" / "lenet5_contract.h").read_text()
     assert '{\n    "T-shirt/top", "Trouser",' in contract
     card = (folder / "README.md").read_text()
-    assert card.startswith("# lenet5: clothing, int8")
+    assert "\n# lenet5: clothing, int8" in card
+    assert "datasets: [fashion_mnist]" in card
     assert "classes in this order: T-shirt/top, Trouser" in card
     page = (tmp_path / "runs" / "smoke-seed0" / "report" / "report.html").read_text()
     assert not re.search(r"digits 0|no digit|digits (it|refused)|a digit|cheques", card + page)
