@@ -1,0 +1,157 @@
+"""Find and remove ruled lines: of squared and ruled paper, tables, and boxes of forms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_SLOPE = 0.09  # 5 degrees
+MAX_THICKNESS = 0.06  # of the picture's side across the line
+MAX_LINES = 60  # in one direction
+MIN_RUN = 0.08  # of the picture's side along the line; shorter pieces do not vote
+MIN_LENGTH = 0.42  # of the picture's side along the line
+MIN_DENSITY = 0.5  # share of its columns where the line shows, and no stroke crosses it
+NEAR_BORDER = 0.025  # of the side: a line that ends closer than this reaches the border
+MIN_ASPECT = 12  # length over thickness
+
+
+Grey = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line along the rows."""
+
+    curve: NDArray[np.float64]  # slope and intercept: the row at each column
+    start: float  # first column
+    end: float  # last column
+    thickness: float
+
+
+def remove_lines(images: list[Grey], mask: NDArray[np.bool_]) -> tuple[list[Grey], int]:
+    """Remove lines from images of contrast by grey openings across them.
+
+    Args:
+        images: (H, W) each; the same lines are removed from all.
+        mask: (H, W), True for ink and lines.
+
+    Returns:
+        The images, and the number of lines.
+    """
+    ink = mask.astype(np.uint8)
+    height, width = ink.shape
+    rows, columns = _find_lines(ink), _find_lines(np.ascontiguousarray(ink.T))
+    ruled = [line for line in rows if _is_ruled(line, width, columns)]
+    ruled_columns = [line for line in columns if _is_ruled(line, height, rows)]
+    if not ruled and not ruled_columns:
+        return images, 0
+    band, thick = _band(ruled, (height, width))
+    band_of_columns, thick_columns = _band(ruled_columns, (width, height))
+    gone = band | band_of_columns.T
+    erased = []
+    for image in images:
+        opened = cv2.morphologyEx(image, cv2.MORPH_OPEN, np.ones((thick, 1), np.uint8))
+        clean = np.where(band, opened, image)
+        opened = cv2.morphologyEx(clean, cv2.MORPH_OPEN, np.ones((1, thick_columns), np.uint8))
+        clean = np.where(band_of_columns.T, opened, clean)
+        # A closing bridges the strokes that a line crosses.
+        gap = max(thick, thick_columns) + 2
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap))
+        bridged = np.minimum(cv2.morphologyEx(clean, cv2.MORPH_CLOSE, disc), image)
+        erased.append(np.where(gone, np.maximum(clean, bridged), clean))
+    return erased, len(ruled) + len(ruled_columns)
+
+
+def _find_lines(ink: NDArray[np.uint8]) -> list[_Line]:
+    """Return candidates along the rows, by a Hough transform of slopes and intercepts.
+
+    Each column votes with the middles of its short runs of ink. The line with the most votes is
+    fitted by least squares, and its runs leave the vote, until no line is long enough.
+    """
+    width = ink.shape[1]
+    long = _thin_and_long(ink)
+    least = MIN_LENGTH * width
+    if np.count_nonzero(long.any(axis=0)) < least:
+        return []
+    edges = np.diff(np.pad(long.T, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    x, start = np.nonzero(edges == 1)
+    end = np.nonzero(edges == -1)[1]
+    y, thickness = (start + end - 1) / 2, end - start
+    bin_side = max(1.0, width / 200)
+    slopes = np.arange(-MAX_SLOPE, MAX_SLOPE + 1e-9, 2 * bin_side / width)
+    lowest = -MAX_SLOPE * width
+    bins = ((y - slopes[:, np.newaxis] * x - lowest) / bin_side).astype(int)
+    size = int(bins.max()) + 2
+    votes = np.stack([np.bincount(row, minlength=size) for row in bins])
+    left = np.ones(len(x), bool)
+    lines: list[_Line] = []
+    for _ in range(MAX_LINES):
+        pairs = votes[:, :-1] + votes[:, 1:]
+        slope, place = np.unravel_index(np.argmax(pairs), pairs.shape)
+        if pairs[slope, place] < 0.7 * least:
+            break
+        near = left & (bins[slope] >= place) & (bins[slope] <= place + 1)
+        curve = np.polyfit(x[near], y[near], 1)
+        tolerance = 1 + 0.5 * np.median(thickness[near])
+        near |= left & (np.abs(y - np.polyval(curve, x)) <= tolerance)
+        curve = np.polyfit(x[near], y[near], 1)
+        for row, own in zip(votes, bins, strict=True):
+            row -= np.bincount(own[near], minlength=size)
+        left &= ~near
+        columns = np.unique(x[near])
+        line = _Line(curve, columns[0], columns[-1], float(np.median(thickness[near])))
+        length = line.end - line.start + 1
+        enough = max(least, MIN_DENSITY * length)
+        if len(columns) >= enough and length >= MIN_ASPECT * line.thickness:
+            lines.append(line)
+    return lines
+
+
+def _thin_and_long(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the ink that is thin down the columns, a top-hat, and long along the rows."""
+    height, width = ink.shape
+    tall = np.ones(((max(2, round(MAX_THICKNESS * height)) + 1) | 1, 1), np.uint8)
+    # The ink ends at the border, so that a line along the border is thin.
+    thin: Grey = ink - cv2.morphologyEx(
+        ink, cv2.MORPH_OPEN, tall, borderType=cv2.BORDER_CONSTANT, borderValue=0
+    )
+    along = np.ones((1, max(7, round(MIN_RUN * width)) | 1), np.uint8)
+    thick = cv2.dilate(thin, np.ones((3, 1), np.uint8))  # a slanted line has longer runs then
+    return np.bitwise_and(thin, cv2.morphologyEx(thick, cv2.MORPH_OPEN, along))
+
+
+def _is_ruled(line: _Line, side: int, others: list[_Line]) -> bool:
+    """Return whether a line reaches the border, or is the side of a frame."""
+    border = max(1.0, NEAR_BORDER * side)
+    if line.start <= border or line.end >= side - 1 - border:
+        return True
+    reach = 3 * border + 2 * line.thickness
+    met = [
+        any(
+            abs(np.polyval(other.curve, y) - x) <= reach
+            and other.start - reach <= y <= other.end + reach
+            for other in others
+        )
+        for x in (line.start, line.end)
+        for y in [np.polyval(line.curve, x)]
+    ]
+    length = line.end - line.start
+    return all(met) or (any(met) and length >= max(0.6 * side, 2 * MIN_ASPECT * line.thickness))
+
+
+def _band(lines: list[_Line], shape: tuple[int, int]) -> tuple[NDArray[np.bool_], int]:
+    """Return the mask of lines along the rows, (H, W), and the height of an opening across."""
+    band = np.zeros(shape, bool)
+    row, column = np.ogrid[: shape[0], : shape[1]]
+    thickest = 0.0
+    margin = 2 * NEAR_BORDER * shape[1]
+    for line in lines:
+        reach = 1.5 + 0.75 * line.thickness
+        inside = (column >= line.start - margin) & (column <= line.end + margin)
+        band |= (np.abs(row - np.polyval(line.curve, column)) <= reach) & inside
+        thickest = max(thickest, line.thickness)
+    return band, (round(thickest) + 2) | 1
