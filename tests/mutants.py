@@ -74,7 +74,7 @@ ROOMS = {
         "evaluation/scorers evaluation/quantization_noise", "scorers quantization_noise"
     ),
     "robustness": Room("evaluation/robustness", "robustness"),
-    "prepare": Room("edge/prepare edge/lines edge/decoding", "prepare pictures"),
+    "prepare": Room("edge/prepare edge/page edge/decoding", "prepare pictures"),
     "classifier": Room("edge/classifier", "classifier"),
     "c": Room("deploy/c/arithmetic deploy/c/lowering", "c_source"),
     "tflm": Room("deploy/tflm tflite/parity", "tflm parity"),

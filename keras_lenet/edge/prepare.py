@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from keras_lenet.edge.decoding import MAX_PIXELS, load, to_pixels
-from keras_lenet.edge.lines import MAX_THICKNESS, remove_lines
+from keras_lenet.edge.page import estimate_page, remove_lines
 
 __all__ = ["FIT", "MAX_PIXELS", "SIZE", "Prepared", "load", "prepare"]
 
@@ -39,9 +39,7 @@ Mask = NDArray[Any]
 # The page. Lengths are shares of the picture's longer side unless they are in pixels.
 WORK_SIDE = 400  # pixels; larger pictures are reduced
 CLOSE_UP = 48  # pixels; a digit smaller than this is looked at again at full resolution
-WINDOW = 0.5  # wider than any stroke
 NOISY = 0.012  # noise from which the picture is smoothed first
-BLUR = 0.03  # width of the edge of a stroke
 BLACK = 0.2  # darker pages are not brightened any further
 SAMPLES = 8_000  # pixels that percentiles are taken from
 STRONGEST = 12  # pixels; the initial ink level is the contrast of the twelfth strongest pixel
@@ -53,8 +51,7 @@ MIN_CONTRAST = 0.08  # of the full range; a faint pencil has more
 MIN_SNR = 5.0  # contrast over noise
 MIN_LEAD = 0.35  # contrast over the unevenness of the page
 MIN_SHARE = 0.5  # of all ink that does not reach the border
-MIN_GREY_STEP = 0.4  # share of the way from ink to page
-MIN_STEP = 0.4  # share of its contrast that a mark gains at its edge; a soft shadow gains less
+MIN_STEP = 0.4  # share of the way from ink to page that a mark gains at its edge
 PAGE_FROM = 0.3  # of the way from ink to page; less than half, for page in the shadow
 MIN_PAGE = 0.25  # share of its surroundings that is page
 MIN_SIDE = 5  # pixels; a mark smaller both ways is dust
@@ -194,7 +191,7 @@ def _find_polarity(grey: Grey, smooth: Grey, light: bool) -> _Mark | None:
         smooth: the same with less noise, to find the digit in; its strokes come from `grey`.
         light: look for light ink.
     """
-    page = _page(smooth, light)
+    page = estimate_page(smooth, light)
     contrasts = _contrasts(smooth, page, light)
     base, noise = _page_level(contrasts)
     threshold, contrast = _split(contrasts, base, noise)
@@ -217,13 +214,12 @@ def _find_polarity(grey: Grey, smooth: Grey, light: bool) -> _Mark | None:
     side = max(box[2:])
     reach = max(2, side // FIT)
     around = cv2.dilate(mask, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
-    edges = np.concatenate([contrasts[[0, -1]].ravel(), contrasts[:, [0, -1]].ravel()])
-    if _border_share(mask) > MAX_BORDER:
+    border = np.ones(mask.shape, bool)
+    border[1:-1, 1:-1] = False
+    if mask[border].mean() > MAX_BORDER:
         return None
-    score = _score(smooth, page, mask, reach) * float((edges <= threshold).mean())
-    if not score or _step(contrasts - np.float32(base), mask, reach) < MIN_STEP * contrast:
-        return None
-    if _grey_step(smooth, page, mask, reach) < MIN_GREY_STEP:
+    score = _score(smooth, page, mask, reach) * float((contrasts[border] <= threshold).mean())
+    if not score or _step(smooth, page, mask, around, reach) < MIN_STEP:
         return None
     strength = _strength(raw, mask, around)
     clean = strength if raw is contrasts else _strength(contrasts, mask, around)
@@ -241,61 +237,6 @@ def _find_polarity(grey: Grey, smooth: Grey, light: bool) -> _Mark | None:
         left_out,
         lines,
     )
-
-
-def _page(grey: Grey, light: bool) -> Grey:
-    """Return the page without its strokes, (H, W), by a morphological closing (light ink: opening).
-
-    The square is wider than any stroke, and leaves gradients and straight shadow edges as they are.
-    The page is extended by its own colour first, so that ink at the border is ink.
-    """
-    relief = np.rint(255 * (1 - grey if light else grey)).astype(np.uint8)
-    thin = round(MAX_THICKNESS * min(grey.shape)) | 1
-    relief = cv2.morphologyEx(relief, cv2.MORPH_OPEN, np.ones((thin, thin), np.uint8))
-    window = 2 * int(max(grey.shape) * WINDOW / 2) + 1
-    for _ in range(2):
-        first, last = (_edge(part, window) for part in (relief, relief[::-1]))
-        margins = [np.repeat(edge, window - 1, axis=0) for edge in (first, last)]
-        relief = np.ascontiguousarray(np.concatenate([margins[0], relief, margins[1]]).T)
-    page = _slide(_slide(relief, window, np.maximum), window, np.minimum)
-    page = page.astype(np.float32) / np.float32(255)
-    return 1 - page if light else page
-
-
-def _slide(values: Grey, width: int, pick: np.ufunc) -> Grey:
-    """Dilate (np.maximum) or erode (np.minimum) by a square, with windows that double in width.
-
-    OpenCV's time grows with the width of the square; this one's with its logarithm.
-    """
-    for _ in range(2):
-        done = 1
-        while done < width:
-            step = min(done, width - done)
-            values = pick(values[:-step], values[step:])
-            done += step
-        values = np.ascontiguousarray(values.T)
-    return values
-
-
-def _edge(relief: Grey, window: int) -> Grey:
-    """Return the page's colour along the first row, (1, W), without strokes that reach the row.
-
-    A bar that lies along the border hides the page there: take the page behind the bar.
-    """
-    across = np.ones((1, window), np.uint8)
-    depth = max(3, round(0.25 * min(relief.shape)))
-    thin = np.ones((2 * round(MAX_THICKNESS * min(relief.shape)) + 1, 1), np.uint8)
-    bands = cv2.morphologyEx(relief[:depth], cv2.MORPH_OPEN, thin)
-    at_border, behind = (
-        cv2.morphologyEx(row, cv2.MORPH_CLOSE, across, borderType=cv2.BORDER_REPLICATE)
-        for row in (relief[:1], bands.max(axis=0, keepdims=True))
-    )
-    near = max(1, round(BLUR * len(relief)))
-    depth = min(depth, len(relief) - near)
-    jump = cv2.subtract(relief[near : depth + near], relief[:depth]).max(axis=0)
-    hidden = cv2.subtract(behind, at_border) > 0.3 * np.ptp(relief)
-    hidden &= jump > 0.5 * cv2.subtract(behind, at_border)
-    return np.where(hidden, behind, at_border)
 
 
 def _contrasts(grey: Grey, page: Grey, light: bool) -> Grey:
@@ -422,32 +363,17 @@ def _score(grey: Grey, page: Grey, mask: Mask, reach: int) -> float:
     )
 
 
-def _step(contrasts: Grey, mask: Mask, reach: int) -> float:
-    """Return the contrast that the ink gains within `reach` pixels of its edge."""
-    square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    contrasts, mask = (np.pad(array, reach) for array in (contrasts, mask))
-    rim = mask - cv2.erode(mask, square)
-    beyond = cv2.dilate(mask, square) - mask
-    return float(contrasts[rim > 0].mean() - contrasts[beyond > 0].mean())
-
-
-def _border_share(mask: Mask) -> float:
-    """Return the share of the picture's border that the mark covers."""
-    return float(np.concatenate([mask[[0, -1]].ravel(), mask[:, [0, -1]].ravel()]).mean())
-
-
-def _grey_step(grey: Grey, page: Grey, mask: Mask, reach: int) -> float:
+def _step(grey: Grey, page: Grey, mask: Mask, around: Mask, reach: int) -> float:
     """Return the share of the way from ink to page that the grey level gains at the mark's edge.
 
-    Some marks have an edge in their contrast alone: there the estimated page ends, not the ink.
+    A soft shadow gains less; so does a mark whose edge is only that of the estimated page.
     """
-    square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    ink, paper = (float(array[mask > 0].mean()) for array in (grey, page))
-    beyond = cv2.dilate(mask, square) - mask
+    beyond = (around > 0) & (mask == 0)
     if not beyond.any():
         return 1.0
-    rim = mask - cv2.erode(mask, square)
-    return float((grey[beyond > 0].mean() - grey[rim > 0].mean()) / (paper - ink))
+    inner = cv2.erode(mask, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+    rim, ink = (mask > 0) & (inner == 0), mask > 0
+    return float((grey[beyond].mean() - grey[rim].mean()) / (page[ink].mean() - grey[ink].mean()))
 
 
 def _strength(contrasts: Grey, mask: Mask, around: Mask) -> Grey:

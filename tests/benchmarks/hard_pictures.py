@@ -1,7 +1,7 @@
 """Hard pictures: digits on lined paper, cut tightly, beside neighbours and specks; empty cells.
 
 Digits are MNIST training images. The development half has its own papers, images and seeds: the
-thresholds of `edge.prepare` and `edge.lines` were chosen there, see `sweep`. The held-out half
+thresholds of `edge.prepare` and `edge.page` were chosen there, see `sweep`. The held-out half
 gives the reported rows. Each kind of picture has a contact sheet below runs/.
 """
 

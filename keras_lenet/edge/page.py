@@ -1,4 +1,4 @@
-"""Find and remove ruled lines: of squared and ruled paper, tables, and boxes of forms."""
+"""Estimate the page behind the ink, and remove ruled lines, tables and boxes of forms."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+WINDOW = 0.5  # of the picture's longer side, wider than any stroke
+BLUR = 0.03  # of the longer side: width of the edge of a stroke
+BAR = 0.25  # of the shorter side: depth of a bar along the border
+
+# Lines.
 MAX_SLOPE = 0.09  # 5 degrees
 MAX_THICKNESS = 0.06  # of the picture's side across the line
 MAX_LINES = 60  # in one direction
@@ -30,6 +35,61 @@ class _Line:
     start: float  # first column
     end: float  # last column
     thickness: float
+
+
+def estimate_page(grey: Grey, light: bool) -> Grey:
+    """Return the page without its strokes, (H, W), by a morphological closing (light ink: opening).
+
+    The square is wider than any stroke, and leaves gradients and straight shadow edges as they are.
+    The page is extended by its own colour first, so that ink at the border is ink.
+    """
+    relief = np.rint(255 * (1 - grey if light else grey)).astype(np.uint8)
+    thin = round(MAX_THICKNESS * min(grey.shape)) | 1
+    relief = cv2.morphologyEx(relief, cv2.MORPH_OPEN, np.ones((thin, thin), np.uint8))
+    window = 2 * int(max(grey.shape) * WINDOW / 2) + 1
+    for _ in range(2):
+        first, last = (_edge(part, window) for part in (relief, relief[::-1]))
+        margins = [np.repeat(edge, window - 1, axis=0) for edge in (first, last)]
+        relief = np.ascontiguousarray(np.concatenate([margins[0], relief, margins[1]]).T)
+    page = _slide(_slide(relief, window, np.maximum), window, np.minimum)
+    page = page.astype(np.float32) / np.float32(255)
+    return 1 - page if light else page
+
+
+def _slide(values: Grey, width: int, pick: np.ufunc) -> Grey:
+    """Dilate (np.maximum) or erode (np.minimum) by a square, with windows that double in width.
+
+    OpenCV's time grows with the width of the square; this one's with its logarithm.
+    """
+    for _ in range(2):
+        done = 1
+        while done < width:
+            step = min(done, width - done)
+            values = pick(values[:-step], values[step:])
+            done += step
+        values = np.ascontiguousarray(values.T)
+    return values
+
+
+def _edge(relief: Grey, window: int) -> Grey:
+    """Return the page's colour along the first row, (1, W), without strokes that reach the row.
+
+    A bar that lies along the border hides the page there: take the page behind the bar.
+    """
+    across = np.ones((1, window), np.uint8)
+    depth = max(3, round(BAR * min(relief.shape)))
+    thin = np.ones((2 * round(MAX_THICKNESS * min(relief.shape)) + 1, 1), np.uint8)
+    bands = cv2.morphologyEx(relief[:depth], cv2.MORPH_OPEN, thin)
+    at_border, behind = (
+        cv2.morphologyEx(row, cv2.MORPH_CLOSE, across, borderType=cv2.BORDER_REPLICATE)
+        for row in (relief[:1], bands.max(axis=0, keepdims=True))
+    )
+    near = max(1, round(BLUR * len(relief)))
+    depth = min(depth, len(relief) - near)
+    jump = cv2.subtract(relief[near : depth + near], relief[:depth]).max(axis=0)
+    hidden = cv2.subtract(behind, at_border) > 0.3 * np.ptp(relief)
+    hidden &= jump > 0.5 * cv2.subtract(behind, at_border)
+    return np.where(hidden, behind, at_border)
 
 
 def remove_lines(images: list[Grey], mask: NDArray[np.bool_]) -> tuple[list[Grey], int]:
