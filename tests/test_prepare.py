@@ -68,7 +68,7 @@ def test_rectangles_come_out_exactly(shape, mark, expected, negative):
     assert result.polarity == ("light on dark" if negative else "dark on light")
     assert result.box == source(mark)
     np.testing.assert_array_equal(result.image, paper((28, 28), expected, ink=255, page=0))
-    close = "small on its page: looked at again from close by" in result.notes
+    close = "small on its page: looked at again from close by" in result.notes[0]
     assert close == (shape == (1999, 1501))
 
 

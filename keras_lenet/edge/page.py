@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+BLACK = 0.2  # darker pages are not brightened any further
+SAMPLES = 8_000  # pixels that percentiles are taken from
 WINDOW = 0.5  # of the picture's longer side, wider than any stroke
 BLUR = 0.03  # of the longer side: width of the edge of a stroke
 BAR = 0.25  # of the shorter side: depth of a bar along the border
@@ -90,6 +92,43 @@ def _edge(relief: Grey, window: int) -> Grey:
     hidden = cv2.subtract(behind, at_border) > 0.3 * np.ptp(relief)
     hidden &= jump > 0.5 * cv2.subtract(behind, at_border)
     return np.where(hidden, behind, at_border)
+
+
+def contrasts_with_page(grey: Grey, page: Grey, light: bool) -> Grey:
+    """Return each pixel's contrast with the page, (H, W).
+
+    Dark ink takes a share of whatever light falls on the page, hence the division.
+    """
+    return grey - page if light else (page - grey) / np.maximum(page, np.float32(BLACK))
+
+
+def unevenness(page: Grey, light: bool) -> float:
+    """Return the contrast that the page's own dark parts would have as ink."""
+    dark, bright = percentiles(page, 5, 95)
+    return bright - dark if light else (bright - dark) / max(bright, BLACK)
+
+
+def page_level(contrasts: Grey) -> tuple[float, float]:
+    """Return the page's level and its noise, in standard deviations of a normal distribution.
+
+    The noise comes from the low quantiles, which ink does not reach, or from the differences
+    between neighbours, whichever is more: noise around black is cut off below.
+    """
+    low, high = percentiles(contrasts, 5, 20)
+    spread = (high - low) / 0.80
+    return high + 0.84 * spread, max(spread, grain(contrasts), 1 / 512)
+
+
+def grain(grey: Grey) -> float:
+    """Return the noise in differences of neighbours, which ink and lighting hardly change."""
+    rows = grey[:: max(1, grey.size // SAMPLES)]
+    return 1.56 * percentiles(np.abs(np.diff(rows, axis=1)), 35)[0]
+
+
+def percentiles(values: Grey, *ranks: float) -> list[float]:
+    """Return percentiles of evenly spaced values, about `SAMPLES` of them."""
+    step = max(1, values.size // SAMPLES)
+    return np.percentile(values.ravel()[::step].astype(np.float64), ranks).tolist()
 
 
 def remove_lines(images: list[Grey], mask: NDArray[np.bool_]) -> tuple[list[Grey], int]:

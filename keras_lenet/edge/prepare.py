@@ -22,7 +22,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from keras_lenet.edge.decoding import MAX_PIXELS, load, to_pixels
-from keras_lenet.edge.page import estimate_page, remove_lines
+from keras_lenet.edge.page import (
+    BLACK,
+    contrasts_with_page,
+    estimate_page,
+    grain,
+    page_level,
+    percentiles,
+    remove_lines,
+    unevenness,
+)
 
 __all__ = ["FIT", "MAX_PIXELS", "SIZE", "Prepared", "load", "prepare"]
 
@@ -32,6 +41,7 @@ FIT = 20
 """Longer side of the digit in it."""
 
 Polarity = Literal["dark on light", "light on dark"]
+POLARITIES: tuple[Polarity, Polarity] = ("dark on light", "light on dark")
 Box = tuple[int, int, int, int]
 Grey = NDArray[Any]
 Mask = NDArray[Any]
@@ -40,8 +50,6 @@ Mask = NDArray[Any]
 WORK_SIDE = 400  # pixels; larger pictures are reduced
 CLOSE_UP = 48  # pixels; a digit smaller than this is looked at again at full resolution
 NOISY = 0.012  # noise from which the picture is smoothed first
-BLACK = 0.2  # darker pages are not brightened any further
-SAMPLES = 8_000  # pixels that percentiles are taken from
 STRONGEST = 12  # pixels; the initial ink level is the contrast of the twelfth strongest pixel
 GREY_ENOUGH = 0.4  # luma contrast from which colour is not needed
 COLOUR_CONTRAST = 0.2  # that ink must have in a colour channel
@@ -120,40 +128,34 @@ def prepare(image: Image.Image | NDArray[Any]) -> Prepared:
     """
     notes: list[str] = []
     pixels, white = to_pixels(image, notes)
-    mark, factor, note = _find(pixels, white)
+    mark, box, note = _find(pixels, white)
     if mark is None:
         blank = np.zeros((SIZE, SIZE), np.uint8)
-        return Prepared(blank, False, "dark on light", (0, 0, 0, 0), (*notes, note))
-    left, top, right, bottom = box = _scaled(mark.box, factor)
-    if factor > 1 and _side(mark.box) < CLOSE_UP:
+        return Prepared(blank, False, "dark on light", box, (*notes, note))
+    if box != mark.box and _side(mark.box) < CLOSE_UP:
         margin = _side(box)
-        x, y = max(0, left - margin), max(0, top - margin)
-        near, factor, near_note = _find(pixels[y : bottom + margin, x : right + margin], white)
+        x, y = (max(0, edge - margin) for edge in box[:2])
+        near, (left, top, right, bottom), near_note = _find(
+            pixels[y : box[3] + margin, x : box[2] + margin], white
+        )
         if near is not None and near.light == mark.light:
-            mark, box = near, _scaled(near.box, factor, x, y)
-            notes += [near_note, "small on its page: looked at again from close by"]
-            note = ""
-    notes += [note] if note else []
+            mark, box = near, (left + x, top + y, right + x, bottom + y)
+            note = f"{near_note}; small on its page: looked at again from close by"
+    notes.append(note)
     digit = _to_mnist(mark, notes)
-    polarity: Polarity = "light on dark" if mark.light else "dark on light"
-    return Prepared(digit, True, polarity, box, tuple(notes))
-
-
-def _scaled(box: Box, factor: int, x: int = 0, y: int = 0) -> Box:
-    left, top, right, bottom = box
-    return left * factor + x, top * factor + y, right * factor + x, bottom * factor + y
+    return Prepared(digit, True, POLARITIES[mark.light], box, tuple(notes))
 
 
 def _side(box: Box) -> int:
     return max(box[2] - box[0], box[3] - box[1])
 
 
-def _find(pixels: NDArray[Any], white: float) -> tuple[_Mark | None, int, str]:
-    """Return the digit on the reduced page, the factor of reduction, and a note."""
+def _find(pixels: NDArray[Any], white: float) -> tuple[_Mark | None, Box, str]:
+    """Return the digit on the reduced page, its box in `pixels`, and a note."""
     factor = math.ceil(max(pixels.shape[:2]) / WORK_SIDE)
     height, width = (max(1, side // factor) for side in pixels.shape[:2])
     if min(height, width) < MIN_SIDE:
-        return None, factor, f"no digit: {width}×{height} pixels are too few"
+        return None, (0, 0, 0, 0), f"no digit: {width}×{height} pixels are too few"
     whole = pixels[: height * factor, : width * factor]
 
     def reduced(plane: NDArray[Any]) -> Grey:
@@ -166,18 +168,20 @@ def _find(pixels: NDArray[Any], white: float) -> tuple[_Mark | None, int, str]:
         for channel in cv2.split(reduced(whole)):
             marks += [mark for mark in _find_marks(channel) if mark.contrast > COLOUR_CONTRAST]
     if not marks:
-        return None, factor, "no digit: nothing stands out from the page as ink with sharp edges"
+        note = "no digit: nothing stands out from the page as ink with sharp edges"
+        return None, (0, 0, 0, 0), note
     mark = max(marks, key=lambda mark: mark.score)
     name = "light ink on a dark page" if mark.light else "dark ink on a light page"
-    note = f"{name}: contrast {mark.contrast:.2f}, noise {mark.noise:.3f}"
-    note += f", {mark.left_out} other marks left out" if mark.left_out else ""
-    note += f", {mark.lines} lines removed" if mark.lines else ""
-    return mark, factor, note
+    others = f", {mark.left_out} other marks left out" if mark.left_out else ""
+    lines = f", {mark.lines} lines removed" if mark.lines else ""
+    contrast = f"contrast {mark.contrast:.2f}, noise {mark.noise:.3f}"
+    left, top, right, bottom = (factor * edge for edge in mark.box)
+    return mark, (left, top, right, bottom), f"{name}: {contrast}{others}{lines}"
 
 
 def _find_marks(grey: Grey) -> list[_Mark]:
     """Return the candidates for the digit, at most one in each polarity."""
-    noisy = _grain(grey) > NOISY
+    noisy = grain(grey) > NOISY
     smooth = cv2.blur(grey, (3, 3), borderType=cv2.BORDER_REPLICATE) if noisy else grey
     found = (_find_polarity(grey, smooth, light) for light in (False, True))
     return [mark for mark in found if mark is not None]
@@ -192,16 +196,16 @@ def _find_polarity(grey: Grey, smooth: Grey, light: bool) -> _Mark | None:
         light: look for light ink.
     """
     page = estimate_page(smooth, light)
-    contrasts = _contrasts(smooth, page, light)
-    base, noise = _page_level(contrasts)
+    contrasts = contrasts_with_page(smooth, page, light)
+    base, noise = page_level(contrasts)
     threshold, contrast = _split(contrasts, base, noise)
-    least = max(MIN_CONTRAST, MIN_SNR * noise, MIN_LEAD * _unevenness(page, light))
+    least = max(MIN_CONTRAST, MIN_SNR * noise, MIN_LEAD * unevenness(page, light))
     if contrast < least:
         return None
-    raw = contrasts if smooth is grey else _contrasts(grey, page, light)
-    (contrasts, raw), lines = remove_lines(
-        [contrasts, raw], contrasts > max((base + threshold) / 2, base + 4 * noise)
-    )
+    # Noise would make the strokes look thin: their width comes from the smooth page.
+    images = [contrasts, contrasts_with_page(grey, page, light)][: 1 if smooth is grey else 2]
+    images, lines = remove_lines(images, contrasts > max((base + threshold) / 2, base + 4 * noise))
+    contrasts = images[0]
     if lines:
         threshold, contrast = _split(contrasts, base, noise)
         if contrast < least:
@@ -210,9 +214,7 @@ def _find_polarity(grey: Grey, smooth: Grey, light: bool) -> _Mark | None:
     if selected is None:
         return None
     mask, left_out = selected
-    box = cv2.boundingRect(mask)
-    side = max(box[2:])
-    reach = max(2, side // FIT)
+    reach = max(2, max(cv2.boundingRect(mask)[2:]) // FIT)
     around = cv2.dilate(mask, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
     border = np.ones(mask.shape, bool)
     border[1:-1, 1:-1] = False
@@ -221,58 +223,11 @@ def _find_polarity(grey: Grey, smooth: Grey, light: bool) -> _Mark | None:
     score = _score(smooth, page, mask, reach) * float((contrasts[border] <= threshold).mean())
     if not score or _step(smooth, page, mask, around, reach) < MIN_STEP:
         return None
-    strength = _strength(raw, mask, around)
-    clean = strength if raw is contrasts else _strength(contrasts, mask, around)
-    extent = _extent(strength, mask)
+    clean, strength = (_strength(image, mask, around) for image in (images[0], images[-1]))
     x, y, width, height = cv2.boundingRect(around)
-    # Noise would make the strokes look thin.
-    return _Mark(
-        strength,
-        extent,
-        light,
-        _stroke_width(clean[y : y + height, x : x + width]),
-        score,
-        contrast,
-        noise,
-        left_out,
-        lines,
-    )
-
-
-def _contrasts(grey: Grey, page: Grey, light: bool) -> Grey:
-    """Return each pixel's contrast with the page, (H, W).
-
-    Dark ink takes a share of whatever light falls on the page, hence the division.
-    """
-    return grey - page if light else (page - grey) / np.maximum(page, np.float32(BLACK))
-
-
-def _unevenness(page: Grey, light: bool) -> float:
-    """Return the contrast that the page's own dark parts would have as ink."""
-    dark, bright = _percentiles(page, 5, 95)
-    return bright - dark if light else (bright - dark) / max(bright, BLACK)
-
-
-def _page_level(contrasts: Grey) -> tuple[float, float]:
-    """Return the page's level and its noise, in standard deviations of a normal distribution.
-
-    The noise comes from the low quantiles, which ink does not reach, or from the differences
-    between neighbours, whichever is more: noise around black is cut off below.
-    """
-    low, high = _percentiles(contrasts, 5, 20)
-    spread = (high - low) / 0.80
-    return high + 0.84 * spread, max(spread, _grain(contrasts), 1 / 512)
-
-
-def _grain(grey: Grey) -> float:
-    """Return the noise in differences of neighbours, which ink and lighting hardly change."""
-    rows = grey[:: max(1, grey.size // SAMPLES)]
-    return 1.56 * _percentiles(np.abs(np.diff(rows, axis=1)), 35)[0]
-
-
-def _percentiles(values: Grey, *ranks: float) -> list[float]:
-    step = max(1, values.size // SAMPLES)
-    return np.percentile(values.ravel()[::step].astype(np.float64), ranks).tolist()
+    stroke = _stroke_width(clean[y : y + height, x : x + width])
+    box = _extent(strength, mask)
+    return _Mark(strength, box, light, stroke, score, contrast, noise, left_out, lines)
 
 
 def _split(contrasts: Grey, base: float, noise: float) -> tuple[float, float]:
@@ -380,8 +335,8 @@ def _strength(contrasts: Grey, mask: Mask, around: Mask) -> Grey:
     """Return the grey levels of the strokes, 0 to 1, with the page and its noise below 0."""
     page = contrasts[around == 0]
     # If little page is left to judge by, it is taken for clean.
-    middle, upper = _percentiles(page, 50, 84) if page.size > contrasts.size / 4 else (0.0, 0.0)
-    low, full = middle + 2 * (upper - middle), _percentiles(contrasts[mask > 0], 75)[0]
+    middle, upper = percentiles(page, 50, 84) if page.size > contrasts.size / 4 else (0.0, 0.0)
+    low, full = middle + 2 * (upper - middle), percentiles(contrasts[mask > 0], 75)[0]
     return np.clip((contrasts - low) / max(full - low, 1e-6), 0, 1).astype(np.float32) * around
 
 
