@@ -21,7 +21,7 @@ MAX_THICKNESS = 0.06  # of the picture's side across the line
 MAX_LINES = 60  # in one direction
 MIN_RUN = 0.08  # of the picture's side along the line; shorter pieces do not vote
 MIN_LENGTH = 0.42  # of the picture's side along the line
-MIN_DENSITY = 0.5  # share of its columns where the line shows, and no stroke crosses it
+MIN_DENSITY = 0.4  # share of its columns where the line shows, and no stroke crosses it
 NEAR_BORDER = 0.025  # of the side: a line that ends closer than this reaches the border
 MIN_ASPECT = 12  # length over thickness
 

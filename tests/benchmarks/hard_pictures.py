@@ -6,9 +6,11 @@ gives the reported rows. Each kind of picture has a contact sheet below runs/.
 """
 
 import importlib
+import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -218,9 +220,10 @@ def kinds(half):
 
 def pictures(kind, half, count):
     """Return `count` pictures of a kind and their digits; -1 for an empty cell."""
-    from measure import mnist
+    from keras_lenet.data import reading
 
-    train = mnist("train")
+    folder = os.environ.get("KERAS_LENET_DATA")
+    train = reading.load("mnist", "train", Path(folder) if folder else None)
     held_out = half == "held-out"
     generator = np.random.default_rng([kinds(half).index(kind), held_out])
     chosen = generator.integers(30_000 * held_out, 30_000 * (1 + held_out), (count, 5))
