@@ -79,8 +79,8 @@ def _edge(relief: Grey, window: int) -> Grey:
     A bar that lies along the border hides the page there: take the page behind the bar.
     """
     across = np.ones((1, window), np.uint8)
-    depth = max(3, round(BAR * min(relief.shape)))
     thin = np.ones((2 * round(MAX_THICKNESS * min(relief.shape)) + 1, 1), np.uint8)
+    depth = max(3, round(BAR * min(relief.shape))) + len(thin) // 2
     bands = cv2.morphologyEx(relief[:depth], cv2.MORPH_OPEN, thin)
     at_border, behind = (
         cv2.morphologyEx(row, cv2.MORPH_CLOSE, across, borderType=cv2.BORDER_REPLICATE)
