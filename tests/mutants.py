@@ -41,7 +41,7 @@ ROOMS = {
     "calibration": ("evaluation/confidence", "confidence"),
     "scorers": ("evaluation/scorers evaluation/quantization_noise", "scorers quantization_noise"),
     "robustness": ("evaluation/robustness", "robustness"),
-    "prepare": ("edge/prepare edge/ink edge/decoding", "prepare pictures"),
+    "prepare": ("edge/prepare edge/page edge/decoding", "prepare pictures"),
     "classifier": ("edge/classifier", "classifier"),
     "c": ("deploy/arithmetic deploy/lowering", "c_source"),
     "tflm": ("deploy/tflm tflite/parity", "tflm parity"),

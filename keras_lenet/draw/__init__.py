@@ -1,8 +1,8 @@
 """The drawing page: its files, its server, and the folder for static hosts.
 
-The page prepares every drawing and photo itself, by `page/prepare.js`, and hands 784 pixels to an
-engine: `engine-server.js` where `server` serves it, `engine-litert.js` in the folder that `static`
-writes. All other files are the same in both.
+The page prepares drawings itself, by `page/prepare.js`, and hands 784 pixels to an engine:
+`engine-server.js` where `server` serves it, `engine-litert.js` in the folder that `static` writes.
+All other files are the same in both. The server alone takes photos, and prepares them.
 """
 
 from __future__ import annotations

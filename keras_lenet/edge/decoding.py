@@ -1,6 +1,7 @@
 """Decode files and arrays to upright, opaque pixels, grey or RGB.
 
-Pillow only decodes files and converts their pixel modes.
+Pillow decodes. OpenCV has no check of the size before it decodes, no limit in time, and prints
+about damaged files.
 """
 
 from __future__ import annotations
@@ -118,18 +119,33 @@ def _check_size(width: int, height: int) -> None:
         raise Error(f"{width}×{height} pixels, {_TOO_MANY}")
 
 
-def to_pixels(image: Image.Image | NDArray[Any], notes: list[str]) -> NDArray[Any]:
-    """Return the pixels of a Pillow image or an array, upright and opaque: (H, W) or (H, W, 3).
+def to_pixels(image: Image.Image | NDArray[Any], notes: list[str]) -> tuple[NDArray[Any], float]:
+    """Return the pixels of a Pillow image or an array, upright and opaque, and their white.
 
     Args:
         image: any input of `prepare`.
         notes: takes a line for each change.
 
+    Returns:
+        (H, W) or (H, W, 3) of uint8, uint16 or float32, and the value of white.
+
     Raises:
         Error: the array has another shape, type or range, or is larger than `MAX_PIXELS`.
     """
-    if not isinstance(image, Image.Image):
-        return _from_array(np.asarray(image), notes)
+    if isinstance(image, Image.Image):
+        pixels = _decoded_pixels(image, notes)
+    else:
+        pixels = _from_array(np.asarray(image), notes)
+    white = _full_scale(pixels)
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8)
+    elif pixels.dtype.kind == "f":
+        pixels = pixels.astype(np.float32)
+    return pixels, white
+
+
+def _decoded_pixels(image: Image.Image, notes: list[str]) -> NDArray[Any]:
+    """Return the pixels of a Pillow image of any mode."""
     _check_size(image.width, image.height)
     upright = _upright(image, notes)
     if upright.mode.startswith(("I", "F")):  # 16-bit or float grey, which convert() would clip
@@ -145,7 +161,7 @@ def to_pixels(image: Image.Image | NDArray[Any], notes: list[str]) -> NDArray[An
     return np.asarray(upright.convert("L" if upright.mode in ("1", "L") else "RGB"))
 
 
-def full_scale(pixels: NDArray[Any]) -> float:
+def _full_scale(pixels: NDArray[Any]) -> float:
     """Return the value of white. Sensors put 10, 12 or 14 bits into 16; the data tells how many."""
     if pixels.dtype == np.uint8:
         return 255.0
@@ -170,7 +186,7 @@ def _from_array(array: NDArray[Any], notes: list[str]) -> NDArray[Any]:
     if array.ndim == 2 or array.shape[2] == 3:
         return array
     if array.dtype != np.uint8:
-        scaled = array.astype(np.float32) * np.float32(255 / full_scale(array))
+        scaled = array.astype(np.float32) * np.float32(255 / _full_scale(array))
         array = np.rint(scaled).astype(np.uint8)
     return _flatten(Image.fromarray(array), notes)
 

@@ -93,7 +93,8 @@ def alone(name, images):
 
 
 def rows(quick):
-    """Return a row for each condition, in percent; a process for each core."""
+    """Return a row for each condition and kind of hard picture, in percent."""
+    import hard_pictures
     from measure import Row, cores, mnist
 
     test = mnist("test")
@@ -107,4 +108,4 @@ def rows(quick):
             accuracy = 100 * np.mean(digits == labels)
             note = f"{accuracy - plain:+.2f} points; no digit found on {np.sum(digits < 0)}"
             found.append(Row(case, name, "%", accuracy, note=note))
-    return found
+    return found + hard_pictures.rows(quick)

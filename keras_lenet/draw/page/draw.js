@@ -1,21 +1,22 @@
-// The page: strokes or a photo, through `prepare`, to an engine, to what is shown. `engine.js` is the
-// server in one place and LiteRT.js in the other; all else is the same in both.
+// The page: strokes through `prepare`, or a photo, to an engine, to what is shown. `engine.js` is the
+// server in one place and LiteRT.js in the other; all else is the same in both. The server alone
+// takes photos.
 
-import { classify, open } from "./engine.js";
+import { classify, classifyPhoto, open } from "./engine.js";
+import { prepare } from "./prepare.js";
 
 const SIZE = 28; // side of what the model sees
 const PAGE = 200; // side of the picture that strokes are drawn to for `prepare`, on any screen
-const MAX_PHOTO = 4e6; // pixels; larger photos are scaled down first
+const MAX_PHOTO = 8 << 20; // bytes that the server takes
 const SPOKEN_AFTER = 700; // ms without a change
 
 const find = (id) => document.getElementById(id);
 const paper = find("paper"), screen = paper.getContext("2d");
 const seen = find("seen").getContext("2d");
-const worker = new Worker("prepare.js", { type: "module" });
 const picture = new OffscreenCanvas(PAGE, PAGE).getContext("2d", { willReadFrequently: true });
 
 let strokes = []; // each {width, points: [[x, y], …]}, in parts of the side
-let photo = null; // {bitmap, pixels} instead of strokes
+let photo = null; // {bitmap, file} instead of strokes
 let pen = null; // where the keyboard's pen is, {x, y, down}
 let model = null, changed = false, busy = false, speaking = 0;
 
@@ -146,15 +147,11 @@ find("photo").addEventListener("change", async ({ target }) => {
 	const [file] = target.files;
 	target.value = ""; // the same file may be chosen again
 	if (!file) return;
+	if (file.size > MAX_PHOTO) return fail("This photo is larger than 8 MiB.");
 	try {
 		const bitmap = await createImageBitmap(file);
-		const scale = Math.min(1, Math.sqrt(MAX_PHOTO / (bitmap.width * bitmap.height)));
-		const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * scale)));
-		const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-		context.imageSmoothingQuality = "high";
-		context.drawImage(bitmap, 0, 0, width, height);
 		clear();
-		photo = { bitmap, pixels: context.getImageData(0, 0, width, height) };
+		photo = { bitmap, file };
 		change();
 	} catch {
 		fail("This file is no picture that the browser can read.");
@@ -163,21 +160,15 @@ find("photo").addEventListener("change", async ({ target }) => {
 
 // Answering
 
-function draft() {
-	if (photo) return photo.pixels;
-	picture.fillStyle = "#fff";
-	picture.fillRect(0, 0, PAGE, PAGE);
+// The strokes, prepared and classified.
+async function classifyDrawing() {
+	const start = performance.now();
+	picture.clearRect(0, 0, PAGE, PAGE);
 	trace(picture, PAGE, "#000");
 	const { data } = picture.getImageData(0, 0, PAGE, PAGE);
-	return { width: PAGE, height: PAGE, data: Uint8Array.from({ length: PAGE * PAGE }, (_, i) => data[4 * i]) };
-}
-
-function prepare(picture) {
-	return new Promise((resolve, reject) => {
-		worker.onmessage = ({ data }) => resolve(data);
-		worker.onerror = reject;
-		worker.postMessage(picture);
-	});
+	const ink = Uint8Array.from({ length: PAGE * PAGE }, (_, i) => data[4 * i + 3]);
+	const prepared = { ...prepare({ width: PAGE, height: PAGE, ink }), milliseconds: performance.now() - start };
+	return [prepared, prepared.found ? await classify(prepared.image) : null];
 }
 
 // Answer the newest state of the page, one at a time.
@@ -189,8 +180,7 @@ async function answer() {
 		changed = false;
 		if (!strokes.length && !photo) { idle(); continue; }
 		try {
-			const prepared = await prepare(draft());
-			show(prepared, prepared.found ? await classify(prepared.image) : null);
+			show(...await (photo ? classifyPhoto(photo.file) : classifyDrawing()));
 		} catch (error) {
 			fail(error.message);
 		}
@@ -221,7 +211,7 @@ function show({ image, milliseconds }, result) {
 }
 
 function idle() {
-	tell("–", "Draw in the square", "or choose a photo of a digit");
+	tell("–", "Draw in the square", classifyPhoto ? "or choose a photo of a digit" : "this page takes drawings alone; keras-lenet draw takes photos");
 	find("digit").className = "none";
 	document.body.dataset.digit = "";
 	draw(new Uint8Array(SIZE * SIZE));
@@ -259,6 +249,7 @@ function speak(message) {
 	speaking = setTimeout(() => { find("spoken").textContent = message; }, SPOKEN_AFTER);
 }
 
+if (!classifyPhoto) find("photo").parentElement.remove();
 new ResizeObserver(redraw).observe(paper);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 try {

@@ -11,6 +11,16 @@ export async function classify(pixels) {
 	return { probabilities, milliseconds: milliseconds.inference };
 }
 
+// A picture file to the image that the model saw and the time that it took, and as `classify` to the
+// rest; null where the server found no digit.
+export async function classifyPhoto(file) {
+	const headers = { "Content-Type": file.type.startsWith("image/") ? file.type : "image/unknown" };
+	const answer = await read(fetch("classify", { method: "POST", headers, body: file }));
+	const { digit, pixels, probabilities, milliseconds } = answer;
+	const prepared = { image: pixels, milliseconds: milliseconds.preparation };
+	return [prepared, digit === null ? null : { probabilities, milliseconds: milliseconds.inference }];
+}
+
 async function read(request) {
 	const response = await request.catch(() => { throw new Error("The server does not answer. Is it still running?"); });
 	const content = await response.json();
