@@ -1,10 +1,14 @@
-"""Ten digits as a hand draws them, and a real browser to draw them on the page."""
+"""Ten digits as a hand draws them, and a real browser to draw them on the page.
+
+`python tests/drawing.py` draws a 7 and writes the screenshot that the README shows, `page.png`.
+"""
 
 import contextlib
 import functools
 import http.server
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,3 +164,21 @@ def plain(folder):
             yield f"http://127.0.0.1:{server.server_port}/"
         finally:
             server.shutdown()
+
+
+def main():
+    """Write a screenshot of the page that answers a drawn 7."""
+    from conftest import serving
+
+    from keras_lenet.edge.classifier import Classifier, reference_model
+
+    model = reference_model()
+    with serving(model, Classifier(model)) as server, chromium() as browser:
+        address = f"http://127.0.0.1:{server.effective_port}/"
+        with visit(browser, address, (900, 640)) as page:
+            assert draw(page, 7) == "7"
+            page.screenshot(path=Path(__file__).with_name("page.png"))
+
+
+if __name__ == "__main__":
+    main()

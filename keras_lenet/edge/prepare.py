@@ -7,7 +7,7 @@ to document recognition", Proc. IEEE 86(11), 1998, section III-A). `prepare` doe
     decode ─► grey ─► area resize ─► black top-hat (contrast with the page), for either polarity
     ─► remove ruled lines ─► threshold ─► connected components ─► polarity ─► fit to 20×20 ─► centre
 
-`hard_pictures.py` in tests/benchmarks chose the thresholds on training images of MNIST.
+Limits were set by hand on pictures of MNIST training images, see tests/benchmarks/hard_pictures.py.
 """
 
 from __future__ import annotations

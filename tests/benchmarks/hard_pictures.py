@@ -224,7 +224,7 @@ def pictures(kind, half, count):
     folder = os.environ.get("KERAS_LENET_DATA")
     train = reading.load("mnist", "train", Path(folder) if folder else None)
     held_out = half == "held-out"
-    generator = np.random.default_rng([kinds(half).index(kind), held_out])
+    generator = np.random.default_rng([kinds(half).index(kind), 2 * held_out])
     chosen = generator.integers(30_000 * held_out, 30_000 * (1 + held_out), (count, 5))
     made = [picture(train.images[row[0]], train.images[row[1:]], kind, generator) for row in chosen]
     digits = train.labels[chosen[:, 0]].astype(int)
