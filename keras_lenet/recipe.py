@@ -109,7 +109,7 @@ class Train(Section):
         optimizer: "adamw" (decoupled weight decay), "muon" (orthogonalized momentum; it needs a
             third of the epochs to come as near to the teachers) or "sgd".
         learning_rate: peak of the schedule.
-        weight_decay: decoupled weight decay of the kernels.
+        weight_decay: decoupled weight decay.
         momentum: Nesterov momentum of sgd; 0 for plain gradient descent.
         schedule: "cosine" to zero, "step" or "constant", after the warm-up.
         warmup_epochs: epochs of linear warm-up.

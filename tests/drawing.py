@@ -177,6 +177,7 @@ def main():
         address = f"http://127.0.0.1:{server.effective_port}/"
         with visit(browser, address, (900, 640)) as page:
             assert draw(page, 7) == "7"
+            page.wait_for_timeout(1000)  # the bars move
             page.screenshot(path=Path(__file__).with_name("page.png"))
 
 

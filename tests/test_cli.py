@@ -29,6 +29,17 @@ def test_every_command_has_help_with_an_example_and_a_row_in_the_table(command, 
     assert f"`keras-lenet {command}" in COMMAND_TABLE
 
 
+def test_public_names_are_imported_on_first_use():
+    names = "Classifier load_recipe prepare run_recipe"
+    result = python(
+        "import sys, keras_lenet\n"
+        "print('numpy' in sys.modules, *keras_lenet.__all__)\n"
+        f"from keras_lenet import {names.replace(' ', ', ')}\n"
+        "print(hasattr(keras_lenet, 'fit'))"
+    )
+    assert result.stdout == f"False {names}\nFalse\n", result.stderr
+
+
 def test_help_and_the_edge_load_no_tensorflow():
     loaded = "{'tensorflow', 'keras', 'matplotlib', 'sklearn'} & set(sys.modules)"
     result = python(f"import sys, keras_lenet.cli, keras_lenet.edge.classifier\nprint({loaded})")
