@@ -139,7 +139,7 @@ def test_a_recipe_without_teachers_has_nothing_to_distill(dataset, tmp_path):
     with pytest.raises(Error, match=r"^no \[distill\] section: nothing to distill$"):
         distill.run(tiny.context(tiny.recipe(dataset), tmp_path))
     run = pipeline.open_run(recipe.load_recipe(SMOKE, [f"data.dataset={dataset}"]), tmp_path, None)
-    with pytest.raises(Error, match=r"has no \[distill\] section, without which .* to distill"):
+    with pytest.raises(Error, match=r"has no \[distill\] section: add one to distill"):
         pipeline.execute(run, pipeline.select("distill", "distill"))
 
 
