@@ -128,9 +128,8 @@ paper.addEventListener("keydown", (event) => {
 	} else if (event.key === " ") {
 		pen ??= { x: 0.5, y: 0.5, down: false };
 		pen.down = !pen.down;
-		if (pen.down) begin(pen.x, pen.y);
-		else redraw();
-		speak(pen.down ? "pen down" : "pen up");
+		if (pen.down) { begin(pen.x, pen.y); speak("pen down"); }
+		else change(); // lifting the pen says the answer again
 	} else if (event.key === "Backspace") undo();
 	else if (event.key === "Delete") clear();
 	else return;
