@@ -61,3 +61,12 @@ def test_a_room_imports_only_from_lower_floors(room):
     for path in files:
         for other in imported(path):
             assert other == room or other in MAY_IMPORT[room], f"{path}: {other}"
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS - {"__init__"}))
+def test_docstrings_open_with_a_verb_or_a_noun(room):
+    for path in (*(PACKAGE / room).rglob("*.py"), *PACKAGE.glob(f"{room}.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                opening = (ast.get_docstring(node) or "It").split()[0]
+                assert opening not in {"What", "Where", "How", "Whether", "Those", "Of"}, path
