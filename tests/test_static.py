@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,3 +166,35 @@ def test_it_answers_as_python_does(browser, site, kind, request):
     expected = Classifier(reference_model(BROWSER)).predict(images)
     np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
     assert np.median(np.abs(found - expected).max(axis=1)) == 0
+
+
+EXAMPLE = Path(__file__).parents[1] / "exported" / "examples" / "browser.js"
+OPEN_AND_CLASSIFY = """async ([images, threshold]) => {
+  const { openClassifier } = await import("./example.js");
+  const classify = await openClassifier("litert/wasm/", "lenet5_uint8.tflite", threshold);
+  const answers = [];
+  for (const image of images) {
+    answers.push(await classify(Uint8Array.from(atob(image), (letter) => letter.charCodeAt(0))));
+  }
+  return answers;
+}"""
+
+
+@pytest.mark.browser
+@pytest.mark.needs("chromium", "npm", "playwright")
+def test_example_for_browsers_answers_as_python_does(browser, site):
+    imported = '"@litertjs/core"'
+    script = EXAMPLE.read_text()
+    assert script.count(imported) == 1
+    (site / "example.js").write_text(script.replace(imported, '"./litert/core.js"'))
+    images = np.concatenate([np.zeros((1, 28, 28), np.uint8), draw_digits(20, 6)[0]])
+    classifier = Classifier(reference_model(BROWSER))
+    sent = [base64.b64encode(image.tobytes()).decode() for image in images]
+    with plain(site) as address, browser.new_page() as page:
+        page.goto(f"{address}model.json")  # a page without scripts of its own
+        found = page.evaluate(OPEN_AND_CLASSIFY, [sent, classifier.threshold])
+    probabilities = classifier.predict(images)
+    accepted = probabilities.max(axis=1) >= classifier.threshold
+    digits = probabilities.argmax(axis=1).tolist()
+    assert found == [digit if kept else None for digit, kept in zip(digits, accepted, strict=True)]
+    assert found[0] is None
