@@ -52,7 +52,7 @@ def test_a_wrong_value_is_refused_in_one_line(tmp_path, way, values):
         functools.reduce(lambda holder, key: holder[key], parents, content)[last] = value
         (tmp_path / METRICS).write_text(json.dumps(content))
         complaint = "c\\.tflite is none of its models" if "c.tflite" in str(value) else ""
-        with pytest.raises(Error, match=rf"^\S*: not metrics of schema 4 \(.*{complaint}.*; run"):
+        with pytest.raises(Error, match=rf"^\S*: not metrics of schema 3 \(.*{complaint}.*; run"):
             Metrics.read(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Metrics of one evaluation: `metrics.json`, schema 4, and the statistics of paired answers.
+"""Metrics of one evaluation: `metrics.json`, schema 3, and the statistics of paired answers.
 
 Two evaluations of the same files differ only in `timings`. Shares and accuracies are fractions.
 A field that was not measured is None, and the file leaves it out.
@@ -360,7 +360,7 @@ class Metrics(Figures):
             problem = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in problem["loc"]) or "the file"
             raise Error(
-                f"{path}: not metrics of schema 4 ({place:.200}: {problem['msg']:.200}); "
+                f"{path}: not metrics of schema 3 ({place:.200}: {problem['msg']:.200}); "
                 "run evaluate again"
             ) from error
 
