@@ -60,7 +60,7 @@ def publish(finished: list[Finished], folder: Path, source: str) -> None:
                 shutil.copyfile(chosen.folders[stage] / name, out / name)
         if (folder / EXAMPLES).is_dir():
             shutil.copytree(folder / EXAMPLES, out / EXAMPLES)
-        (out / "README.md").write_bytes(_card(finished, chosen, source).encode())
+        (out / "README.md").write_bytes(_card(finished, chosen, exported.outputs, source).encode())
         artifacts.write_sums(out)
 
 
@@ -75,7 +75,7 @@ def spread(finished: list[Finished]) -> str:
     return results.markdown_table(SPREAD, rows, SPREAD[1:])
 
 
-def _card(finished: list[Finished], chosen: Finished, source: str) -> str:
+def _card(finished: list[Finished], chosen: Finished, hashes: dict[str, str], source: str) -> str:
     recipe, metrics = chosen.recipe, chosen.metrics
     low, high = metrics.deployed_model.interval
     teachers_accuracy = None
@@ -97,11 +97,7 @@ def _card(finished: list[Finished], chosen: Finished, source: str) -> str:
         seeds=[one.recipe.seed for one in finished],
         recipe=recipe,
         metrics=metrics,
-        hashes={
-            name: digest
-            for name, digest in Record.of_finished(chosen.folders["export"]).outputs.items()
-            if name.endswith(HASHED)
-        },
+        hashes={name: digest for name, digest in hashes.items() if name.endswith(HASHED)},
         figures=results.markdown(metrics),
         table=spread(finished),
         validation_accuracy=chosen.validation_accuracy,
